@@ -1,0 +1,39 @@
+# Everything runs in .venv. Set PYTHON to choose the interpreter (3.11 or newer), and
+# SYSTEM_SITE=1 to use the torch that this interpreter already has (a CPU build, say).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: run test lab docs notebooks readme clean
+
+run: $(READY)           ## the DANN chapter, end to end: claims, notebooks, HTML in runs/
+	$(BIN)/xfer run dann/method dann/moons dann/digits
+
+test: $(READY)          ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not benchmark"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m benchmark
+
+lab: $(READY)           ## JupyterLab on the course
+	$(BIN)/xfer lab
+
+docs: $(READY)          ## the site: by Quarto where it is installed, else plain HTML pages
+	$(BIN)/python tools/docs.py
+
+notebooks: $(READY)     ## export the modules, execute the notebooks whose code has changed
+	$(BIN)/nbdev_export
+	$(BIN)/python tools/notebooks.py
+	$(BIN)/nbdev_clean
+
+readme: $(READY)        ## write the recorded results into README.md
+	$(BIN)/xfer results --readme README.md
+
+clean:                  ## remove what was built; .venv and data stay
+	rm -rf runs build dist _proc _docs _site *.egg-info .pytest_cache
+
+$(READY): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@echo "Setting up $(VENV): takes some minutes, torch alone is several GB where its CUDA build is installed."
+	$(PYTHON) -m venv $(if $(SYSTEM_SITE),--system-site-packages) $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,57 @@
+"""Shared by all tests: where data and parity vectors are, and an environment that kernels inherit."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Kernels started by a test import this checkout, never another installed one, and use one thread each.
+os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["IN_TEST"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np  # noqa: E402  (after the environment is set)
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    "The checkout under test."
+    return ROOT
+
+
+class ParityCase:
+    "One case of arrays computed by the authors' own code."
+
+    def __init__(self, folder: Path, name: str):
+        self.data = np.load(folder / f"{name}.npz")
+        self.options = json.loads((folder / f"{name}.json").read_text())["options"]
+        self.info = json.loads((folder / "arrays.json").read_text())["cases"][name]["arrays"]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.data[name]
+
+    def assert_close(self, got, name: str, tolerance: float | None = None) -> None:
+        "Largest difference at most `tolerance` (default: the case's own) times the largest reference value."
+        reference, got = self.data[name], np.asarray(got)
+        tolerance = self.info[name]["tol"] if tolerance is None else tolerance
+        assert got.shape == reference.shape, f"{name}: shape {got.shape}, expected {reference.shape}"
+        difference = np.abs(got.astype(float) - reference).max(initial=0)
+        scale = max(np.abs(reference).max(initial=0), 1e-3)
+        assert difference <= tolerance * scale, f"{name}: differs by {difference:.3g}, allowed is {tolerance * scale:.3g}"
+
+
+@pytest.fixture(scope="session")
+def parity():
+    "`parity(method, case)` loads a case; the test is skipped where the vectors are absent."
+
+    def load(method: str, case: str) -> ParityCase:
+        folder = Path(os.environ.get("XFER_PARITY", "")) / method
+        if "XFER_PARITY" not in os.environ or not folder.is_dir():
+            pytest.skip("parity vectors not found: set XFER_PARITY to the folder that holds them")
+        return ParityCase(folder, case)
+
+    return load

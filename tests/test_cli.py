@@ -1,0 +1,165 @@
+"""The command line: what it prints, what it leaves, how it fails."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+from conftest import ROOT
+from xfer_course.cli import CourseNotebook, Run, course_notebooks, emitted_record, execute, main, offline_html, plan_run, select_notebooks
+
+
+def xfer(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=options.pop("cwd", ROOT), timeout=300, **options)
+
+
+def a_notebook(folder: Path, *sources: str, name: str = "toy") -> CourseNotebook:
+    cells = [nbformat.v4.new_markdown_cell("# Toy\n\n> A notebook for tests, with $x^2$.")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return CourseNotebook(f"toy/{name}", path, "Toy", ())
+
+
+def test_help_answers_without_torch():
+    code = "import sys\nfrom xfer_course.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and "Commands:" in done.stdout
+
+
+def test_list_names_every_notebook():
+    done = xfer("list")
+    assert done.returncode == 0
+    assert all(notebook.name in done.stdout for notebook in course_notebooks())
+
+
+def test_doctor_and_results_and_data_list():
+    for command in (["doctor"], ["results"], ["data", "list"]):
+        done = xfer(*command)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_select_by_chapter_and_by_name():
+    notebooks = course_notebooks()
+    chapter = select_notebooks(("dann",), notebooks)
+    assert [n.name for n in chapter][:3] == ["dann/method", "dann/moons", "dann/digits"]
+    assert select_notebooks(("dann/moons", "dann"), notebooks)[0].name == "dann/moons"
+    assert len(select_notebooks(("dann/moons", "dann"), notebooks)) == len(chapter)
+
+
+def test_run_leaves_notebook_page_and_record_and_then_loads_them(tmp_path):
+    arguments = ("run", "dann/moons", "--profile", "smoke", "--out", str(tmp_path))
+    done = xfer(*arguments)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "dann/moons/smoke"
+    assert {p.name for p in folder.iterdir() if p.is_file()} == {"moons.ipynb", "moons.html", "dann-moons-smoke.json"}
+    assert "Claims" in done.stdout and str(folder / "moons.html") in done.stdout
+    stamp = (folder / "moons.ipynb").stat().st_mtime_ns
+    again = xfer(*arguments)
+    assert "finished earlier, loaded" in again.stdout and (folder / "moons.ipynb").stat().st_mtime_ns == stamp
+
+
+def test_other_seeds_get_a_folder_of_their_own(tmp_path):
+    lab = next(n for n in course_notebooks() if n.name == "dann/moons")
+    folders = {plan_run(lab, tmp_path, "cpu", seeds, "auto", {}).folder for seeds in ((), (0,), (0, 1))}
+    assert len(folders) == 3
+
+
+def test_failing_cell_keeps_the_notebook_and_gives_one_line(tmp_path):
+    from xfer_course.cli import NotebookFailed
+
+    run = Run(a_notebook(tmp_path, "x = 1", "raise ValueError('steps is -1; it must be positive')"), {}, tmp_path / "out")
+    with pytest.raises(NotebookFailed, match="steps is -1"):
+        execute(run, bar=False)
+    assert run.executed.exists()
+
+
+def test_emitted_record_is_the_last_one():
+    from xfer_course.results import RECORD_TYPE
+
+    outputs = [nbformat.v4.new_output("display_data", data={RECORD_TYPE: {"lab": name}}) for name in ("first", "second")]
+    cells = [nbformat.v4.new_code_cell("1", outputs=outputs)]
+    assert emitted_record(nbformat.v4.new_notebook(cells=cells)) == {"lab": "second"}
+    assert emitted_record(nbformat.v4.new_notebook()) is None
+
+
+def test_page_needs_no_network(tmp_path):
+    notebook = a_notebook(tmp_path, "#| hide\nsecret = 1", "print('shown')")
+    page = offline_html(notebook.path)
+    assert "<math" in page and "secret" not in page and "shown" in page
+    assert "src=\"http" not in page and "cdn" not in page.lower()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_interrupt_keeps_what_was_done(tmp_path):
+    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", "foundations/training", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.time() + 120
+    while not list(tmp_path.rglob("training.ipynb")) and time.time() < deadline:
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    nbformat.read(next(tmp_path.rglob("training.ipynb")), as_version=4)
+
+
+BAD_INPUT = {
+    "unknown lab": (["run", "dann/digit"], 1, "dann/digit"),
+    "unknown profile": (["run", "dann/moons", "--profile", "tiny"], 1, "'tiny'"),
+    "unknown knob": (["run", "dann/moons", "-p", "colour=red"], 1, "'colour'"),
+    "knob without value": (["run", "dann/moons", "-p", "steps"], 2, "key=value"),
+    "negative seed": (["run", "dann/moons", "--seed", "-1"], 2, "--seed"),
+    "unknown device": (["run", "dann/moons", "--device", "quantum"], 1, "'quantum'"),
+    "unknown data set": (["data", "get", "imagenet22k"], 1, "imagenet22k"),
+    "nothing to make": (["data", "make", "digits2"], 1, "digits2"),
+    "no target": (["run"], 2, "TARGETS"),
+}
+
+
+@pytest.mark.parametrize("arguments, code, word", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_gets_one_sentence(arguments, code, word, tmp_path):
+    result = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path)] if arguments[0] == "run" else arguments)
+    assert result.exit_code == code
+    assert word in result.output and "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_output_folder(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(blocked / "runs")])
+    assert result.exit_code == 1 and str(blocked) in result.output
+
+
+def test_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 0))
+    result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "free" in result.output
+
+
+def test_a_broken_declaration_fails_the_run(tmp_path, monkeypatch):
+    "Exit code 1 when a claim's verdict is not the declared one."
+    from xfer_course import cli, results
+
+    claim = results.Claim("c", (-0.1, -0.2), at_least=0.0, expected="reproduced")
+    record = results.Record("dann/moons", "cpu", (7, 8), {}, {}, (claim,), "0", "example", 1.0, 1, 0.01, {"torch": "0"}, "2026-01-01")
+    monkeypatch.setattr(cli, "finished_record", lambda run: record.to_json())
+    monkeypatch.setattr(results.Record, "is_standard", lambda self: True)
+    result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "not as declared" in result.output

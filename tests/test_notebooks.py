@@ -1,0 +1,195 @@
+"""Rules that every committed notebook keeps: in step with its module, clean, executed with the code that stands there."""
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from conftest import ROOT
+from xfer_course.results import RECORD_TYPE, code_hash
+
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not any(part.startswith("_") for part in p.parts))
+names = {p: str(p.relative_to(ROOT / "nbs").with_suffix("")) for p in NOTEBOOKS}
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=names.get)
+
+
+def read(path: Path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def exports(path: Path) -> str | None:
+    "The module that a notebook exports, or `None`."
+    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in code_cells(path)), re.M)
+    return found[1] if found else None
+
+
+def parameter_cells(path: Path) -> list:
+    return [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
+
+
+def is_lab(path: Path) -> bool:
+    return path.parent.name not in ("nbs", "foundations") and path.stem not in ("method", "clip")
+
+
+@pytest.fixture(scope="module")
+def fresh_export(tmp_path_factory) -> Path:
+    "A copy of the checkout in which everything was exported and cleaned again."
+    copy = tmp_path_factory.mktemp("export") / "xfer_course"
+    copy.mkdir()
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "nbs", copy / "nbs", symlinks=False, ignore=shutil.ignore_patterns("_*", ".*"))
+    (copy / "xfer_course").mkdir()
+    script = Path(sys.executable).parent
+    environment = {"PATH": f"{script}:/usr/bin:/bin", "HOME": str(copy), "PYTHONPATH": str(ROOT)}
+    for command in ("nbdev_export", "nbdev_clean"):
+        subprocess.run([script / command], cwd=copy, check=True, capture_output=True, env=environment)
+    return copy
+
+
+def test_modules_are_what_the_notebooks_export(fresh_export):
+    fresh = {p.name: p.read_text() for p in (fresh_export / "xfer_course").glob("*.py")}
+    committed = {p.name: p.read_text() for p in (ROOT / "xfer_course").glob("*.py")}
+    assert sorted(fresh) == sorted(committed), "a module without a notebook, or a notebook that was never exported"
+    changed = [name for name in fresh if fresh[name] != committed[name]]
+    assert not changed, f"{changed} differ from their notebooks: run nbdev_export"
+
+
+@every_notebook
+def test_notebook_is_clean(path, fresh_export):
+    fresh = (fresh_export / "nbs" / path.relative_to(ROOT / "nbs")).read_text()
+    assert path.read_text() == fresh, "run nbdev_clean"
+
+
+@every_notebook
+def test_notebook_was_executed_with_the_code_that_stands_there(path):
+    notebook = read(path)
+    assert notebook.metadata.get("xfer", {}).get("code") == code_hash(path), "stale: run `make notebooks`"
+    assert not any(o.output_type == "error" for c in code_cells(path) for o in c.outputs)
+
+
+def test_execution_hash_survives_cleaning(fresh_export):
+    copy = read(fresh_export / "nbs/foundations/results.ipynb")
+    assert copy.metadata["xfer"] == read(ROOT / "nbs/foundations/results.ipynb").metadata["xfer"]
+
+
+def test_code_hash_sees_code_and_ignores_words(tmp_path):
+    source = ROOT / "nbs/foundations/results.ipynb"
+    notebook = read(source)
+    before = code_hash(source)
+    cell = next(c for c in notebook.cells if c.cell_type == "code" and "assert" in c.source)
+    cell.source = "# a remark\n" + cell.source
+    nbformat.write(notebook, tmp_path / "remark.ipynb")
+    assert code_hash(tmp_path / "remark.ipynb") == before
+    cell.source += "\nx = 1"
+    nbformat.write(notebook, tmp_path / "code.ipynb")
+    assert code_hash(tmp_path / "code.ipynb") != before
+
+
+@every_notebook
+def test_notebook_opens_with_title_and_description(path):
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown" and re.match(r"# .+\n\n> .+", first.source)
+
+
+@every_notebook
+def test_a_lab_has_one_parameters_cell_and_nothing_else_has(path):
+    cells = parameter_cells(path)
+    assert len(cells) == (1 if is_lab(path) else 0)
+    if cells:
+        assigned = {t.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for t in node.targets}
+        assert {"profile", "seeds", "device", "out"} <= assigned
+        assert "import" not in cells[0].source
+
+
+@every_notebook
+def test_import_cells_hold_only_imports(path):
+    """nbdev's documentation step runs every cell that imports, and nothing else: other code in such a cell breaks it."""
+    for cell in code_cells(path):
+        if re.search(r"^#\|\s*(export|hide|eval: false)", cell.source, re.M) or "%" in cell.source:
+            continue
+        body = ast.parse(cell.source).body
+        imports = [isinstance(node, (ast.Import, ast.ImportFrom)) for node in body]
+        assert all(imports) or not any(imports), f"cell mixes imports with other code:\n{cell.source}"
+
+
+@every_notebook
+def test_prose_between_code(path):
+    run = 0
+    for cell in read(path).cells:
+        hidden = cell.cell_type == "code" and re.search(r"^#\|\s*hide", cell.source, re.M)
+        run = 0 if cell.cell_type != "code" else run + (not hidden)
+        assert run <= 3, f"four code cells in a row without a sentence, up to:\n{cell.source}"
+
+
+@every_notebook
+def test_every_picture_has_alt_text(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert output.metadata.get("image/png", {}).get("alt", "").strip(), f"a picture without alt text:\n{cell.source}"
+
+
+@every_notebook
+def test_outputs_are_small_and_without_noise(path):
+    assert path.stat().st_size < 1_500_000
+    assert "widgets" not in read(path).metadata
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            assert output.get("name") != "stderr"
+
+
+@every_notebook
+def test_notebook_names_no_machine(path):
+    "No absolute path of the machine it was executed on."
+    assert not re.search(r"/(?:home|root|work|tmp|Users)/\w+", path.read_text())
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if is_lab(p)], ids=names.get)
+def test_lab_shows_the_committed_record(path):
+    "The table in an executed lab comes from the record that is committed beside it."
+    import json
+
+    outputs = [o.data[RECORD_TYPE] for c in code_cells(path) for o in c.outputs if RECORD_TYPE in o.get("data", {})]
+    assert len(outputs) == 1
+    committed = ROOT / "data/results" / f"{names[path].replace('/', '-')}-cpu.json"
+    assert json.loads(json.dumps(outputs[0])) == json.loads(committed.read_text())
+
+
+LESSONS = [p for p in NOTEBOOKS if not is_lab(p)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=names.get)
+def test_lesson_runs(path):
+    "nbdev_test executes the whole notebook, including the tests that its cells hold."
+    done = subprocess.run([Path(sys.executable).parent / "nbdev_test", "--path", path, "--n_workers", "0"], cwd=ROOT,
+                          capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=names.get)
+def test_cells_may_be_run_twice(path):
+    "Every cell of a lesson is executed twice in a row: learners do that."
+    if exports(path) == "cli":
+        pytest.skip("its commands start notebooks of their own")
+    doubled = read(path)
+    doubled.cells = [copy for cell in doubled.cells for copy in ([cell, cell] if cell.cell_type == "code" else [])
+                     if not re.search(r"^#\|\s*eval:\s*false", cell.source, re.M)]
+    source = "\n\n".join(cell.source for cell in doubled.cells if "%" not in cell.source.split("\n")[0])
+    done = subprocess.run([sys.executable, "-c", f"from IPython.core.interactiveshell import InteractiveShell\n"
+                           f"shell = InteractiveShell.instance()\n"
+                           f"for source in {[c.source for c in doubled.cells]!r}:\n"
+                           f"    shell.run_cell(source).raise_error()"],
+                          cwd=path.parent, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, source[-500:] + done.stdout[-2000:] + done.stderr[-3000:]
