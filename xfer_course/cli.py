@@ -176,7 +176,7 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
         executed = papermill.execute_notebook(
             run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3", cwd=run.notebook.path.parent,
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
-            stderr_file=_Relay() if bar else None, start_timeout=120,
+            stderr_file=_Relay() if bar else None, start_timeout=120, extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as error:
         raise NotebookFailed(f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
@@ -202,6 +202,7 @@ def emitted_record(notebook: Any) -> dict | None:
 def offline_html(notebook: Path) -> str:
     "An executed notebook as one HTML page that needs no network: figures inside, formulas as MathML."
     import nbformat
+    from jinja2 import pass_context
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -214,13 +215,14 @@ def offline_html(notebook: Path) -> str:
             return convert(body, display="block")
 
     class OfflineExporter(HTMLExporter):
+        @pass_context
         def markdown2html(self, context, source):
             renderer = MathMLRenderer(escape=False, attachments={}, exclude_anchor_links=True)
             return MarkdownWithMath(renderer=renderer).render(source)
 
     exporter = OfflineExporter(mathjax_url="", require_js_url="", jquery_url="", exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = exporter.from_notebook_node(_for_readers(nbformat.read(notebook, as_version=4)))
-    return re.sub(r"<script[^>]*src=\"[^\"]*\"[^>]*>\s*</script>", "", page)
+    return re.sub(r"<script[^>]*(?:src=\"[^\"]*\"[^>]*>\s*|type=\"module\">.*?)</script>", "", page, flags=re.S)
 
 
 def _for_readers(notebook):
@@ -328,6 +330,7 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
 
     Ends with the table of claims. The exit code is 1 when a claim's verdict is not the declared one, and 130 after Ctrl-C.
     """
+    from xfer_course.data import write_atomically
     from xfer_course.results import Record, resolve_device
 
     started = time.perf_counter()
@@ -345,7 +348,8 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
             if fresh:
                 shutil.rmtree(planned.folder / "partial", ignore_errors=True)
             content = execute(planned)
-            planned.page.write_text(offline_html(planned.executed), "utf-8")
+            page = offline_html(planned.executed)
+            write_atomically(planned.page, lambda file: file.write(page.encode()))
         if content is not None:
             records.append(Record.from_json(content))
     _report(runs, records, time.perf_counter() - started)
@@ -390,11 +394,13 @@ def _report(runs: list[Run], records: list, seconds: float) -> None:
 @click.option("--from", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of records (default: the course's).")
 def results(readme, folder):
     "Show every recorded result: the paper's number beside ours."
+    from xfer_course.data import write_atomically
     from xfer_course.results import claim_rows, describe, load_records, with_results
 
     records = load_records(folder)
     if readme:
-        readme.write_text(with_results(readme.read_text("utf-8"), records), "utf-8")
+        text = with_results(readme.read_text("utf-8"), records)
+        write_atomically(readme, lambda file: file.write(text.encode()))
         return click.echo(f"{readme}: results section written from {len(records)} records")
     if not records:
         return click.echo("No run has been recorded yet.")
@@ -413,9 +419,14 @@ def data_list():
     "Show every data set, whether it is here, its size and its licence."
     from xfer_course.data import data_root, datasets
 
-    rows = [{key: str(value) for key, value in row.items()} for row in datasets()]
-    _echo_table(rows)
+    _echo_table([_data_row(row) for row in datasets()])
     click.echo(f"\nData folder: {data_root()} (set XFER_DATA to change it)")
+
+
+def _data_row(row: dict) -> dict[str, str]:
+    size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "–"
+    return {"name": row["name"], "here": "yes" if row["present"] else "no", "size": size, "where": row["where"],
+            "title": row["title"], "licence": row["licence"]}
 
 
 @data.command("get")

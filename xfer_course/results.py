@@ -13,8 +13,6 @@ import math
 import os
 import platform
 import re
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,14 +24,15 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['VERDICTS', 'RECORD_TYPE', 'README_MARKS', 'choose_profile', 'available_jobs', 'peak_memory_bytes', 'run_grid',
-           'Claim', 'Claims', 'course_root', 'code_hash', 'lab_notebook', 'partial_folder', 'device_name',
-           'resolve_device', 'speed_probe', 'Record', 'load_records', 'finish', 'claim_rows', 'markdown_table',
-           'describe', 'show_record', 'results_markdown', 'with_results']
+__all__ = ['VERDICTS', 'RECORD_TYPE', 'README_MARKS', 'choose_profile', 'available_jobs', 'run_grid', 'Claim', 'Claims',
+           'course_root', 'code_hash', 'lab_notebook', 'partial_folder', 'device_name', 'resolve_device', 'speed_probe',
+           'Record', 'load_records', 'finish', 'claim_rows', 'markdown_table', 'describe', 'show_record',
+           'results_markdown', 'with_results']
 
 # %% ../nbs/foundations/results.ipynb #f8f19f4f
-from .data import shipped
+from .data import shipped, write_atomically
 from .evaluation import mean_and_interval
+from .training import peak_memory
 
 # %% ../nbs/foundations/results.ipynb #8fa40fe3
 def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> Any:
@@ -64,58 +63,30 @@ def available_jobs() -> int:
         return int(value)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-
-def peak_memory_bytes(device: str = "cpu") -> int:
-    """The largest memory that this process has held so far: on the GPU for a CUDA `device`, else resident in RAM."""
-    if device.startswith("cuda"):
-        import torch
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ImportError:  # Windows has no resource module
-        import psutil
-        return psutil.Process().memory_info().peak_wset
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
 # %% ../nbs/foundations/results.ipynb #173f8624
-def _run_point(experiment: Callable[..., dict], point: dict, threads: int | None) -> dict:
+def _run_point(experiment: Callable[..., dict], point: dict, device: str, threads: int | None = None) -> dict:
     "Run one experiment, and note the seconds and the peak memory that it took."
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    device = str(point.get("device", "cpu"))
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     result = experiment(**point)
     if not isinstance(result, dict):
         raise TypeError(f"experiment returned {type(result).__name__}; it must return a dict")
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak_memory_bytes(device)}
+    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak_memory(torch.device(device))}
 
 
 def _point_file(cache: Path, point: dict) -> Path:
     return cache / (hashlib.sha256(json.dumps(point, sort_keys=True, default=str).encode()).hexdigest()[:24] + ".npz")
 
 
-def _write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    "Let `write` fill a temporary file beside `path`, then put it in place in one step."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def _save_point(path: Path, result: dict) -> None:
     arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
     rest = json.dumps({name: value for name, value in result.items() if name not in arrays})
-    _write_atomically(path, lambda temporary: np.savez(temporary, **arrays, __json__=np.array(rest)))
+    write_atomically(path, lambda file: np.savez(file, **arrays, __json__=np.array(rest)))
 
 
 def _load_point(path: Path) -> dict:
@@ -179,12 +150,12 @@ def _run_points(experiment: Callable[..., dict], points: list[dict], missing: li
     "Yield (index, result) as runs finish: side by side on a CPU, one after the other elsewhere."
     if not device.startswith("cpu"):
         for i in missing:
-            yield i, _run_point(experiment, points[i], None)
+            yield i, _run_point(experiment, points[i], device)
     elif missing:
         from joblib import Parallel, delayed, parallel_config
 
         def indexed(i: int) -> tuple[int, dict]:
-            return i, _run_point(experiment, points[i], threads=1)
+            return i, _run_point(experiment, points[i], device, threads=1)
 
         with parallel_config(backend="loky", inner_max_num_threads=1):
             jobs = max(min(available_jobs(), len(missing)), 1)
@@ -474,7 +445,7 @@ class Record:
         "Write the record into a folder, in one step; returns the file."
         path = Path(folder) / self.file_name
         text = json.dumps(self.to_json(), indent=1) + "\n"
-        _write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+        write_atomically(path, lambda file: file.write(text.encode()))
         return path
 
     def surprises(self) -> list[str]:
@@ -549,11 +520,13 @@ def finish(
     for name, per_seed in values.items():
         if len(per_seed) != len(seeds):
             raise ValueError(f"metrics[{name!r}] has {len(per_seed)} values; there are {len(seeds)} seeds")
+    import torch
+
     workers = max((run["peak_bytes"] for run in runs), default=0) * (available_jobs() if device == "cpu" else 1)
     record = Record(
         lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=asdict(setting), metrics=values,
         claims=tuple(claims), code=code_hash(lab_notebook(lab)), device=device_name(device),
-        seconds=round(time.perf_counter() - started, 1), peak_memory_bytes=peak_memory_bytes(device) + workers,
+        seconds=round(time.perf_counter() - started, 1), peak_memory_bytes=peak_memory(torch.device(device)) + workers,
         speed_probe_seconds=round(speed_probe(), 5), versions=_versions(), date=date.today().isoformat(),
         notes=dict(notes or {}),
     )
