@@ -274,41 +274,97 @@ def _without_comments(source: str) -> str:
         tree = ast.parse(source)
     except SyntaxError:  # magics
         return source
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            for number in range(node.lineno - 1, node.end_lineno):
-                lines[number] = ""
+    for body in (getattr(node, "body", None) for node in ast.walk(tree)):
+        for node in body if isinstance(body, list) else ():
+            first = node.lineno - 1
+            is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            if is_text and not lines[first][:node.col_offset].strip():
+                indent = " " * node.col_offset
+                lines[first:node.end_lineno] = [indent + "..." if len(body) == 1 else ""] * (node.end_lineno - first)
     return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
-def _imported_modules(source: str) -> set[str]:
-    "Names of the library's modules that this source imports."
-    names = set(re.findall(r"(?:from\s+(?:xfer_course)?\.|import\s+xfer_course\.)(\w+)", source))
-    for listed in re.findall(r"from\s+(?:xfer_course|\.)\s+import\s+([\w ,]+)", source):
-        names.update(name.split(" as ")[0].strip() for name in listed.split(","))
-    return names
+def _library_imports(tree: ast.AST) -> dict[str, tuple[str, str | None]]:
+    "Local name → (module of the library, name in it); the name is `None` where the module itself is imported."
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            parts = [(alias, alias.name.split(".")) for alias in node.names]
+            found |= {alias.asname or alias.name: (path[1], None) for alias, path in parts if path[0] == "xfer_course" and path[1:]}
+        elif isinstance(node, ast.ImportFrom):
+            path = ("xfer_course." if node.level else "") + (node.module or "")
+            if path.rstrip(".") == "xfer_course":
+                found |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
+            elif path.startswith("xfer_course."):
+                found |= {alias.asname or alias.name: (path.split(".")[1], alias.name) for alias in node.names}
+    return found
+
+
+def _defined_names(node: ast.stmt) -> list[str]:
+    "The names that a top-level statement defines."
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+
+
+class _Module:
+    """The top-level definitions of a module.
+
+    Attributes:
+        source: name → source of the definition.
+        refers_to: name → what the definition refers to, as (module, name); no module means this one.
+    """
+
+    def __init__(self, text: str):
+        lines, tree = text.splitlines(), ast.parse(text)
+        imports = _library_imports(ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []))
+        self.source: dict[str, str] = {}
+        self.refers_to: dict[str, set[tuple[str | None, str | None]]] = {}
+        for node in tree.body:
+            first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            inside = set(_library_imports(node).values())  # imports in the body of a function
+            for name in _defined_names(node):
+                self.source[name] = "\n".join(lines[first - 1:node.end_lineno])
+                self.refers_to[name] = {(None, n) for n in used} | {imports[n] for n in used & set(imports)} | inside
+
+
+def _code_used(source: str, read_module: Callable[[str], str | None]) -> dict[str, str]:
+    "The definitions of the library that `source` reaches, however indirectly: `module.name` → source."
+    modules: dict[str, _Module] = {}
+    waiting, used = set(_library_imports(ast.parse(source)).values()), {}
+    while waiting:
+        module, name = waiting.pop()
+        if module not in modules and (text := read_module(module)) is not None:
+            modules[module] = _Module(_without_comments(text))
+        known = modules[module].source if module in modules else {}
+        for each in known if name is None else {name} & set(known):
+            if f"{module}.{each}" not in used:
+                used[f"{module}.{each}"] = known[each]
+                waiting |= {(m or module, n) for m, n in modules[module].refers_to[each]}
+    return used
 
 
 def code_hash(notebook: str | Path) -> str:
-    """A short hash of a notebook's code cells and of all library modules they import, however indirectly.
+    """A short hash of a notebook's code cells and of every definition of the library that they use, however indirectly.
 
     Args:
         notebook: path of an `.ipynb` file inside the course.
     """
     notebook = Path(notebook)
-    cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    sources = {"": "\n".join(_without_comments("".join(c["source"])) for c in cells if c["cell_type"] == "code")}
     package = course_root() / "xfer_course"
-    waiting = _imported_modules(sources[""])
-    while waiting:
-        name = waiting.pop()
-        module = package / f"{name}.py"
-        if name not in sources and module.is_file():
-            sources[name] = _without_comments(module.read_text("utf-8"))
-            waiting |= _imported_modules(sources[name])
-    if "load_records()" in sources[""]:  # a page that shows the records is stale when they change
-        sources["records"] = "".join(path.read_text("utf-8") for path in sorted(shipped("results").glob("*.json")))
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:16]
+    cells = ["".join(c["source"]) for c in json.loads(notebook.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+    plain = [_without_comments(cell) for cell in cells if not re.search(r"^\s*[%!]", cell, re.M)]
+
+    def read_module(name: str) -> str | None:
+        path = package / f"{name}.py"
+        return path.read_text("utf-8") if path.is_file() else None
+
+    parts = {"": [_without_comments(cell) for cell in cells], **_code_used("\n".join(plain), read_module)}
+    if any("load_records()" in cell for cell in plain):  # a page that shows the records is stale when they change
+        parts["records"] = [path.read_text("utf-8") for path in sorted(shipped("results").glob("*.json"))]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def lab_notebook(lab: str) -> Path:
