@@ -199,10 +199,19 @@ def emitted_record(notebook: Any) -> dict | None:
     return json.loads(json.dumps(found[-1])) if found else None
 
 # %% ../nbs/cli.ipynb #fa96abcd
+# nbconvert's own template leaves out the description that a figure carries in its metadata.
+_DESCRIBED_PICTURES = """{%- extends 'lab/index.html.j2' -%}
+{%- block data_png scoped -%}
+{%- set alt = (output | get_metadata('alt', 'image/png')) or '' -%}
+{{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) }}
+{%- endblock -%}
+"""
+
+
 def offline_html(notebook: Path) -> str:
     "An executed notebook as one HTML page that needs no network: figures inside, formulas as MathML."
     import nbformat
-    from jinja2 import pass_context
+    from jinja2 import DictLoader, pass_context
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -220,7 +229,7 @@ def offline_html(notebook: Path) -> str:
             renderer = MathMLRenderer(escape=False, attachments={}, exclude_anchor_links=True)
             return MarkdownWithMath(renderer=renderer).render(source)
 
-    exporter = OfflineExporter(mathjax_url="", require_js_url="", jquery_url="", exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = OfflineExporter(extra_loaders=[DictLoader({"described.j2": _DESCRIBED_PICTURES})], template_file="described.j2", mathjax_url="", require_js_url="", jquery_url="", exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = exporter.from_notebook_node(_for_readers(nbformat.read(notebook, as_version=4)))
     return re.sub(r"<script[^>]*(?:src=\"[^\"]*\"[^>]*>\s*|type=\"module\">.*?)</script>", "", page, flags=re.S)
 

@@ -1,0 +1,362 @@
+"""Tests of `xfer_course.evaluation` that its notebook cannot hold: parity, bad input, what exports make of a figure."""
+
+import math
+import subprocess
+import sys
+
+import matplotlib
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from xfer_course.evaluation import (
+    PALETTE,
+    STYLE,
+    accuracy,
+    arms_figure,
+    confusion_figure,
+    course_style,
+    evaluation_mode,
+    knn_accuracy,
+    linear_probe,
+    mean_and_interval,
+    paired_difference,
+    predict,
+    proxy_a_distance,
+    show,
+    tsne_figure,
+)
+
+
+def clouds(delta: float, n: int = 200, dim: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    noise = np.random.default_rng(seed).normal(size=(2, n, dim))
+    noise[1, :, 0] += delta
+    return noise[0], noise[1]
+
+
+def split(delta: float = 3.0, **options) -> tuple[np.ndarray, ...]:
+    """Training features and labels, test features and labels, of two classes `delta` apart."""
+    train, test = (np.concatenate(clouds(delta, seed=seed, **options)) for seed in (0, 1))
+    labels = np.repeat([0, 1], len(train) // 2)
+    return train, labels, test, labels
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+# --- parity with the authors
+
+
+@pytest.mark.parametrize("case", ["proxy_distance_close_a", "proxy_distance_far_a"])
+def test_paper_protocol_equals_the_authors_code(parity, case):
+    vectors = parity("dann", case)
+    vectors.assert_close(proxy_a_distance(vectors["source"], vectors["target"], protocol="paper"), "proxy_distance")
+
+
+# --- known answers
+
+
+@pytest.mark.parametrize("delta", [0.5, 1.0, 2.0, 4.0])
+def test_distance_of_two_clouds_has_the_closed_form(delta):
+    known = 2 * (1 - 2 * stats.norm.cdf(-delta / 2))
+    assert abs(proxy_a_distance(*clouds(delta, n=2000)) - known) < 0.2  # five standard errors of 2,000 test rows
+
+
+@pytest.mark.parametrize("protocol", ["held-out", "paper"])
+def test_distance_stays_within_its_range(protocol):
+    assert proxy_a_distance(*clouds(50), protocol=protocol) == 2.0
+    assert 0 <= proxy_a_distance(*clouds(0, n=40, dim=40), protocol=protocol) < 1
+
+
+def test_distance_is_symmetric_enough_and_repeatable():
+    source, target = clouds(1.5, n=1000)
+    assert proxy_a_distance(source, target) == proxy_a_distance(source, target)
+    assert abs(proxy_a_distance(source, target) - proxy_a_distance(target, source)) < 0.2
+
+
+def test_distance_is_balanced_between_domains_of_different_size():
+    """A classifier that always says 'source' must not pass for one that can tell the domains apart."""
+    source, target = clouds(0, n=2000)
+    assert proxy_a_distance(source, target[:200]) < 0.4
+
+
+def test_distance_ignores_units():
+    source, target = clouds(2, n=1000)
+    assert math.isclose(proxy_a_distance(source, target), proxy_a_distance(1e6 * source, 1e6 * target), abs_tol=0.02)
+
+
+def test_probe_reaches_the_best_possible_accuracy():
+    assert abs(linear_probe(*split(2.0, n=4000)) - stats.norm.cdf(1)) < 0.015
+
+
+def test_one_neighbour_of_the_training_set_itself_is_always_right():
+    x, y, _, _ = split(0.0)
+    assert knn_accuracy(x, y, x, y, k=1, metric="euclidean") == 1.0
+
+
+def test_neighbours_agree_with_a_direct_computation():
+    x, y, test_x, test_y = split(1.0, n=50)
+    distances = ((test_x[:, None] - x[None]) ** 2).sum(axis=2)
+    votes = y[np.argsort(distances, axis=1)[:, :5]].mean(axis=1) > 0.5
+    assert knn_accuracy(x, y, test_x, test_y, k=5, metric="euclidean") == (votes == test_y).mean()
+
+
+@pytest.mark.parametrize("convert", [torch.tensor, lambda x: torch.tensor(x).to(torch.float32), lambda x: x.tolist()])
+def test_tensors_and_lists_give_what_arrays_give(convert):
+    x, y, test_x, test_y = split()
+    for measure in (linear_probe, knn_accuracy):
+        converted = measure(convert(x), y, convert(test_x), torch.tensor(test_y))
+        assert math.isclose(converted, measure(x, y, test_x, test_y), abs_tol=0.01)
+    assert linear_probe(torch.tensor(x).bfloat16(), y, test_x, test_y) > 0.9
+    assert linear_probe(torch.tensor(x, requires_grad=True), y, test_x, test_y) > 0.9
+
+
+@pytest.mark.parametrize("values", [[0.7, 0.74, 0.72], [1, 2, 3, 4, 10], torch.rand(7)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_interval_is_scipys(values, confidence):
+    mean, low, high = mean_and_interval(values, confidence)
+    values = np.asarray(values, dtype=float)
+    expected = stats.t.interval(confidence, len(values) - 1, values.mean(), stats.sem(values))
+    assert (low, high) == pytest.approx(expected)
+    assert mean == pytest.approx(values.mean())
+
+
+def test_single_value_has_a_mean_but_no_interval():
+    mean, low, high = mean_and_interval([0.5])
+    assert mean == 0.5 and math.isnan(low) and math.isnan(high)
+    assert not low >= 0.0 and not low < 0.0  # no bound can be met by accident
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert mean_and_interval([0.25, 0.25, 0.25]) == (0.25, 0.25, 0.25)
+
+
+def test_pairing_removes_what_two_arms_share():
+    luck = np.random.default_rng(0).normal(size=6)
+    difference = paired_difference(luck + 0.1, luck)
+    assert difference == pytest.approx((0.1, 0.1, 0.1))
+
+
+# --- predictions
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5))
+
+    def forward(self, x):
+        features = self.body(x)
+        return features, features.sum()
+
+
+def test_predict_does_not_depend_on_batch_size_and_changes_nothing():
+    model, x = TwoHeads(), torch.randn(23, 3)
+    model.body[1].eval()  # a part that was in evaluation mode before must stay so
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    one, many = predict(model, x, batch_size=23), predict(model, x, batch_size=4)
+    torch.testing.assert_close(one, many)
+    assert not one.requires_grad and one.shape == (23, 4)
+    assert model.training and model.body[2].training and not model.body[1].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_mode_is_restored_after_an_error():
+    model = TwoHeads()
+    with pytest.raises(RuntimeError), evaluation_mode(model):
+        assert not model.body[2].training
+        raise RuntimeError
+    assert model.body[2].training
+
+
+def test_accuracy_counts():
+    assert accuracy(nn.Identity(), torch.eye(4), torch.tensor([0, 1, 2, 0]), batch_size=3) == 0.75
+
+
+# --- figures
+
+
+def displayed(figure, alt: str):
+    """What `show` puts into a notebook."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+    with capture_output() as captured:
+        show(figure, alt)
+    return captured.outputs[0]
+
+
+def test_show_stores_picture_and_words_and_closes_the_figure():
+    fig = arms_figure({"a": [1, 2]})
+    output = displayed(fig, "two dots & a line")
+    assert output.metadata == {"image/png": {"alt": "two dots & a line"}}
+    assert output.data["text/plain"] == "two dots & a line"
+    assert len(output.data["image/png"]) < 40_000
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_words_reach_a_notebook_on_disk(tmp_path):
+    output = displayed(arms_figure({"a": [1, 2]}), "two dots")
+    stored = nbformat.v4.new_output("display_data", output.data, metadata=output.metadata)
+    cell = nbformat.v4.new_code_cell(outputs=[stored])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
+    (read,) = nbformat.read(tmp_path / "x.ipynb", 4).cells
+    assert read.outputs[0].metadata["image/png"]["alt"] == "two dots"
+
+
+def test_style_can_be_set_again_and_again():
+    with matplotlib.rc_context():
+        course_style()
+        once = dict(matplotlib.rcParams)
+        course_style()
+        assert dict(matplotlib.rcParams) == once
+        assert once["figure.facecolor"] == "white"
+        assert [entry["color"] for entry in once["axes.prop_cycle"]] == list(PALETTE.values())
+
+
+def test_figures_leave_the_users_style_alone():
+    before = dict(matplotlib.rcParams)
+    arms_figure({"a": [1, 2]})
+    confusion_figure([0, 1], [0, 1])
+    tsne_figure({"": {"a": clouds(1)[0]}}, method="pca")
+    assert dict(matplotlib.rcParams) == before
+
+
+def colour_of(dots) -> str:
+    return matplotlib.colors.to_hex(dots.get_facecolor()[0]).upper()
+
+
+def test_pca_panel_is_the_projection_on_two_directions():
+    source, target = clouds(8, n=100, dim=10)
+    fig = tsne_figure({"x": {"source": source, "target": target}}, method="pca")
+    dots = fig.axes[0].collections
+    centres = [group.get_offsets().mean(axis=0) for group in dots]
+    assert abs(abs(centres[0][0] - centres[1][0]) - 8) < 0.5
+    assert [colour_of(group) for group in dots] == [PALETTE["source"], PALETTE["target"]]
+
+
+def test_tsne_is_repeatable_and_draws_at_most_max_rows():
+    groups = {"x": {"source": clouds(4)[0], "target": clouds(4)[1]}}
+    first, second = (tsne_figure(groups, max_rows=20).axes[0].collections for _ in range(2))
+    assert [len(c.get_offsets()) for c in first] == [20, 20]
+    np.testing.assert_array_equal(first[0].get_offsets(), second[0].get_offsets())
+
+
+def test_tsne_takes_fewer_rows_than_its_usual_perplexity_and_wide_features():
+    tsne_figure({"few": {"a": clouds(1, n=2)[0], "b": clouds(1, n=3)[0]}, "wide": {"a": clouds(1, n=4, dim=80)[0]}})
+
+
+def test_confusion_figure_shows_percentages_of_rows():
+    texts = [text.get_text() for text in confusion_figure([0, 0, 0, 0, 1], [0, 0, 0, 1, 1]).axes[0].texts]
+    assert texts == ["75", "25", "0", "100"]
+    assert not confusion_figure(range(40), range(40)).axes[0].texts
+
+
+def test_arms_figure_draws_every_seed_and_takes_one_seed():
+    fig = arms_figure({"a": [0.1, 0.2, 0.3], "b": [0.5]}, colours={"b": "method"}, title="b")
+    dots = fig.axes[0].collections
+    assert [len(d.get_offsets()) for d in dots] == [3, 1]
+    assert colour_of(dots[1]) == PALETTE["method"]
+
+
+# --- bad input
+
+X, Y = clouds(1, n=10)[0], np.arange(10) % 2
+NAN = np.where(np.arange(40).reshape(10, 4) == 5, np.nan, X)
+
+BAD_INPUT = {
+    "NaN in training features": (
+        lambda: linear_probe(NAN, Y, X, Y),
+        "train_features must be finite, but 1 of its values",
+    ),
+    "infinite test features": (lambda: knn_accuracy(X, Y, X * np.inf, Y), "test_features must be finite, but 40"),
+    "features without rows": (
+        lambda: linear_probe(X[:0], Y[:0], X, Y),
+        r"shape \(N, D\) with N and D at least 1, got \(0, 4\)",
+    ),
+    "features that are images": (lambda: knn_accuracy(X[None], Y, X, Y), r"shape \(N, D\).*got \(1, 10, 4\)"),
+    "fewer labels than features": (
+        lambda: linear_probe(X, Y[:9], X, Y),
+        "train_features and train_labels must be equally many, got 10 and 9",
+    ),
+    "more test labels": (
+        lambda: knn_accuracy(X, Y, X[:5], Y),
+        "test_features and test_labels must be equally many, got 5 and 10",
+    ),
+    "one-hot labels": (lambda: linear_probe(X, np.eye(10), X, Y), r"train_labels must have shape \(N,\)"),
+    "other width": (lambda: linear_probe(X, Y, X[:, :3], Y), "same number of features, got 4 and 3"),
+    "one class only": (lambda: linear_probe(X, Y * 0, X, Y), "at least two classes, got only"),
+    "k larger than n": (
+        lambda: knn_accuracy(X, Y, X, Y, k=11),
+        r"between 1 and the number of training examples \(10\), got 11",
+    ),
+    "k of zero": (lambda: knn_accuracy(X, Y, X, Y, k=0), "got 0"),
+    "empty domain": (lambda: proxy_a_distance(X, X[:0]), r"target must have shape"),
+    "tiny domain": (lambda: proxy_a_distance(X, X[:7]), "at least 8 rows, got 10 and 7"),
+    "domains of other width": (lambda: proxy_a_distance(X, X[:, :2]), "source and target must have the same number"),
+    "NaN in a domain": (lambda: proxy_a_distance(NAN, X), "source must be finite"),
+    "unknown protocol": (
+        lambda: proxy_a_distance(X, X, protocol="svm"),
+        "protocol must be 'held-out' or 'paper', got 'svm'",
+    ),
+    "no values": (lambda: mean_and_interval([]), "at least one number"),
+    "NaN value": (lambda: mean_and_interval([1.0, math.nan]), "values must be finite"),
+    "table of values": (lambda: mean_and_interval([[1.0], [2.0]]), "list of at least one number"),
+    "confidence in per cent": (lambda: mean_and_interval([1.0, 2.0], 95), "between 0 and 1, got 95"),
+    "unpaired values": (lambda: paired_difference([1, 2, 3], [1, 2]), "paired by seed"),
+    "nothing to predict": (lambda: predict(nn.Identity(), torch.zeros(0, 3)), "images is empty"),
+    "batch of none": (lambda: predict(nn.Identity(), torch.zeros(1, 3), 0), "batch_size must be at least 1, got 0"),
+    "fewer labels than images": (
+        lambda: accuracy(nn.Identity(), torch.eye(3), torch.arange(2)),
+        "equally many, got 3 and 2",
+    ),
+    "predictions of other length": (
+        lambda: confusion_figure([0, 1], [0]),
+        "labels and predictions must be equally many",
+    ),
+    "too few names": (lambda: confusion_figure([0, 2], [0, 1], ["a", "b"]), "has 2 names, but class 2 occurs"),
+    "no panels": (lambda: tsne_figure({}), "panels must be"),
+    "panel without groups": (lambda: tsne_figure({"a": {}}), "at least one group each"),
+    "unknown method": (
+        lambda: tsne_figure({"a": {"x": X}}, method="umap"),
+        "method must be 'tsne' or 'pca', got 'umap'",
+    ),
+    "panel with one row": (lambda: tsne_figure({"a": {"x": X[:1]}}), "at least 4 rows and 2 features"),
+    "groups of other width": (
+        lambda: tsne_figure({"a": {"x": X, "y": X[:, :2]}}),
+        "x and y must have the same number",
+    ),
+    "no arms": (lambda: arms_figure({}), "arms is empty"),
+    "colour of no arm": (lambda: arms_figure({"a": [1]}, colours={"b": "red"}), "arms that do not exist: b"),
+    "arm without values": (lambda: arms_figure({"a": []}), "at least one number"),
+    "figure without words": (lambda: show(plt.figure(), "  "), "alt is empty"),
+}
+
+
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gives_one_clear_sentence(case):
+    call, sentence = BAD_INPUT[case]
+    with pytest.raises(ValueError, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_import_is_light():
+    heavy = ("torch", "scipy", "sklearn", "matplotlib", "IPython")
+    code = f"import sys, xfer_course.evaluation; sys.exit(any(name in sys.modules for name in {heavy}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_style_is_opaque_and_colours_differ():
+    assert STYLE["figure.facecolor"] == STYLE["axes.facecolor"] == STYLE["savefig.facecolor"] == "white"
+    assert len(set(PALETTE.values())) == len(PALETTE)

@@ -1,0 +1,645 @@
+"""Tests of `xfer_course.training` that its notebook cannot hold: kills, several processes, damaged files, bad input."""
+
+import errno
+import functools
+import inspect
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from xfer_course import training
+from xfer_course.data import batches
+from xfer_course.evaluation import predict
+from xfer_course.training import Checkpoint, History, Log, choose_accelerator, cosine, fit, modules_of, seed_everything
+
+EPOCHS, STEPS = 4, 8
+
+
+def data():
+    x = torch.randn(128, 6, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x[:, 0] * x[:, 1] > 0).long())
+
+
+LOADERS = {
+    "shuffled": lambda: DataLoader(data(), batch_size=16, shuffle=True),
+    "with a generator": lambda: DataLoader(data(), batch_size=16, shuffle=True, generator=torch.Generator()),
+    "of the course": lambda: batches(*data().tensors, batch_size=16),
+    "list of batches": lambda: list(DataLoader(data(), batch_size=16)),
+}
+
+
+class Run:
+    """A small network with dropout and batch norm, a step and an optimizer, made anew like a fresh program would."""
+
+    def __init__(self, optimizer=torch.optim.Adam, hook=lambda p: None):
+        seed_everything(0)
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+        self.optimizer, self.hook = optimizer(self.net.parameters(), lr=0.01), hook
+
+    def step(self, batch, p):
+        self.hook(p)
+        logits = self.net(batch[0])
+        return cross_entropy(logits, batch[1]), {"accuracy": (logits.argmax(1) == batch[1]).float().mean(), "p": p}
+
+    def fit(self, loader=None, **options):
+        options = {"epochs": EPOCHS, "progress": False, "schedule": lambda p: cosine(p, 0.02)} | options
+        return fit(self.step, LOADERS["shuffled"]() if loader is None else loader, self.optimizer, **options)
+
+
+def numbers(history: History) -> dict:
+    return {"loss": history.loss, "lr": history.lr, **history.metrics}
+
+
+def stop_at(p_stop: float):
+    def hook(p):
+        if p >= p_stop:
+            raise KeyboardInterrupt
+
+    return hook
+
+
+def weights(run: Run) -> list[float]:
+    return torch.cat([tensor.double().flatten() for tensor in run.net.state_dict().values()]).tolist()
+
+
+# --- the same seed gives the same numbers
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_same_seed_same_numbers_to_the_bit(kind):
+    first, second = Run(), Run()
+    assert numbers(first.fit(LOADERS[kind]())) == numbers(second.fit(LOADERS[kind]()))
+    assert weights(first) == weights(second)
+
+
+def test_another_seed_gives_other_numbers():
+    assert Run().fit(seed=1).loss != Run().fit(seed=2).loss
+
+
+def test_better_than_chance():
+    history = Run().fit(epochs=30)
+    assert history.last("accuracy", STEPS) > 0.8
+    assert history.last("loss", STEPS) < 0.5
+
+
+def test_what_is_drawn_afterwards_does_not_depend_on_how_the_run_went(tmp_path):
+    drawn = []
+    for _ in range(2):  # trained, then loaded
+        Run().fit(checkpoint=tmp_path)
+        drawn.append((torch.rand(1).item(), np.random.rand()))
+    assert drawn[0] == drawn[1]
+
+
+def test_numbers_are_those_of_a_bare_loop():
+    run, bare, losses, loader = Run(torch.optim.SGD), Run(torch.optim.SGD), [], LOADERS["list of batches"]()
+    history = run.fit(loader, epochs=1, schedule=None)
+    seed_everything(training.epoch_seed(0, 0))
+    for batch in loader:
+        loss, _ = bare.step(batch, 0.0)
+        bare.optimizer.zero_grad()
+        loss.backward()
+        bare.optimizer.step()
+        losses.append(loss.item())
+    assert history.loss == losses
+    assert weights(run) == weights(bare)
+
+
+# --- progress and schedules
+
+
+def test_progress_runs_from_zero_to_one_and_drives_the_schedule():
+    run = Run()
+    run.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 5.0})
+    run.net.register_parameter("extra", run.optimizer.param_groups[1]["params"][0])
+    history = run.fit()
+    progress = [i / (EPOCHS * STEPS) for i in range(EPOCHS * STEPS)]
+    assert history.metrics["p"] == progress
+    assert history.lr == [cosine(p, 0.02) for p in progress]
+    assert {group["lr"] for group in run.optimizer.param_groups} == {history.lr[-1]}
+
+
+@pytest.mark.parametrize("p, expected", [(0, 0.3), (0.5, 0.2), (1, 0.1)])
+def test_cosine_has_the_closed_form_values(p, expected):
+    assert math.isclose(cosine(p, base=0.3, final=0.1), expected)
+
+
+@pytest.mark.parametrize("p", [-0.01, 1.01, math.nan])
+def test_cosine_refuses_progress_outside_the_unit_interval(p):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        cosine(p, base=1.0)
+
+
+# --- interruption
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, functools.partial(torch.optim.SGD, momentum=0.9)])
+def test_resumed_run_equals_the_undisturbed_one(tmp_path, kind, optimizer):
+    whole, stopped, continued = Run(optimizer), Run(optimizer, stop_at(0.6)), Run(optimizer)
+    expected = whole.fit(LOADERS[kind]())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(LOADERS[kind](), checkpoint=tmp_path)
+    torch.rand(7)
+    assert numbers(continued.fit(LOADERS[kind](), checkpoint=tmp_path)) == numbers(expected)
+    assert weights(continued) == weights(whole)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.NAdam])
+def test_other_optimizers_resume_too(tmp_path, optimizer):
+    with pytest.raises(KeyboardInterrupt):
+        Run(optimizer, stop_at(0.3)).fit(checkpoint=tmp_path)
+    assert numbers(Run(optimizer).fit(checkpoint=tmp_path)) == numbers(Run(optimizer).fit())
+
+
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HalfWritten:
+    """A file of which only half of the content arrives before the process is killed."""
+
+    def __init__(self, *arguments):
+        self.file = open(*arguments)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        die()
+
+
+def run_until(point, folder: Path) -> None:
+    """Train and be killed at a progress, while saving or before the rename; with None get through."""
+    run = Run(hook=lambda p: die() if isinstance(point, float) and p >= point else None)
+    if point == "half written":
+        training.open = HalfWritten
+    if point == "not yet renamed":
+        os.replace = die
+    history = run.fit(checkpoint=folder)
+    (folder / "numbers.json").write_text(json.dumps([numbers(history), weights(run)]))
+
+
+FORKS = """
+import os, pathlib, sys
+import torch
+from test_training import run_until
+
+torch.set_num_threads(1)
+for point in {points}:
+    child = os.fork()
+    if child == 0:
+        run_until(point, pathlib.Path(sys.argv[1]))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if point is None else -9), point
+"""
+
+
+def subprocess_options() -> dict:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return {"env": environment, "capture_output": True, "text": True, "timeout": 300}
+
+
+def test_sigkill_at_any_point_changes_nothing(tmp_path):
+    """One run is killed again and again: in the first epoch, while saving, later, in the last step."""
+    points = [0.1, "half written", "not yet renamed", 0.3, "half written", 0.55, "not yet renamed", 0.96, None]
+    code, undisturbed = FORKS.format(points=points), Run()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], **subprocess_options())
+    assert done.returncode == 0, done.stderr[-2000:]
+    expected = [numbers(undisturbed.fit()), weights(undisturbed)]
+    assert json.loads((tmp_path / "numbers.json").read_text()) == expected
+
+
+def test_finished_run_is_loaded_and_not_trained(tmp_path, capsys):
+    trained = Run()
+    expected = trained.fit(checkpoint=tmp_path)
+    loaded = Run(hook=stop_at(0))
+    assert numbers(loaded.fit(checkpoint=tmp_path, progress=True)) == numbers(expected)
+    assert weights(loaded) == weights(trained)
+    assert f"loaded {tmp_path / 'checkpoint.safetensors'}: 4 of 4 epochs are done" in capsys.readouterr().out
+
+
+def test_resume_false_starts_anew(tmp_path):
+    first = Run().fit(checkpoint=tmp_path, seed=1)
+    assert Run().fit(checkpoint=tmp_path, seed=2, resume=False).loss != first.loss
+    assert Run(hook=stop_at(0)).fit(checkpoint=tmp_path, seed=2).loss != first.loss
+
+
+OTHER_RUNS = {
+    "epochs": lambda folder: Run().fit(checkpoint=folder, epochs=EPOCHS + 1),
+    "seed": lambda folder: Run().fit(checkpoint=folder, seed=3),
+    "steps per epoch": lambda folder: Run().fit(DataLoader(data(), batch_size=32), checkpoint=folder),
+    "optimizer": lambda folder: Run(torch.optim.SGD).fit(checkpoint=folder),
+}
+
+
+@pytest.mark.parametrize("key", OTHER_RUNS)
+def test_checkpoint_of_another_run_is_refused(tmp_path, key):
+    Run().fit(checkpoint=tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=f"belongs to a run with other {key}: pass resume=False"):
+        OTHER_RUNS[key](tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path):
+    Run().fit(checkpoint=tmp_path)
+    other = Run()
+    other.net[4] = nn.Linear(16, 3)
+    other.optimizer = torch.optim.Adam(other.net.parameters())
+    with pytest.raises(ValueError, match="other parameters"):
+        other.fit(checkpoint=tmp_path)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def garble_header(file):
+    content = bytearray(file.read_bytes())
+    content[8:200] = b"#" * 192
+    file.write_bytes(content)
+
+
+def foreign_weights(file):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, file)
+
+
+def pickled(file):
+    torch.save({"weight": torch.zeros(2)}, file)
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, garble_header, foreign_weights, pickled, empty])
+def test_damaged_checkpoint_gives_one_sentence(tmp_path, damage):
+    Run().fit(checkpoint=tmp_path)
+    damage(tmp_path / "checkpoint.safetensors")
+    with pytest.raises(ValueError, match="is damaged or no checkpoint of fit .* delete it to start anew"):
+        Run().fit(checkpoint=tmp_path)
+
+
+def test_full_disk_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_disk_after_first_epoch(p):
+        if p >= 0.3:
+            monkeypatch.setattr(os, "fsync", no_space)
+
+    with pytest.raises(OSError, match="cannot write the checkpoint .*No space left.* the one before it is intact"):
+        Run(hook=fill_disk_after_first_epoch).fit(checkpoint=tmp_path)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    assert numbers(Run().fit(checkpoint=tmp_path)) == numbers(Run().fit())
+
+
+def test_folder_that_cannot_be_written_is_seen_before_training(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match="cannot write checkpoints to the folder"):
+        Run(hook=stop_at(0)).fit(checkpoint=tmp_path / "file" / "run")
+
+
+def test_tied_weights_survive_and_stay_tied(tmp_path):
+    def tied_run():
+        seed_everything(0)
+        net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 2))
+        net[1].weight = net[0].weight
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        step = functools.partial(lambda net, batch, p: (cross_entropy(net(batch[0]), batch[1]), {}), net)
+        return net, fit(step, LOADERS["shuffled"](), optimizer, epochs=2, checkpoint=tmp_path, progress=False)
+
+    trained, history = tied_run()
+    loaded, same_history = tied_run()
+    assert same_history.loss == history.loss
+    assert loaded[1].weight is loaded[0].weight
+    assert torch.equal(loaded[0].weight, trained[0].weight)
+
+
+def test_nothing_is_unpickled():
+    source = inspect.getsource(training)
+    assert "torch.load" not in source and "import pickle" not in source
+
+
+# --- NaN
+
+
+def diverging(step_of_nan: int):
+    def step(run, batch, p):
+        loss, metrics = Run.step(run, batch, p)
+        return loss * (math.nan if p >= step_of_nan / (EPOCHS * STEPS) else 1), metrics
+
+    return step
+
+
+@pytest.mark.parametrize("bad", [0, 5, 19])
+def test_nan_stops_with_step_epoch_and_terms(tmp_path, bad):
+    run, sentence = Run(), rf"became nan at step {bad} \(epoch {bad // STEPS}\); terms: accuracy .*p"
+    step, before = functools.partial(diverging(bad), run), weights(run)[:10]
+    with pytest.raises(FloatingPointError, match=sentence):
+        fit(step, LOADERS["shuffled"](), run.optimizer, epochs=EPOCHS, checkpoint=tmp_path, progress=False)
+    assert (weights(run)[:10] == before) == (bad == 0)  # the bad step itself moved no weight
+    assert (tmp_path / "checkpoint.safetensors").exists() == (bad >= STEPS)
+
+
+def test_log_reads_late_on_a_gpu_and_still_names_the_step():
+    history = History()
+    with Log(history, choose_accelerator("cpu"), epochs=2, epoch_steps=2, progress=False) as log:
+        log.interval = 50  # what it is on a GPU
+        for value in (1.0, 2.0, math.inf, 4.0):
+            log.add(torch.tensor(value), {"term": value}, lr=0.1)
+        with pytest.raises(FloatingPointError, match=r"became inf at step 2 \(epoch 1\); terms: term inf"):
+            log.flush()
+    assert history.loss == [1.0, 2.0]
+
+
+# --- several processes
+
+def train_in_this_process(kind: str, folder: Path) -> dict:
+    """One process of a run: train, save, predict; the result as JSON-able values, also written to `folder`."""
+    accelerator = choose_accelerator("cpu")
+    seed_everything(accelerator.process_index)  # fit must give all processes the weights of the first
+    net, unused = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2)), nn.Linear(2, 2)
+
+    def step(batch, p):
+        logits = net(batch[0])
+        metrics = {"accuracy": (logits.argmax(1) == batch[1]).float().mean(), "unused": unused.weight.sum()}
+        return cross_entropy(logits, batch[1]), metrics
+
+    optimizer = torch.optim.Adam([*net.parameters(), *unused.parameters()], lr=0.02)
+    options = {"epochs": EPOCHS, "accelerator": accelerator, "checkpoint": folder, "progress": False}
+    history = fit(step, LOADERS[kind](), optimizer, schedule=lambda p: cosine(p, 0.02), **options)
+    x = data().tensors[0][:101]
+    result = {
+        "processes": accelerator.num_processes,
+        "loss": history.loss,
+        "accuracy": history.metrics["accuracy"],
+        "weights": torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).tolist(),
+        "predictions": predict(net, x).tolist(),
+        "shared predictions": predict(net, x, 7, accelerator).tolist(),
+    }
+    (folder / f"result-{accelerator.process_index}.json").write_text(json.dumps(result))
+    return result
+
+
+SCRIPT = """
+import pathlib, sys
+from test_training import train_in_this_process
+
+def main():
+    train_in_this_process(sys.argv[1], pathlib.Path(sys.argv[2]))
+
+if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        from accelerate import notebook_launcher
+        notebook_launcher(main, num_processes=2, use_port=sys.argv[3])
+    else:
+        main()
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def in_two_processes(kind: str, folder: Path, launcher: str) -> list[dict]:
+    """The results of both processes of a run under one of Accelerate's launchers."""
+    script = folder / "train.py"
+    script.write_text(SCRIPT)
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]
+    in_notebook = launcher == "notebook_launcher"
+    arguments = [str(script), kind, str(folder)]
+    command = [*arguments, free_port()] if in_notebook else [*launch, *arguments]
+    done = subprocess.run([sys.executable, *command], **subprocess_options())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"result-{process}.json").read_text()) for process in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "kind, launcher", [("shuffled", "accelerate launch"), ("of the course", "notebook_launcher")]
+)
+def test_two_processes_follow_the_curve_of_one(tmp_path, kind, launcher):
+    """Same batches, same weights: losses agree to 1e-5 relative, the rounding of sums taken in another order."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    alone = train_in_this_process(kind, tmp_path / "one")
+    first, second = in_two_processes(kind, tmp_path / "two", launcher)
+    assert alone["processes"] == 1 and first["processes"] == second["processes"] == 2
+    assert first == second
+    np.testing.assert_allclose(first["loss"], alone["loss"], rtol=1e-5)
+    np.testing.assert_allclose(first["accuracy"], alone["accuracy"], atol=1e-7)
+    np.testing.assert_allclose(first["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(first["shared predictions"], first["predictions"], rtol=1e-5, atol=1e-6)
+    assert (tmp_path / "two" / "checkpoint.safetensors").exists()
+
+
+def test_batch_that_cannot_be_split_evenly_is_refused():
+    with pytest.raises(ValueError, match="batch of 5 cannot be split evenly between 2 processes"):
+        training.part_of_batch((torch.zeros(5, 2), torch.zeros(5)), 0, 2)
+
+
+# --- finding the modules
+
+
+NET, OTHER = nn.Linear(2, 2), nn.Linear(2, 2)
+
+
+def calls_helper(batch, p):
+    return helper(batch)
+
+
+def helper(batch):
+    return NET(batch)
+
+
+class Trainer:
+    def __init__(self):
+        self.net, self.parts = NET, [OTHER]
+
+    def step(self, batch, p):
+        return self.net(batch)
+
+    __call__ = step
+
+
+def step_with_closure(net):
+    return lambda batch, p: net(batch)
+
+
+def wrapped(step):
+    @functools.wraps(step)
+    def inner(batch, p):
+        return step(batch, p)
+
+    return inner
+
+
+FOUND = {
+    "global variable": (lambda batch, p: NET(batch), [NET]),
+    "two variables": (lambda batch, p: OTHER(NET(batch)), [OTHER, NET]),
+    "closure": (step_with_closure(OTHER), [OTHER]),
+    "function that step calls": (calls_helper, [NET]),
+    "partial": (functools.partial(lambda net, batch, p: net(batch), NET), [NET]),
+    "method of a module": (NET.forward, [NET]),
+    "method of another object": (Trainer().step, [NET, OTHER]),
+    "callable object": (Trainer(), [NET, OTHER]),
+    "module": (NET, [NET]),
+    "decorated": (wrapped(step_with_closure(NET)), [NET]),
+    "dict of modules": (step_with_closure({"a": NET, "b": OTHER}), [NET, OTHER]),
+    "none": (lambda batch, p: batch, []),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_modules_of(case):
+    step, expected = FOUND[case]
+    assert {id(module) for module in modules_of(step)} == {id(module) for module in expected}
+
+
+# --- precision and device
+
+
+def test_bfloat16_trains_on_a_cpu():
+    history = Run().fit(accelerator=choose_accelerator("cpu", "bf16"), epochs=30)
+    assert history.last("accuracy", STEPS) > 0.75
+    choose_accelerator("cpu")  # back to full precision for whatever runs next in this process
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_gpu_trains_and_resumes(tmp_path, precision):
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.6)).fit(accelerator=choose_accelerator("cuda", precision), checkpoint=tmp_path, epochs=30)
+    history = Run().fit(accelerator=choose_accelerator("cuda", precision), checkpoint=tmp_path, epochs=30)
+    assert history.device == "cuda" and history.peak_bytes > 0
+    assert history.last("accuracy", STEPS) > 0.75
+    assert Run().fit(accelerator=choose_accelerator("cpu"), epochs=1).device == "cpu"
+
+
+# --- bad input
+
+
+def bad_step(result):
+    run = Run()
+
+    def step(batch, p):
+        return result(run.net(batch[0]))
+
+    return lambda: fit(step, LOADERS["shuffled"](), run.optimizer, epochs=1, progress=False)
+
+
+def bad_argument(**options):
+    return lambda: Run().fit(**options)
+
+
+class UsedUp:
+    def __init__(self):
+        self.batches = iter(LOADERS["list of batches"]())
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        return self.batches
+
+
+def changing_metrics():
+    run = Run()
+
+    def step(batch, p):
+        return cross_entropy(run.net(batch[0]), batch[1]), {"early" if p < 0.5 else "late": 1.0}
+
+    return fit(step, LOADERS["shuffled"](), run.optimizer, epochs=1, progress=False)
+
+
+BAD_INPUT = [
+    (bad_argument(epochs=0), ValueError, "epochs must be an integer of at least 1, got 0"),
+    (bad_argument(epochs=1.5), ValueError, "epochs must be an integer of at least 1, got 1.5"),
+    (bad_argument(seed=-1), ValueError, "seed must be an integer of at least 0, got -1"),
+    (bad_argument(loader=[]), ValueError, "loader must have a length and yield at least one batch"),
+    (bad_argument(loader=iter([1])), ValueError, "loader must have a length"),
+    (bad_argument(loader=UsedUp()), ValueError, "gave 0 batches in epoch 1"),
+    (bad_argument(model=nn.Linear(2, 2)), ValueError, "pass the module, or a list of modules, as model="),
+    (lambda: fit(None, [1], Run().optimizer, epochs=1), TypeError, "step must be a function"),
+    (lambda: fit(Run().step, [1], "adam", epochs=1), TypeError, "must be a torch.optim.Optimizer, got str"),
+    (bad_step(lambda out: out.mean()), TypeError, r"must return \(loss, metrics\), metrics being a dict, got Tensor"),
+    (bad_step(lambda out: (out.mean(), 0.5)), TypeError, r"must return \(loss, metrics\)"),
+    (bad_step(lambda out: (out, {})), ValueError, "a tensor with one number and a gradient"),
+    (bad_step(lambda out: (out.mean().detach(), {})), ValueError, "a tensor with one number and a gradient"),
+    (bad_step(lambda out: (out.mean().item(), {})), ValueError, "a tensor with one number and a gradient"),
+    (bad_step(lambda out: (out.mean(), {"logits": out})), ValueError, r"one number as 'logits', got shape \(16, 2\)"),
+    (changing_metrics, ValueError, r"the same metrics each time, got \['late'\] after \['early'\]"),
+    (lambda: choose_accelerator("tpu"), ValueError, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+    (lambda: choose_accelerator("cpu", "int8"), ValueError, "mixed_precision must be"),
+    (lambda: History().last("acuracy"), ValueError, "name must be one of loss, lr, got 'acuracy'"),
+    (lambda: History().last("loss", 0), ValueError, "steps must be at least 1, got 0"),
+]
+
+
+@pytest.mark.parametrize("call, kind, sentence", BAD_INPUT, ids=[case[2][:40] for case in BAD_INPUT])
+def test_bad_input_gives_one_clear_sentence(call, kind, sentence):
+    with pytest.raises(kind, match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_missing_gpu_is_said():
+    with pytest.raises(ValueError, match="PyTorch sees no GPU here"):
+        choose_accelerator("cuda")
+
+
+# --- the promise of the notebook
+
+
+def test_history_reports_time_memory_and_device():
+    history = Run().fit()
+    assert history.seconds > 0 and history.peak_bytes > 10_000_000 and history.device == "cpu"
+    assert len(history.figure().axes) == 3
+
+
+def test_seconds_of_a_resumed_run_include_its_earlier_part(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.8)).fit(checkpoint=tmp_path)
+    saved = History()
+    run = Run()
+    state = training._read_state(tmp_path / "checkpoint.safetensors")
+    checkpoint = Checkpoint(tmp_path, state["run"], run.net, run.optimizer, choose_accelerator("cpu"), saved)
+    assert checkpoint.load() == 3
+    assert Run().fit(checkpoint=tmp_path).seconds > saved.seconds > 0
+
+
+def test_fit_is_short_enough_to_read():
+    source = inspect.getsource(fit)
+    body = source.replace(fit.__doc__, "").splitlines()
+    assert len([line for line in body if line.strip()]) <= 60
+
+
+def test_import_is_light():
+    heavy = ("accelerate", "sklearn", "matplotlib")
+    code = f"import sys, xfer_course.training; sys.exit(any(name in sys.modules for name in {heavy}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
