@@ -20,7 +20,8 @@ class BuildWithData(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            shutil.copytree(ROOT / "data", Path(self.build_lib) / cfg["lib_path"] / "_data", dirs_exist_ok=True)
+            shutil.copytree(ROOT / "data", Path(self.build_lib) / cfg["lib_path"] / "_data", dirs_exist_ok=True,
+                            ignore=shutil.ignore_patterns("partial"))
 
 
 setup(

@@ -6,6 +6,7 @@
 """
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def refresh(notebook: CourseNotebook) -> None:
     stored.metadata.pop("widgets", None)
     stored.metadata["xfer"] = {"code": code_hash(notebook.path)}
     nbformat.write(stored, notebook.path)
+    shutil.rmtree(results / "partial", ignore_errors=True)  # what an interrupted run would have resumed from
 
 
 def _is_kept(output) -> bool:

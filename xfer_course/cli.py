@@ -199,6 +199,8 @@ def emitted_record(notebook: Any) -> dict | None:
     return json.loads(json.dumps(found[-1])) if found else None
 
 # %% ../nbs/cli.ipynb #fa96abcd
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
 # nbconvert's own template leaves out the description that a figure carries in its metadata.
 _DESCRIBED_PICTURES = """{%- extends 'lab/index.html.j2' -%}
 {%- block data_png scoped -%}
@@ -235,12 +237,13 @@ def offline_html(notebook: Path) -> str:
 
 
 def _for_readers(notebook):
-    "The notebook without hidden cells, `#|` directives and standard-error output."
+    "The notebook without hidden cells, `#|` directives, standard-error output and widgets, which need a kernel."
+    notebook.metadata.pop("widgets", None)
     shown = [c for c in notebook.cells if not re.search(r"^#\|\s*(hide|default_exp)\b", c.source, re.M)]
     for cell in shown:
         cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _WIDGET_VIEW not in o.get("data", {})]
     notebook.cells = shown
     return notebook
 
