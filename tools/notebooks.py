@@ -15,7 +15,7 @@ import click
 import nbformat
 
 from xfer_course.cli import CourseNotebook, Run, course_notebooks, execute, select_notebooks, _read_notebook
-from xfer_course.results import code_hash, course_root
+from xfer_course.results import code_hash, course_root, partial_folder
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -50,7 +50,8 @@ def refresh(notebook: CourseNotebook) -> None:
     stored.metadata.pop("widgets", None)
     stored.metadata["xfer"] = {"code": code_hash(notebook.path)}
     nbformat.write(stored, notebook.path)
-    shutil.rmtree(results / "partial", ignore_errors=True)  # what an interrupted run would have resumed from
+    if notebook.is_lab:  # finished: what an interrupted run would have resumed from is no longer needed
+        shutil.rmtree(partial_folder(notebook.name, results), ignore_errors=True)
 
 
 def _is_kept(output) -> bool:
