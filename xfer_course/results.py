@@ -330,12 +330,19 @@ class _Module:
                 self.refers_to[name] = {(None, n) for n in used} | {imports[n] for n in used & set(imports)} | inside
 
 
+# These keep or write down what was measured and cannot change it, so they do not make a measurement stale.
+_REPORTING = {("results", "finish"), ("results", "partial_folder"), ("evaluation", "course_style"), ("evaluation", "show"), ("evaluation", "arms_figure"),
+              ("evaluation", "confusion_figure")}
+
+
 def _code_used(source: str, read_module: Callable[[str], str | None]) -> dict[str, str]:
     "The definitions of the library that `source` reaches, however indirectly: `module.name` → source."
     modules: dict[str, _Module] = {}
     waiting, used = set(_library_imports(ast.parse(source)).values()), {}
     while waiting:
         module, name = waiting.pop()
+        if (module, name) in _REPORTING:
+            continue
         if module not in modules and (text := read_module(module)) is not None:
             modules[module] = _Module(_without_comments(text))
         known = modules[module].source if module in modules else {}
@@ -578,11 +585,14 @@ def finish(
             raise ValueError(f"metrics[{name!r}] has {len(per_seed)} values; there are {len(seeds)} seeds")
     import torch
 
-    workers = max((run["peak_bytes"] for run in runs), default=0) * (available_jobs() if device == "cpu" else 1)
+    jobs = available_jobs() if device == "cpu" else 1
+    # Points that an interrupted run had finished before took their time too.
+    seconds = max(time.perf_counter() - started, sum(run["seconds"] for run in runs) / jobs)
+    workers = max((run["peak_bytes"] for run in runs), default=0) * jobs
     record = Record(
         lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=asdict(setting), metrics=values,
         claims=tuple(claims), code=code_hash(lab_notebook(lab)), device=device_name(device),
-        seconds=round(time.perf_counter() - started, 1), peak_memory_bytes=peak_memory(torch.device(device)) + workers,
+        seconds=round(seconds, 1), peak_memory_bytes=peak_memory(torch.device(device)) + workers,
         speed_probe_seconds=round(speed_probe(), 5), versions=_versions(), date=date.today().isoformat(),
         notes=dict(notes or {}),
     )
