@@ -165,6 +165,16 @@ def _run_points(experiment: Callable[..., dict], points: list[dict], missing: li
 VERDICTS = ("reproduced", "partly", "not reproduced here")
 
 
+def _number(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _measured(claim: Claim) -> str:
+    low, high = claim.interval
+    spread = "one seed" if math.isnan(low) else f"{_number(low)} to {_number(high)}"
+    return f"{_number(claim.mean)} ({spread})"
+
+
 @dataclass(frozen=True)
 class Claim:
     """A sentence with a bound and one measurement per seed.
@@ -217,6 +227,9 @@ class Claim:
         else:
             whole, middle = high <= self.at_most, self.mean <= self.at_most
         return "reproduced" if whole else "partly" if middle else "not reproduced here"
+
+    def _repr_markdown_(self) -> str:
+        return f"{self.statement}: {_measured(self)}, **{self.verdict}**"
 
 
 class Claims(list):
@@ -602,16 +615,6 @@ def finish(
     return record
 
 # %% ../nbs/foundations/results.ipynb #e7e0ef42
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _measured(claim: Claim) -> str:
-    low, high = claim.interval
-    spread = "one seed" if math.isnan(low) else f"{_number(low)} to {_number(high)}"
-    return f"{_number(claim.mean)} ({spread})"
-
-
 def _bound(claim: Claim) -> str:
     return f"≥ {claim.at_least:g}" if claim.at_least is not None else f"≤ {claim.at_most:g}"
 
