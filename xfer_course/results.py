@@ -252,12 +252,13 @@ class Claims(list):
 
         Args:
             measured: one value per seed.
-            expected: the verdict the lab declares for `profile`; a mapping declares it per profile.
+            expected: the verdict that the lab declares for the `cpu` profile, or a mapping from profiles to verdicts.
+            profile: the profile of this run; a profile without a declared verdict is not held to any.
 
         Raises:
             ValueError: if the bound, the values or the expected verdict make no sense.
         """
-        declared = expected.get(profile) if isinstance(expected, Mapping) else expected
+        declared = ({"cpu": expected} if isinstance(expected, str) else expected or {}).get(profile)
         values = tuple(float(value) for value in measured)
         claim = Claim(statement, values, at_least, at_most, paper, unit, declared, reason)
         self[:] = [other for other in self if other.statement != statement] + [claim]
