@@ -1,0 +1,327 @@
+"""The nested head, losses, cascade and staged search: values, gradients, precision modes and bad input."""
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from torch.nn import functional as F
+
+import xfer_course.mrl as mrl
+from xfer_course.mrl import (
+    AdaptiveClassifier, AdaptiveRetrieval, FunnelRetrieval, MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss,
+    choose_sizes, doubling_dims, mean_average_precision_at_k, oracle, precision_at_k, search_cost, search_grid,
+    simulated_embeddings, top1_nearest_neighbour, truncate,
+)
+
+DIMS = [2, 4, 8, 16]
+
+
+def plain_logits(head: MatryoshkaHead, x: torch.Tensor) -> list[torch.Tensor]:
+    "One matrix product per size."
+    layers = list(head.classifiers) * len(head.nesting_dims) if head.tied else head.classifiers
+    return [F.linear(x[:, :m], layer.weight[:, :m], layer.bias) for m, layer in zip(head.nesting_dims, layers)]
+
+
+def small_head(tied: bool, bias: bool = True, width: int = 16, dtype=torch.double) -> tuple[MatryoshkaHead, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    head = MatryoshkaHead(width, 7, DIMS, tied=tied, bias=bias).to(dtype)
+    return head, torch.randn(6, width, dtype=dtype, requires_grad=True), torch.randint(7, (6,))
+
+
+def test_doubling_dims():
+    assert doubling_dims(2048) == [8, 16, 32, 64, 128, 256, 512, 1024, 2048]
+    assert doubling_dims(768, 12) == [12, 24, 48, 96, 192, 384, 768]
+    assert doubling_dims(100) == [8, 16, 32, 64, 100]
+    assert doubling_dims(8) == [8]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scratch", [2**22, 60])  # 60 numbers: two rows at a time
+def test_fused_loss_equals_the_plain_one(tied, bias, smoothing, scratch, monkeypatch):
+    monkeypatch.setattr(mrl, "_SCRATCH_NUMBERS", scratch)
+    head, x, y = small_head(tied, bias, width=20)  # the last four features are in no prefix
+    weights, inputs = [1, 0.5, 2, 0.25], [x, *head.parameters()]
+    expected = MatryoshkaLoss(DIMS, weights, label_smoothing=smoothing)(plain_logits(head, x), y)
+    got = head.loss(x, y, weights, smoothing)
+    torch.testing.assert_close(got, expected)
+    for a, b in zip(torch.autograd.grad(got * 3, inputs), torch.autograd.grad(expected * 3, inputs)):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(head(x), torch.stack(plain_logits(head, x)))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradcheck(tied):
+    head, x, y = small_head(tied)
+    assert torch.autograd.gradcheck(lambda x, *p: head.loss(x, y, [1, 2, 3, 4], 0.1), (x, *head.parameters()))
+    assert torch.autograd.gradcheck(lambda x, *p: head(x), (x, *head.parameters()))
+    assert torch.autograd.gradgradcheck(lambda x, *p: head(x), (x, *head.parameters()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_autocast_stays_close_and_gives_float32_gradients(tied):
+    head, x, y = small_head(tied, dtype=torch.float32)
+    exact = head.loss(x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fused, plain = head.loss(x, y), MatryoshkaLoss(DIMS)(head(x), y)
+    for loss in (fused, plain):
+        gradient, *others = torch.autograd.grad(loss, [x, *head.parameters()], retain_graph=True)
+        assert loss.dtype == gradient.dtype == others[0].dtype == torch.float32
+        torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_no_grad_and_frozen_parts(tied):
+    head, x, y = small_head(tied)
+    with torch.no_grad():
+        assert not head.loss(x, y).requires_grad and not head(x).requires_grad
+    with torch.inference_mode():
+        torch.testing.assert_close(head.loss(x.detach(), y).clone(), head.loss(x.detach(), y))
+    head.requires_grad_(False)
+    head.loss(x, y).backward()
+    assert x.grad.abs().sum() > 0 and all(p.grad is None for p in head.parameters())
+    head.requires_grad_(True)
+    head.loss(x.detach(), y).backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_two_backwards_add_up_and_logits_are_never_overwritten(tied):
+    head, x, y = small_head(tied)
+    logits = head(x)
+    copy = logits.detach().clone()
+    loss = head.loss(x, y)
+    loss.backward(retain_graph=True)
+    once = x.grad.clone()
+    loss.backward()
+    torch.testing.assert_close(x.grad, 2 * once)
+    MatryoshkaLoss(DIMS)(logits, y).backward()
+    head(x)
+    assert torch.equal(logits, copy)
+
+
+def test_one_step_equals_a_naive_step():
+    head, x, y = small_head(tied=True)
+    twin = MatryoshkaHead(16, 7, DIMS, tied=True).double()
+    twin.load_state_dict(head.state_dict())
+    for model, loss in [(head, lambda: head.loss(x, y)), (twin, lambda: MatryoshkaLoss(DIMS)(plain_logits(twin, x), y))]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss().backward()
+        optimizer.step()
+    for a, b in zip(head.parameters(), twin.parameters()):
+        torch.testing.assert_close(a, b)
+
+
+@given(st.sets(st.integers(1, 24), min_size=1, max_size=6), st.booleans(), st.integers(1, 5), st.integers(2, 6), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_any_sizes(sizes, tied, rows, classes, seed):
+    dims, generator = sorted(sizes), torch.Generator().manual_seed(seed)
+    head = MatryoshkaHead(24, classes, dims, tied=tied).double()
+    x = torch.randn(rows, 24, generator=generator, dtype=torch.double, requires_grad=True)
+    y = torch.randint(classes, (rows,), generator=generator)
+    expected = MatryoshkaLoss(dims)(plain_logits(head, x), y)
+    torch.testing.assert_close(head.loss(x, y), expected)
+    torch.testing.assert_close(torch.autograd.grad(head.loss(x, y), x), torch.autograd.grad(expected, x))
+    assert (torch.autograd.grad(head.loss(x, y), x)[0][:, dims[-1]:] == 0).all()
+
+
+def test_contrastive_equals_the_plain_form_and_gradcheck():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(5, 16, generator=generator, dtype=torch.double, requires_grad=True) for _ in range(2))
+    both = MatryoshkaContrastive(DIMS, [1, 2, 3, 4], scale=5, symmetric=True)
+    targets = torch.arange(5)
+    expected = 0
+    for m, w in zip(DIMS, [1, 2, 3, 4]):
+        z = 5 * F.normalize(a[:, :m]) @ F.normalize(b[:, :m]).T
+        expected = expected + w * (F.cross_entropy(z, targets) + F.cross_entropy(z.T, targets)) / 2
+    torch.testing.assert_close(both(a, b), expected)
+    assert torch.autograd.gradcheck(both, (a, b))
+
+
+def test_cascade_computes_only_what_is_needed():
+    head, x, y = small_head(tied=True, dtype=torch.float32)
+    for other in (head, lambda features: head(features)):
+        cascade = AdaptiveClassifier(other, DIMS)
+        cascade.thresholds_ = np.array([0.0, 0.0, 0.0])
+        assert cascade.predict(x.detach())[1].tolist() == [2] * 6
+        cascade.thresholds_ = np.array([1.0, 1.0, 1.0])
+        labels, used = cascade.predict(x.detach())
+        assert used.tolist() == [16] * 6 and torch.equal(labels, head(x)[-1].argmax(1))
+        assert cascade.predict(x.detach(), max_dim=8)[1].tolist() == [8] * 6
+    assert len(AdaptiveClassifier(head, DIMS).fit(x.detach(), y).thresholds_) == 3
+
+
+def test_oracle_takes_the_smallest_right_size():
+    predictions = torch.tensor([[0, 1, 2], [0, 0, 2], [1, 0, 2]])
+    assert oracle(predictions, torch.tensor([0, 0, 1])).tolist() == [0, 1, 2]
+
+
+GALLERY, LABELS = simulated_embeddings(600, 32, num_classes=10, seed=1)
+QUERIES, QUERY_LABELS = GALLERY[:40] + 0.01, LABELS[:40]
+
+
+def plain_search(metric: str, dim: int, k: int) -> torch.Tensor:
+    g, q = GALLERY[:, :dim], QUERIES[:, :dim]
+    scores = {"cosine": F.normalize(q) @ F.normalize(g).T, "dot": q @ g.T, "euclidean": -torch.cdist(q, g)}[metric]
+    return scores.topk(k)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+@pytest.mark.parametrize("block_bytes", [2**25, 400])  # 400 bytes: one query and a hundred columns at a time
+def test_search_equals_the_plain_one(metric, block_bytes):
+    expected = plain_search(metric, 32, 7)
+    for search in (FunnelRetrieval(GALLERY, [32], [], metric, block_bytes=block_bytes),
+                   AdaptiveRetrieval(GALLERY, 4, 32, 600, metric, block_bytes=block_bytes)):
+        scores, indices = search.search(QUERIES, 7)
+        torch.testing.assert_close(scores, expected.values, atol=2e-3 if metric == "euclidean" else 1e-5, rtol=1e-4)
+        assert (indices == expected.indices).float().mean() > 0.99
+
+
+@given(st.integers(1, 3000), st.integers(1, 40), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_selection_in_two_steps_equals_topk(columns, k, seed):
+    scores = torch.randn(3, columns, generator=torch.Generator().manual_seed(seed))
+    got, expected = mrl._largest(scores, min(k, columns)), scores.topk(min(k, columns))
+    assert torch.equal(got[0], expected.values) and torch.equal(got[1], expected.indices)
+
+
+def test_shortlist_is_that_of_the_first_size():
+    shortlist = plain_search("cosine", 4, 20).indices
+    found = AdaptiveRetrieval(GALLERY, 4, 32, 20).search(QUERIES, 20)[1]
+    assert torch.equal(found.sort(1).values, shortlist.sort(1).values)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_galleries_of_every_kind(dtype, tmp_path):
+    array = GALLERY.numpy().astype(dtype)
+    np.save(tmp_path / "gallery.npy", array)
+    expected = AdaptiveRetrieval(torch.from_numpy(array), 4, 32, 50).search(QUERIES, 5)
+    for gallery in (array, np.load(tmp_path / "gallery.npy", mmap_mode="r"), array[::-1][::-1], np.asfortranarray(array)):
+        scores, indices = AdaptiveRetrieval(gallery, 4, 32, 50, progress=False).search(QUERIES.numpy(), 5)
+        assert isinstance(scores, np.ndarray) and isinstance(indices, np.ndarray)
+        assert np.array_equal(indices, expected[1]) and np.allclose(scores, expected[0], atol=1e-6)
+
+
+def test_progress_bar_is_shown_for_files(tmp_path, capsys):
+    np.save(tmp_path / "gallery.npy", GALLERY.numpy())
+    AdaptiveRetrieval(np.load(tmp_path / "gallery.npy", mmap_mode="r"), 4, 32, 50).search(QUERIES, 5)
+    assert "search" in capsys.readouterr().err
+
+
+def test_cost():
+    assert search_cost(1_281_167, [16, 2048], [200]) == (1_281_167 * 16, 200 * 2048)
+    assert AdaptiveRetrieval(GALLERY, 4, 32, 50).cost() == 600 * 4 + 50 * 32
+    assert FunnelRetrieval(GALLERY, [4, 8, 32], [50, 20]).cost() == 600 * 4 + 50 * 8 + 20 * 32
+    assert AdaptiveRetrieval(GALLERY, 4, 32, 50).index_bytes == 600 * 4 * 4
+
+
+def test_grid_and_choice_agree_with_the_search():
+    options = dict(shortlist_dims=[2, 8], rerank_dims=[8, 32], shortlists=[10, 50], k=5)
+    grid = search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, **options)
+    assert len(grid) == 6
+    for s in grid:
+        found = AdaptiveRetrieval(GALLERY, s.shortlist_dim, s.rerank_dim, s.shortlist).search(QUERIES, 5)[1]
+        assert s.quality == pytest.approx(mean_average_precision_at_k(found, LABELS, QUERY_LABELS, 5))
+    chosen = choose_sizes(grid, tolerance=1.0)
+    assert chosen.cost == min((s.cost for s in grid), key=lambda c: c.seconds_like())
+    with pytest.raises(ValueError, match="no setting is within"):
+        choose_sizes(grid, tolerance=-1)
+
+
+def test_metrics_by_hand():
+    indices, gallery, query = np.array([[0, 1, 2]]), np.array([5, 6, 5]), np.array([5])
+    assert precision_at_k(indices, gallery, query, 3) == pytest.approx(2 / 3)
+    assert mean_average_precision_at_k(indices, gallery, query, 3) == pytest.approx((1 + 2 / 3) / 3)
+    assert top1_nearest_neighbour(indices, gallery, query) == 1
+
+
+@given(st.integers(1, 8), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_map_is_at_most_precision_and_one_when_all_hit(k, seed):
+    generator = np.random.default_rng(seed)
+    indices = np.stack([generator.permutation(20)[:8] for _ in range(5)])
+    labels, queries = generator.integers(0, 3, 20), generator.integers(0, 3, 5)
+    assert 0 <= mean_average_precision_at_k(indices, labels, queries, k) <= precision_at_k(indices, labels, queries, k) + 1e-12
+    assert mean_average_precision_at_k(indices, np.zeros(20), np.zeros(5), k) == 1
+
+
+def test_truncate():
+    for vectors in (GALLERY, GALLERY.numpy(), GALLERY.double()):
+        short = truncate(vectors, 4)
+        assert short.shape == (600, 4) and short.dtype == vectors.dtype
+        assert np.allclose(np.linalg.norm(short, axis=1), 1)
+    assert torch.equal(truncate(truncate(GALLERY, 16), 4).isfinite(), torch.ones(600, 4, dtype=torch.bool))
+
+
+def test_learns_better_than_chance_at_every_size():
+    features, labels = simulated_embeddings(400, 16, num_classes=5, exponent=0.0, seed=0)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(16, 16)
+    head = MatryoshkaHead(16, 5, DIMS)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        head.loss(model(features), labels).backward()
+        optimizer.step()
+    accuracy = (head(model(features)).argmax(-1) == labels).float().mean(1)
+    assert (accuracy > 0.5).all() and accuracy[-1] > 0.9
+
+
+HEAD = MatryoshkaHead(16, 7, DIMS)
+X, Y = torch.randn(6, 16), torch.zeros(6, dtype=torch.long)
+WITH_NAN = torch.where(torch.arange(600)[:, None] == 7, torch.nan, GALLERY)
+WITH_ZERO = torch.where(torch.arange(600)[:, None] == 7, 0.0, GALLERY)
+BAD = {
+    "sizes not increasing": (lambda: MatryoshkaHead(16, 7, [4, 2]), ValueError, "strictly increasing"),
+    "sizes repeated": (lambda: MatryoshkaLoss([4, 4]), ValueError, "strictly increasing"),
+    "no sizes": (lambda: MatryoshkaLoss([]), ValueError, "nesting_dims is empty"),
+    "fractional size": (lambda: MatryoshkaLoss([2.5]), TypeError, "whole numbers"),
+    "larger than the features": (lambda: MatryoshkaHead(16, 7, [8, 32]), ValueError, "only 16 dimensions"),
+    "smallest above dim": (lambda: doubling_dims(4), ValueError, "smallest must lie"),
+    "too few weights": (lambda: MatryoshkaLoss(DIMS, [1, 2]), ValueError, "weights has 2 entries, but there are 4"),
+    "too few weights, fused": (lambda: HEAD.loss(X, Y, [1, 2]), ValueError, "weights has 2 entries"),
+    "negative weight": (lambda: MatryoshkaLoss(DIMS, [1, 1, 1, -1]), ValueError, "weights must be finite"),
+    "wrong width": (lambda: HEAD(X[:, :8]), ValueError, r"shape \(N, 16\)"),
+    "integer features": (lambda: HEAD(X.long()), TypeError, "floating-point"),
+    "double features": (lambda: HEAD(X.double()), TypeError, "convert one"),
+    "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError, r"lie in 0\.\.6, got 7 to 7"),
+    "labels of wrong shape": (lambda: HEAD.loss(X, Y[:3]), ValueError, r"shape \(6,\)"),
+    "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError, "label_smoothing"),
+    "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError, "logits has 4 sizes"),
+    "size the head lacks": (lambda: HEAD.logits_at(X, 5), ValueError, "this head has the sizes"),
+    "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError, "one shape"),
+    "integer sides": (lambda: MatryoshkaContrastive(DIMS)(X.long(), X.long()), TypeError, "floating point"),
+    "scale of zero": (lambda: MatryoshkaContrastive(DIMS, scale=0), ValueError, "scale must be positive"),
+    "cut too long": (lambda: truncate(GALLERY, 33), ValueError, "only 32 dimensions"),
+    "cut of integers": (lambda: truncate(np.ones((2, 2), int), 1), TypeError, "integer embeddings"),
+    "cut of zeros": (lambda: truncate(np.zeros((2, 2)), 1), ValueError, r"embeddings\[0\] is zero"),
+    "cascade before fit": (lambda: AdaptiveClassifier(HEAD, DIMS).predict(X), RuntimeError, "call fit"),
+    "cascade with other sizes": (lambda: AdaptiveClassifier(HEAD, [2, 4]).fit(X, Y), ValueError, "head gives 4 sizes"),
+    "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError, "one per example"),
+    "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError, "gallery has 600 rows"),
+    "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError, "keeps only 5"),
+    "NaN in the gallery": (lambda: AdaptiveRetrieval(WITH_NAN, 4, 8), ValueError, r"gallery\[7\] holds NaN"),
+    "zero in the gallery": (lambda: AdaptiveRetrieval(WITH_ZERO, 4, 8), ValueError, r"gallery\[7\] is zero"),
+    "NaN query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_NAN[:9], 1), ValueError, r"queries\[7\] holds NaN"),
+    "zero query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_ZERO[:9], 1), ValueError, r"queries\[7\] is zero"),
+    "mismatched widths": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(QUERIES[:, :7], 1), ValueError, "queries have 7"),
+    "integer gallery": (lambda: AdaptiveRetrieval(GALLERY.int(), 4, 8), TypeError, "convert integer embeddings"),
+    "list as gallery": (lambda: AdaptiveRetrieval([[1.0]], 4, 8), TypeError, "NumPy array or a tensor"),
+    "empty gallery": (lambda: AdaptiveRetrieval(GALLERY[:0], 4, 8), ValueError, "at least one row"),
+    "sizes beyond the gallery": (lambda: AdaptiveRetrieval(GALLERY, 4, 64), ValueError, "only 32 dimensions"),
+    "shortlist size above re-rank size": (lambda: AdaptiveRetrieval(GALLERY, 8, 4), ValueError, "strictly increasing"),
+    "unknown metric": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, metric="l3"), ValueError, "cosine, dot, euclidean"),
+    "growing shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10, 20]), ValueError, "not increasing"),
+    "too few shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10]), ValueError, "one entry fewer"),
+    "metric with k too large": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0, 0], 4), ValueError, "3 neighbours"),
+    "metric with too few queries": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0], 1), ValueError, "one row per query"),
+    "grid with short shortlists": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[5]), ValueError, "at least k"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_clear_sentence(name):
+    action, error, sentence = BAD[name]
+    with pytest.raises(error, match=sentence) as raised:
+        action()
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,276 @@
+"""Rotations, the pretext task, the network and the probes: properties, learning, and what bad input is told."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from xfer_course.rotation import (ConvProbe, LinearProbe, NetworkInNetwork, NonLinearProbe, RotationPretext, attention_map,
+                                  centre_square, crop_and_flip, few_labels, rotate, rotate_batch, rotate_degrees)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_pretext(quarter_turns=(0, 1, 2, 3)) -> RotationPretext:
+    torch.manual_seed(0)
+    return RotationPretext(NetworkInNetwork(None, 3, channels=8), 8, quarter_turns)
+
+
+# Rotations ----------------------------------------------------------------------------------------------------------
+
+sizes = st.integers(1, 6)
+
+
+@given(sizes, sizes, st.integers(-9, 9), st.integers(-9, 9))
+@settings(max_examples=60, deadline=None)
+def test_turns_add_up_and_equal_numpys(height, width, first, second):
+    images = noise(2, 3, height, width)
+    assert torch.equal(rotate(rotate(images, first), second), rotate(images, first + second))
+    np.testing.assert_array_equal(rotate(images, first).numpy(), np.rot90(images.numpy(), first, axes=(-2, -1)))
+
+
+@given(st.integers(1, 70), sizes, st.permutations(range(4)), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_rotate_batch_is_rotate_image_by_image(n, side, order, how_many):
+    images, turns = noise(n, 2, side, side), tuple(order[:how_many])
+    rotated, labels = rotate_batch(images, turns)
+    expected = torch.stack([rotate(image, k) for image in images for k in turns])
+    assert torch.equal(rotated, expected) and rotated.is_contiguous()
+    assert labels.tolist() == list(range(how_many)) * n
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rotate_batch_keeps_the_dtype_and_the_images(dtype):
+    images = noise(3, 1, 4, 4).to(dtype)
+    before = images.clone()
+    assert rotate_batch(images)[0].dtype == dtype
+    assert torch.equal(images, before)
+
+
+def test_rotate_batch_reads_channels_last_images():
+    images = noise(3, 4, 6, 6)
+    assert torch.equal(rotate_batch(images.contiguous(memory_format=torch.channels_last))[0], rotate_batch(images)[0])
+
+
+def test_gradients_reach_the_images():
+    images = noise(2, 1, 3, 3).requires_grad_()
+    rotate_batch(images)[0].sum().backward()
+    assert torch.equal(images.grad, torch.full_like(images, 4.0))
+
+
+def test_crop_takes_the_middle():
+    images = noise(2, 1, 3, 7)
+    assert torch.equal(centre_square(images), images[..., 2:5])
+    assert torch.equal(rotate_batch(images, crop=True)[0], rotate_batch(images[..., 2:5])[0])
+
+
+@given(st.integers(-4, 4), sizes)
+@settings(max_examples=30, deadline=None)
+def test_resampling_by_a_quarter_turn_moves_whole_pixels(turns, side):
+    images = noise(2, 2, side, side)
+    torch.testing.assert_close(rotate_degrees(images, 90.0 * turns), rotate(images, turns), rtol=0, atol=1e-5)
+
+
+def test_resampling_turns_counter_clockwise():
+    "A dot on the right of the middle stands in the upper right after 45 degrees."
+    image = torch.zeros(1, 1, 21, 21)
+    image[..., 10, 18] = 1
+    row, column = divmod(rotate_degrees(image, 45)[0, 0].argmax().item(), 21)
+    assert row < 10 < column and 10 - row == column - 10
+
+
+def test_crop_and_flip_shows_a_window_of_the_padded_image():
+    image = torch.arange(1.0, 17).view(1, 1, 4, 4)
+    padded = nn.functional.pad(image, [1] * 4)
+    windows = [padded[..., r : r + 4, c : c + 4] for r in range(3) for c in range(3)]
+    allowed = {tuple(w.flatten().tolist()) for w in [*windows, *[w.flip(-1) for w in windows]]}
+    many = crop_and_flip(image.repeat(400, 1, 1, 1), 1, torch.Generator().manual_seed(0))
+    assert {tuple(w.flatten().tolist()) for w in many} == allowed
+
+
+def test_crop_and_flip_keeps_the_channels_together():
+    image = noise(1, 1, 5, 5)
+    seen = crop_and_flip(torch.cat([image, 2 * image], dim=1).repeat(20, 1, 1, 1), 2)
+    assert torch.equal(seen[:, 1], 2 * seen[:, 0])
+
+
+# The pretext task ---------------------------------------------------------------------------------------------------
+
+def tilted(n: int, seed: int = 0) -> torch.Tensor:
+    "Noisy images, brighter towards the top: their orientation can be learned."
+    slope = torch.linspace(1, 0, 16).view(1, 1, 16, 1)
+    return slope + 0.2 * torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def train(pretext: RotationPretext, images: torch.Tensor, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD(pretext.parameters(), lr=0.1, momentum=0.9)
+    losses = []
+    for step in range(steps):
+        loss = pretext.loss(images[16 * step % 64 :][:16])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("quarter_turns", [(0, 1, 2, 3), (0, 2), (1, 3)])
+def test_learns_better_than_chance_within_twenty_steps(quarter_turns):
+    pretext = small_pretext(quarter_turns)
+    losses = train(pretext, tilted(64), 20)
+    assert losses[-1] < 0.5 * math.log(len(quarter_turns))
+    train_mode_accuracy = pretext.correct(tilted(64, seed=1)).float().mean().item()
+    assert train_mode_accuracy > 0.9
+
+
+def test_cannot_learn_where_there_is_no_upright():
+    "White noise looks the same in every orientation: the accuracy on new images stays at chance."
+    pretext = small_pretext()
+    train(pretext, noise(64, 3, 16, 16), 20)
+    assert abs(pretext.correct(noise(200, 3, 16, 16, seed=1)).float().mean().item() - 0.25) < 0.08
+
+
+def test_two_runs_are_equal_to_the_bit():
+    assert train(small_pretext(), tilted(64), 5) == train(small_pretext(), tilted(64), 5)
+
+
+def test_loss_is_the_mean_over_all_turned_copies():
+    pretext, images = small_pretext().eval(), noise(3, 3, 16, 16)
+    by_hand = [-pretext(rotate(images, k)).log_softmax(1)[:, k].mean() for k in range(4)]
+    torch.testing.assert_close(pretext.loss(images), torch.stack(by_hand).mean())
+
+
+def test_a_head_of_zeros_is_at_chance():
+    pretext = small_pretext((0, 1, 2))
+    nn.init.zeros_(pretext.head.weight)
+    nn.init.zeros_(pretext.head.bias)
+    torch.testing.assert_close(pretext.loss(noise(2, 3, 8, 8)).item(), math.log(3))
+
+
+def test_any_backbone_will_do(tmp_path):
+    "A torchvision network that ends in vectors, and one cut to end in maps; weights go to a file and come back."
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    network = resnet18()
+    network.fc = nn.Identity()
+    pretext = RotationPretext(network, 512)
+    pretext.loss(noise(2, 3, 32, 32)).backward()
+    save_model(pretext.backbone, tmp_path / "backbone.safetensors")
+    again = resnet18()
+    again.fc = nn.Identity()
+    load_model(again, tmp_path / "backbone.safetensors")
+    images = noise(1, 3, 32, 32)
+    assert torch.equal(network.eval()(images), again.eval()(images))
+    maps = RotationPretext(nn.Conv2d(3, 7, 3), 7)
+    assert maps(images).shape == (1, 4)
+
+
+# Network and probes ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("num_blocks", [2, 3, 4, 5])
+def test_features_of_each_block(num_blocks):
+    network = NetworkInNetwork(4, num_blocks, channels=12).eval()
+    images = noise(2, 3, 32, 32)
+    shapes = [tuple(network.features(images, block).shape) for block in range(1, num_blocks + 1)]
+    assert shapes == [(2, 6, 16, 16)] + [(2, 12, 8, 8)] * (num_blocks - 1)
+    last = network.features(images, num_blocks).mean(dim=(2, 3))
+    assert torch.equal(network(images), network.head(last))
+
+
+def test_network_without_head_gives_vectors():
+    network = NetworkInNetwork(None, 3, channels=12)
+    assert network(noise(2, 3, 16, 16)).shape == (2, network.feature_dim) == (2, 12)
+
+
+def test_linear_probe_takes_the_paper_sizes_by_itself():
+    sizes = {channels: LinearProbe(channels, 2).size for channels in (64, 192, 384, 256)}
+    assert sizes == {64: 12, 192: 7, 384: 5, 256: 6}
+
+
+@pytest.mark.parametrize("make", [LinearProbe, NonLinearProbe, ConvProbe])
+def test_probes_fit_labels(make):
+    torch.manual_seed(0)
+    probe, features, labels = make(4, 3), noise(24, 4, 8, 8), torch.arange(24) % 3
+    optimizer = torch.optim.SGD(probe.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(probe(features), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_few_labels_keeps_the_same_number_of_each_class(labels, seed):
+    smallest = min(labels.count(c) for c in set(labels))
+    for chosen in (None, seed):
+        kept = few_labels(labels, smallest, chosen)
+        assert kept.tolist() == sorted(set(kept.tolist()))
+        assert all([labels[i] for i in kept].count(c) == smallest for c in set(labels))
+
+
+def test_few_labels_depends_on_the_seed_alone():
+    labels = torch.arange(100) % 5
+    assert torch.equal(few_labels(labels, 4, 1), few_labels(labels, 4, 1))
+    assert not torch.equal(few_labels(labels, 4, 1), few_labels(labels, 4, 2))
+
+
+def test_attention_map_turns_with_the_features():
+    features = noise(2, 5, 6, 6) - 0.5
+    for power in (1, 2, 4):
+        attention = attention_map(features, power)
+        torch.testing.assert_close(attention, (features.abs() ** power).sum(1))
+        torch.testing.assert_close(attention_map(rotate(features, 1), power), rotate(attention, 1))
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+PIXELS, NETWORK = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), NetworkInNetwork(4, 3, channels=4)
+BAD = [
+    ("list", lambda: rotate([[1, 2]], 1), TypeError, "images must be a tensor"),
+    ("vector", lambda: rotate(torch.zeros(4), 1), ValueError, "at least two dimensions"),
+    ("half a turn", lambda: rotate(noise(2, 2), 0.5), TypeError, "quarter_turns must be a whole number"),
+    ("not square", lambda: rotate_batch(noise(2, 3, 8, 6)), ValueError, "must be square, got 8 x 6"),
+    ("integers", lambda: rotate_batch(PIXELS), TypeError, "images must be floating point, got torch.uint8"),
+    ("one image", lambda: rotate_batch(noise(3, 8, 8)), ValueError, "shape (N, C, H, W)"),
+    ("no image", lambda: rotate_batch(noise(0, 3, 8, 8)), ValueError, "nothing empty"),
+    ("no turns", lambda: rotate_batch(noise(2, 3, 8, 8), ()), ValueError, "quarter_turns must be different"),
+    ("fourth turn", lambda: rotate_batch(noise(2, 3, 8, 8), (0, 4)), ValueError, "from 0 to 3"),
+    ("turns twice", lambda: rotate_batch(noise(2, 3, 8, 8), (1, 1)), ValueError, "got (1, 1)"),
+    ("angle", lambda: rotate_degrees(noise(2, 3, 8, 8), math.nan), ValueError, "degrees must be a finite angle"),
+    ("mode", lambda: rotate_degrees(noise(2, 3, 8, 8), 5, mode="best"), ValueError, "mode must be"),
+    ("padding", lambda: rotate_degrees(noise(2, 3, 8, 8), 5, padding="blur"), ValueError, "padding must be"),
+    ("margin", lambda: crop_and_flip(noise(2, 3, 8, 8), -1), ValueError, "padding must be at least 0"),
+    ("one turn", lambda: RotationPretext(NETWORK, 4, (0,)), ValueError, "at least two turns"),
+    ("feature_dim", lambda: RotationPretext(NETWORK, 5).loss(noise(2, 3, 8, 8)), ValueError, "must return 5 features"),
+    ("pretext integers", lambda: RotationPretext(NETWORK, 4).loss(PIXELS), TypeError, "floating point"),
+    ("blocks", lambda: NetworkInNetwork(4, 1), ValueError, "num_blocks must be at least 2"),
+    ("channels", lambda: NetworkInNetwork(4, 3, channels=1), ValueError, "channels must be at least 2"),
+    ("classes", lambda: NetworkInNetwork(0), ValueError, "num_classes must be at least 1"),
+    ("block 0", lambda: NETWORK.features(noise(2, 3, 8, 8), 0), ValueError, "block is 0; this network has blocks 1 to 3"),
+    ("block 4", lambda: NETWORK.features(noise(2, 3, 8, 8), 4), ValueError, "block is 4"),
+    ("network integers", lambda: NETWORK(PIXELS), TypeError, "floating point"),
+    ("probe channels", lambda: LinearProbe(5, 2)(noise(2, 3, 8, 8)), ValueError, "features have 3 channels"),
+    ("conv channels", lambda: ConvProbe(5, 2)(noise(2, 3, 8, 8)), ValueError, "built for 5"),
+    ("probe size", lambda: NonLinearProbe(5, 2)(noise(2, 5, 4, 4)), ValueError, "80 numbers per image"),
+    ("per class", lambda: few_labels([0, 0, 1], 2), ValueError, "class 1 has only 1"),
+    ("none per class", lambda: few_labels([0, 1], 0), ValueError, "per_class must be"),
+    ("no labels", lambda: few_labels([], 1), ValueError, "labels must be"),
+    ("power", lambda: attention_map(noise(2, 3, 8, 8), 0), ValueError, "power must be a number above 0"),
+]
+
+
+@pytest.mark.parametrize("call, error, sentence", [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_input_gets_one_clear_sentence(call, error, sentence):
+    with pytest.raises(error) as raised:
+        call()
+    assert sentence in str(raised.value) and "\n" not in str(raised.value)
