@@ -110,16 +110,21 @@ class Run:
         return self.folder / f"{self.notebook.name.replace('/', '-')}-{profile}.json"
 
 
+# Parameters that every lab has, and that are options of `xfer run`.
+_OPTIONS = ("profile", "seeds", "device", "out")
+
+
 def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int, ...], device: str, knobs: dict) -> Run:
     """The run of a notebook; a notebook without parameters runs as it is.
 
     Raises:
         ValueError: if a knob is not among the notebook's parameters.
     """
+    own = [name for name in notebook.parameters if name not in _OPTIONS]
+    if unknown := sorted(set(knobs) - set(own)):
+        raise ValueError(f"parameter {unknown[0]!r} is unknown to {notebook.name}; it has {', '.join(own) or 'none'}")
     if not notebook.is_lab:
         return Run(notebook, {}, out / notebook.name)
-    if unknown := sorted(set(knobs) - set(notebook.parameters)):
-        raise ValueError(f"parameter {unknown[0]!r} is unknown to {notebook.name}; it has {', '.join(notebook.parameters)}")
     special = {**knobs, **({"seeds": list(seeds)} if seeds else {}), **({"device": device} if device != "auto" else {})}
     suffix = "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8] if special else ""
     folder = out / notebook.name / (profile + suffix)
@@ -128,12 +133,16 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
 
 def finished_record(run: Run) -> dict | None:
     "The record of an earlier, finished run of the same parameters and the same code, or `None`."
-    from xfer_course.results import code_hash
+    from xfer_course.results import Record, code_hash
 
     if not run.notebook.is_lab or not run.record_file.is_file():
         return None
-    content = json.loads(run.record_file.read_text("utf-8"))
-    return content if content.get("code") == code_hash(run.notebook.path) else None
+    try:
+        content = json.loads(run.record_file.read_text("utf-8"))
+        Record.from_json(content)
+    except ValueError:  # damaged: run again
+        return None
+    return content if content["code"] == code_hash(run.notebook.path) else None
 
 # %% ../nbs/cli.ipynb #dd56b682
 class _Relay:
@@ -288,6 +297,8 @@ def main():
 # %% ../nbs/cli.ipynb #ac40bcba
 def _echo_table(rows: list[dict[str, str]]) -> None:
     "Print rows with the same keys in columns as wide as their content; the last column may run on."
+    if not rows:
+        return
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in ({key: key for key in rows[0]}, {key: "-" * width for key, width in widths.items()}, *rows):
         click.echo("  ".join(f"{row[key]:{widths[key]}}" for key in row).rstrip())
@@ -320,7 +331,7 @@ def _parse_knob(ctx, param, values: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise click.BadParameter(f"{text!r} is not of the form key=value")
-        if key in ("profile", "seeds", "out", "device"):
+        if key in _OPTIONS:
             raise click.BadParameter(f"{key} has an option of its own; see `xfer run --help`")
         try:
             knobs[key] = ast.literal_eval(value)
@@ -375,7 +386,10 @@ def _check_profile(profile: str) -> None:
 
 def _check_writable(folder: Path) -> None:
     "Fail before the work and not after it."
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"--out must be a folder that can be written ({error.strerror})", str(folder)) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(13, "the output folder cannot be written", str(folder))
     if shutil.disk_usage(folder).free < 100 * 2**20:

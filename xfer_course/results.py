@@ -511,11 +511,13 @@ class Record:
         try:
             claims = tuple(Claim(**{f.name: _tupled(c[f.name]) for f in fields(Claim)}) for c in content["claims"])
             record = cls(**{f.name: content[f.name] for f in fields(cls)} | {"claims": claims, "seeds": tuple(content["seeds"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a run record: {error}") from None
-        for claim, stored in zip(claims, content["claims"]):
-            if claim.verdict != stored["verdict"] or not math.isclose(claim.mean, stored["mean"], abs_tol=1e-12):
-                raise ValueError(f"record of {record.lab}: the stored result of {claim.statement!r} is not what its measurements give")
+            describe(record), claim_rows(record)  # every field is of a kind that can be shown
+            stored = [(c["statement"], c["verdict"], float(c["mean"])) for c in content["claims"]]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"not a run record ({type(error).__name__}: {error})") from None
+        for claim, (statement, verdict, mean) in zip(claims, stored):
+            if claim.verdict != verdict or not math.isclose(claim.mean, mean, abs_tol=1e-12):
+                raise ValueError(f"record of {record.lab}: the stored result of {statement!r} is not what its measurements give")
         return record
 
     def save(self, folder: str | Path) -> Path:
