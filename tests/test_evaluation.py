@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.sparse import csr_matrix
 from torch import nn
 
 from xfer_course.evaluation import (
@@ -299,6 +300,15 @@ BAD_INPUT = {
         r"between 1 and the number of training examples \(10\), got 11",
     ),
     "k of zero": (lambda: knn_accuracy(X, Y, X, Y, k=0), "got 0"),
+    "sparse features": (
+        lambda: proxy_a_distance(csr_matrix(X), X),
+        r"source must be dense, got a sparse matrix of shape \(10, 4\): pass source.toarray\(\)",
+    ),
+    "features that are words": (
+        lambda: linear_probe(X.astype(str), Y, X, Y),
+        "train_features must hold real numbers, got values of type <U32",
+    ),
+    "negative seed": (lambda: proxy_a_distance(X, X, seed=-1), "seed must be an integer of at least 0, got -1"),
     "empty domain": (lambda: proxy_a_distance(X, X[:0]), r"target must have shape"),
     "tiny domain": (lambda: proxy_a_distance(X, X[:7]), "at least 8 rows, got 10 and 7"),
     "domains of other width": (lambda: proxy_a_distance(X, X[:, :2]), "source and target must have the same number"),

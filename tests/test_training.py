@@ -247,6 +247,8 @@ OTHER_RUNS = {
     "seed": lambda folder: Run().fit(checkpoint=folder, seed=3),
     "steps per epoch": lambda folder: Run().fit(DataLoader(data(), batch_size=32), checkpoint=folder),
     "optimizer": lambda folder: Run(torch.optim.SGD).fit(checkpoint=folder),
+    "optimizer options": lambda folder: Run(functools.partial(torch.optim.Adam, weight_decay=0.1)).fit(checkpoint=folder),
+    "schedule": lambda folder: Run().fit(checkpoint=folder, schedule=lambda p: cosine(p, 0.03)),
 }
 
 
@@ -257,6 +259,19 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, key):
     with pytest.raises(ValueError, match=f"belongs to a run with other {key}: pass resume=False"):
         OTHER_RUNS[key](tmp_path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_without_a_schedule_the_rate_is_part_of_the_run(tmp_path):
+    Run().fit(checkpoint=tmp_path, schedule=None)
+    slower = Run(lambda parameters, lr: torch.optim.Adam(parameters, lr=lr / 10))
+    with pytest.raises(ValueError, match="belongs to a run with other optimizer options"):
+        slower.fit(checkpoint=tmp_path, schedule=None)
+
+
+def test_with_a_schedule_the_same_objects_may_be_fitted_again(tmp_path):
+    run = Run()
+    first = run.fit(checkpoint=tmp_path)  # leaves the optimizer at the schedule's last rate
+    assert run.fit(checkpoint=tmp_path).loss == first.loss
 
 
 def test_checkpoint_of_another_network_is_refused(tmp_path):
@@ -284,6 +299,18 @@ def foreign_weights(file):
     save_file({"weight": torch.zeros(2)}, file)
 
 
+def half_a_state(file):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, file, {"state": json.dumps({"model": {"weight": {"tensor": "absent"}}})})
+
+
+def other_json(file):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, file, {"state": json.dumps({"model": 1})})
+
+
 def pickled(file):
     torch.save({"weight": torch.zeros(2)}, file)
 
@@ -292,7 +319,7 @@ def empty(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [truncate, garble_header, foreign_weights, pickled, empty])
+@pytest.mark.parametrize("damage", [truncate, garble_header, foreign_weights, half_a_state, other_json, pickled, empty])
 def test_damaged_checkpoint_gives_one_sentence(tmp_path, damage):
     Run().fit(checkpoint=tmp_path)
     damage(tmp_path / "checkpoint.safetensors")
@@ -579,6 +606,16 @@ def changing_metrics():
 BAD_INPUT = [
     (bad_argument(epochs=0), ValueError, "epochs must be an integer of at least 1, got 0"),
     (bad_argument(epochs=1.5), ValueError, "epochs must be an integer of at least 1, got 1.5"),
+    (bad_argument(epochs=True), ValueError, "epochs must be an integer of at least 1, got True"),
+    (bad_argument(accelerator="cpu"), TypeError, "must be an accelerate.Accelerator, .* or None, got 'cpu'"),
+    (bad_argument(schedule=0.1), TypeError, "schedule must be a function from p to a learning rate, or None, got 0.1"),
+    (bad_argument(schedule=lambda p: None), ValueError, "schedule must return a learning rate, .* got None at p=0"),
+    (bad_argument(schedule=lambda p: "0.1"), ValueError, "schedule must return a learning rate, .* got '0.1'"),
+    (bad_argument(schedule=lambda p: 0.5 - p), ValueError, "at least 0, got -0.09999999999999998 at p=0.6"),
+    (bad_argument(schedule=lambda p: math.nan), ValueError, "schedule must return .* got nan"),
+    (lambda: cosine("a", 1), ValueError, r"p is the progress of training and must lie in \[0, 1\], got 'a'"),
+    (lambda: cosine(0.5, -1), ValueError, "base is a learning rate and must be a finite number of at least 0, got -1"),
+    (lambda: cosine(0.5, 1, math.inf), ValueError, "final is a learning rate and must be"),
     (bad_argument(seed=-1), ValueError, "seed must be an integer of at least 0, got -1"),
     (bad_argument(loader=[]), ValueError, "loader must have a length and yield at least one batch"),
     (bad_argument(loader=iter([1])), ValueError, "loader must have a length"),
@@ -592,6 +629,10 @@ BAD_INPUT = [
     (bad_step(lambda out: (out.mean().detach(), {})), ValueError, "a tensor with one number and a gradient"),
     (bad_step(lambda out: (out.mean().item(), {})), ValueError, "a tensor with one number and a gradient"),
     (bad_step(lambda out: (out.mean(), {"logits": out})), ValueError, r"one number as 'logits', got shape \(16, 2\)"),
+    (bad_step(lambda out: (out.mean(), None)), TypeError, r"metrics being a dict, got \('Tensor', 'NoneType'\)"),
+    (bad_step(lambda out: (out.mean(), {"loss": 1.0})), ValueError, "must not call a metric 'loss'"),
+    (bad_step(lambda out: (out.mean(), {"lr": 1.0})), ValueError, "must not call a metric 'lr'"),
+    (bad_step(lambda out: (out.mean(), {"acc": "high"})), ValueError, "must return one number as 'acc', got 'high'"),
     (changing_metrics, ValueError, r"the same metrics each time, got \['late'\] after \['early'\]"),
     (lambda: choose_accelerator("tpu"), ValueError, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
     (lambda: choose_accelerator("cpu", "int8"), ValueError, "mixed_precision must be"),

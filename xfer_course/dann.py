@@ -10,7 +10,7 @@ __all__ = ['gradient_reversal', 'GradientReversal', 'lambda_schedule', 'learning
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from numbers import Integral
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -93,21 +93,36 @@ class GradientReversal(nn.Module):
 _Progress = float | np.ndarray | Tensor
 
 
+def _is_number(value) -> bool:
+    """Whether `value` is a real number; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _check_progress(p: _Progress) -> _Progress:
-    p = p if isinstance(p, (int, float, Tensor)) else np.asarray(p, dtype=float)
-    inside = (p >= 0) & (p <= 1)
-    if not bool(inside if isinstance(inside, bool) else inside.all()):
-        raise ValueError(f"p must lie in [0, 1] (the finished share of training), got {p}")
-    return p
+    if isinstance(p, Tensor):
+        values, real = p, not p.is_complex() and p.dtype != torch.bool
+    else:
+        values = np.asarray(p)
+        real = values.dtype.kind in "fiu"
+    if not (real and bool(((values >= 0) & (values <= 1)).all())):
+        raise ValueError(f"p must lie in [0, 1] (the finished share of training), got {p!r}")
+    return p if isinstance(p, (int, float, Tensor)) else values.astype(float)
+
+
+def _check_constants(**constants: float) -> None:
+    for name, value in constants.items():
+        if not (_is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def lambda_schedule(p: _Progress, gamma: float = 10.0) -> _Progress:
     """Adaptation factor at progress `p`: 0 at the start of training, close to 1 at its end.
 
     `p` is a number, array or tensor in [0, 1]; the result has its type and shape. `gamma` sets how
-    fast the factor rises. Raises `ValueError` for `p` outside [0, 1].
+    fast the factor rises. Raises `ValueError` for `p` outside [0, 1] or a `gamma` below 0.
     Source: Ganin et al. (2016), section 5.2.2, `gamma=10` there.
     """
+    _check_constants(gamma=gamma)
     return 2 / (1 + math.e ** (-gamma * _check_progress(p))) - 1
 
 
@@ -115,9 +130,11 @@ def learning_rate_schedule(p: _Progress, mu_0: float = 0.01, alpha: float = 10.0
     """Learning rate at progress `p`: `mu_0` at the start of training, falling from then on.
 
     `p` is a number, array or tensor in [0, 1]; the result has its type and shape. `mu_0` is the rate
-    at `p = 0`, `alpha` and `beta` shape the decay. Raises `ValueError` for `p` outside [0, 1].
+    at `p = 0`, `alpha` and `beta` shape the decay. Raises `ValueError` for `p` outside [0, 1] or a
+    constant below 0.
     Source: Ganin et al. (2016), section 5.2.2, with the paper's constants as defaults.
     """
+    _check_constants(mu_0=mu_0, alpha=alpha, beta=beta)
     return mu_0 / (1 + alpha * _check_progress(p)) ** beta
 
 # %% ../nbs/dann/method.ipynb #4e33de07
@@ -137,9 +154,19 @@ class DANNLoss(NamedTuple):
     domain: Tensor
 
 # %% ../nbs/dann/method.ipynb #eb264472
-def _check_source(x: Tensor, y: Tensor) -> None:
+def _check_batch(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}: torch.as_tensor makes one of an array")
     if not x.is_floating_point():
-        raise TypeError(f"source_x must be a floating-point tensor, got {x.dtype}")
+        raise TypeError(f"{name} must be a floating-point tensor, got {x.dtype}")
+    if x.ndim < 2:
+        raise ValueError(f"{name} must have shape (N, ...), one row per example, got {tuple(x.shape)}")
+
+
+def _check_source(x: Tensor, y: Tensor) -> None:
+    _check_batch("source_x", x)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"source_y must be a tensor, got {type(y).__name__}: torch.as_tensor makes one of an array")
     if y.ndim != 1 or y.dtype != torch.long:
         raise ValueError(f"source_y must be int64 class numbers of shape (N,), got {y.dtype} {tuple(y.shape)}")
     if len(x) == 0 or len(x) != len(y):
@@ -147,6 +174,7 @@ def _check_source(x: Tensor, y: Tensor) -> None:
 
 
 def _check_target(source_x: Tensor, target_x: Tensor) -> None:
+    _check_batch("target_x", target_x)
     if len(target_x) == 0:
         raise ValueError("target_x is empty: every step needs at least one unlabelled target example")
     if source_x.shape[1:] != target_x.shape[1:] or source_x.dtype != target_x.dtype:
@@ -161,7 +189,8 @@ class DANN(nn.Module):
 
     `feature_extractor` maps inputs `(N, ...)` to features, `label_predictor` features to class logits
     `(N, classes)`, `domain_classifier` features to one domain logit `(N,)` or `(N, 1)` (source is
-    domain 0, target is domain 1). Any three modules will do.
+    domain 0, target is domain 1). Any three modules will do. Where `input_shape` is given, the shape of one
+    input without the first dimension, inputs of other shapes are refused by name.
 
     With `joint_batch=True` the source and target halves of a step go through the network as one batch.
     With `joint_batch=False` each domain goes through the features and the domain head on its own. The
@@ -177,15 +206,26 @@ class DANN(nn.Module):
         label_predictor: nn.Module,
         domain_classifier: nn.Module,
         joint_batch: bool = True,
+        input_shape: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        parts = {
+            "feature_extractor": feature_extractor,
+            "label_predictor": label_predictor,
+            "domain_classifier": domain_classifier,
+        }
+        for name, part in parts.items():
+            if not isinstance(part, nn.Module):
+                raise TypeError(f"{name} must be a torch.nn.Module, got {part!r}")
         self.feature_extractor = feature_extractor
         self.label_predictor = label_predictor
         self.domain_classifier = domain_classifier
         self.joint_batch = joint_batch
+        self.input_shape = input_shape
 
     def forward(self, x: Tensor, lambda_: float = 1.0) -> DANNOutput:
         """Class logits `(N, classes)`, domain logits `(N,)` and features of the inputs `x` `(N, ...)`."""
+        self._check_input("x", x)
         features = self.feature_extractor(x)
         return DANNOutput(self.label_predictor(features), self._domain_logits(features, lambda_), features)
 
@@ -202,6 +242,7 @@ class DANN(nn.Module):
         """
         _check_source(source_x, source_y)
         _check_target(source_x, target_x)
+        self._check_input("source_x", source_x)
         sizes = [len(source_x), len(target_x)]
         if self.joint_batch:
             features = self.feature_extractor(torch.cat([source_x, target_x]))
@@ -218,7 +259,17 @@ class DANN(nn.Module):
     def source_loss(self, source_x: Tensor, source_y: Tensor) -> Tensor:
         """The label loss alone, for the source-only baseline: inputs `(N, ...)`, labels `(N,)`, a scalar out."""
         _check_source(source_x, source_y)
+        self._check_input("source_x", source_x)
         return _label_loss(self.label_predictor(self.feature_extractor(source_x)), source_y)
+
+    def _check_input(self, name: str, x: Tensor) -> None:
+        _check_batch(name, x)
+        if self.input_shape is not None and tuple(x.shape[1:]) != tuple(self.input_shape):
+            wanted = ", ".join(map(str, self.input_shape))
+            raise ValueError(f"{name} must have shape (N, {wanted}) for this network, got {tuple(x.shape)}")
+        weight = next(self.feature_extractor.parameters(), x)
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"{name} must have the type of the network's weights, {weight.dtype}, got {x.dtype}")
 
     def _domain_logits(self, features: Tensor, lambda_: float) -> Tensor:
         logits = self.domain_classifier(gradient_reversal(features, lambda_))
@@ -228,6 +279,10 @@ class DANN(nn.Module):
 
 
 def _label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if logits.ndim != 2 or len(logits) != len(labels):
+        raise ValueError(
+            f"label_predictor must return logits of shape (N, classes) with N={len(labels)}, got {tuple(logits.shape)}"
+        )
     if ((labels < 0) | (labels >= logits.shape[1])).any():
         low, high = labels.min().item(), labels.max().item()
         raise ValueError(f"source_y must lie in 0..{logits.shape[1] - 1}, got labels from {low} to {high}")
@@ -240,11 +295,16 @@ def _domain_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
     return (source + target) / 2
 
 # %% ../nbs/dann/method.ipynb #62d4bf56
-def _check_network(num_classes: int, dropout: float = 0.0) -> None:
-    if not isinstance(num_classes, Integral) or num_classes < 2:
-        raise ValueError(f"num_classes must be an integer >= 2, got {num_classes!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+def _check_integer(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
+def _check_network(num_classes: int, in_channels: int, dropout: float = 0.0) -> None:
+    _check_integer("num_classes", num_classes, 2)
+    _check_integer("in_channels", in_channels, 1)
+    if not (_is_number(dropout) and 0 <= dropout < 1):
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
 
 
 def _convolution(
@@ -291,9 +351,11 @@ def mnist_dann(
     `domain_hidden` layers of other sizes and `domain_batch_norm` in the domain head.
     Source: Ganin et al. (2016), figure 4a; channel sizes as reported by reimplementations.
 
-    Raises `ValueError` for fewer than two classes or a dropout outside [0, 1).
+    Raises `ValueError` for fewer than two classes, no channel, a dropout outside [0, 1) or an empty layer.
     """
-    _check_network(num_classes, dropout)
+    _check_network(num_classes, in_channels, dropout)
+    for size in domain_hidden:
+        _check_integer("every size in domain_hidden", size, 1)
     features = [
         *_convolution(in_channels, 32, 5, pool=2, batch_norm=batch_norm),
         *_convolution(32, 48, 5, pool=2, batch_norm=batch_norm, dropout=dropout),
@@ -301,7 +363,7 @@ def mnist_dann(
     ]
     labels = _head([768, 100, 100, num_classes])
     domain = _head([768, *domain_hidden, 1], batch_norm=domain_batch_norm)
-    return DANN(nn.Sequential(*features), labels, domain, joint_batch)
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 28, 28))
 
 
 def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0, joint_batch: bool = True) -> DANN:
@@ -312,7 +374,7 @@ def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0,
     of 2 are reported, unverified: they are what makes the third convolution fit.
     Raises `ValueError` as `mnist_dann` does. Source: Ganin et al. (2016), figure 4b.
     """
-    _check_network(num_classes, dropout)
+    _check_network(num_classes, in_channels, dropout)
     features = [
         *_convolution(in_channels, 64, 5, padding=2, pool=3),
         *_convolution(64, 64, 5, padding=2, pool=3),
@@ -320,16 +382,17 @@ def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0,
         nn.Flatten(),
     ]
     labels = _head([6272, 3072, 2048, num_classes], dropout=dropout)
-    return DANN(nn.Sequential(*features), labels, _head([6272, 1024, 1024, 1]), joint_batch)
+    domain = _head([6272, 1024, 1024, 1])
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 32, 32))
 
 
 def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = True) -> DANN:
     """The paper's network for traffic signs; images `(N, in_channels, 40, 40)`, 1024 features.
 
     The input size of 40 pixels and the absence of padding are reported, unverified.
-    Raises `ValueError` for fewer than two classes. Source: Ganin et al. (2016), figure 4c.
+    Raises `ValueError` for fewer than two classes or no channel. Source: Ganin et al. (2016), figure 4c.
     """
-    _check_network(num_classes)
+    _check_network(num_classes, in_channels)
     features = [
         *_convolution(in_channels, 96, 5, pool=2),
         *_convolution(96, 144, 3, pool=2),
@@ -337,7 +400,8 @@ def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = 
         nn.Flatten(),
     ]
     labels = _head([1024, 512, num_classes])
-    return DANN(nn.Sequential(*features), labels, _head([1024, 1024, 1024, 1]), joint_batch)
+    domain = _head([1024, 1024, 1024, 1])
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 40, 40))
 
 # %% ../nbs/dann/method.ipynb #f1e97b57
 _BLOCK = 48  # steps per block: enough to share the cost of the products with W, few enough for a small Gram matrix
@@ -473,8 +537,7 @@ class ShallowDANN(TransformerMixin, ClassifierMixin, BaseEstimator):
         self.classes_ = self._find_classes(y)
         codes = np.searchsorted(self.classes_, y)
         X_target = self._check_target(X_target)
-        if (X_valid is None) != (y_valid is None):
-            raise ValueError("X_valid and y_valid must be given together")
+        X_valid = self._check_valid(X_valid, y_valid)
         if self.early_stopping and X_valid is None:
             X, codes, X_valid, y_valid = self._hold_out(X, y, codes)
         rng = check_random_state(self.random_state)
@@ -517,13 +580,12 @@ class ShallowDANN(TransformerMixin, ClassifierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         _check_lambda(self.lambda_)
         for name in ("hidden_size", "max_iter"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be a finite number > 0, got {self.learning_rate}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction}")
+            _check_integer(name, getattr(self, name), 1)
+        for name in ("adversarial", "early_stopping", "warm_start"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        _check_positive("learning_rate", self.learning_rate)
+        _check_fraction("validation_fraction", self.validation_fraction)
 
     def _find_classes(self, y: np.ndarray) -> np.ndarray:
         classes = np.unique(y)
@@ -547,6 +609,19 @@ class ShallowDANN(TransformerMixin, ClassifierMixin, BaseEstimator):
                 f"got shape {X_target.shape}"
             )
         return X_target
+
+    def _check_valid(self, X_valid, y_valid):
+        if (X_valid is None) != (y_valid is None):
+            raise ValueError("X_valid and y_valid must be given together")
+        if X_valid is None:
+            return None
+        X_valid = check_array(X_valid, accept_sparse="csr", dtype=np.float64, input_name="X_valid")
+        if X_valid.shape[1] != self.n_features_in_ or X_valid.shape[0] != len(y_valid):
+            raise ValueError(
+                f"X_valid must have as many features as X ({self.n_features_in_}) and as many rows as y_valid "
+                f"({len(y_valid)}), got shape {X_valid.shape}"
+            )
+        return X_valid
 
     def _hold_out(self, X, y, codes):
         kept = X.shape[0] - max(1, int(self.validation_fraction * X.shape[0]))
@@ -605,6 +680,16 @@ class ShallowDANN(TransformerMixin, ClassifierMixin, BaseEstimator):
             setattr(self, f"{name}_", value)
 
 
+def _check_positive(name: str, value: float) -> None:
+    if not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not (_is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}")
+
+
 def _uniform(shape: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
     """Start weights, uniform in the interval of +-sqrt(6 / (fan_in + fan_out))."""
     return math.sqrt(6 / sum(shape)) * (2 * rng.rand(*shape) - 1)
@@ -640,12 +725,10 @@ class MarginalizedDenoiser(TransformerMixin, BaseEstimator):
 
         Raises `ValueError` for parameters out of range and for input that is empty or not finite.
         """
-        if not isinstance(self.n_layers, Integral) or self.n_layers < 1:
-            raise ValueError(f"n_layers must be an integer >= 1, got {self.n_layers!r}")
-        if not 0 <= self.noise < 1:
-            raise ValueError(f"noise must lie in [0, 1), got {self.noise}")
-        if not 0 < self.regularization < math.inf:
-            raise ValueError(f"regularization must be a finite number > 0, got {self.regularization}")
+        _check_integer("n_layers", self.n_layers, 1)
+        if not (_is_number(self.noise) and 0 <= self.noise < 1):
+            raise ValueError(f"noise must lie in [0, 1), got {self.noise!r}")
+        _check_positive("regularization", self.regularization)
         layer = validate_data(self, X, accept_sparse="csr", dtype=np.float64)
         self.coefs_ = []
         for _ in range(self.n_layers):
@@ -703,11 +786,12 @@ def reverse_validation(
     the first, as in the paper. Where `early_stopping` is on and `fit` takes `X_valid` and `y_valid`, the
     examples set aside also decide when each training ends.
 
-    Raises `ValueError` for fewer than two examples in a domain or a fraction outside (0, 1).
-    Source: Ganin et al. (2016), section 5.1.2 (after Zhong et al., 2010).
+    Raises `ValueError` for fewer than two examples in a domain or a fraction outside (0, 1), and `TypeError`
+    for an estimator whose `fit` takes no `X_target`. Source: Ganin et al. (2016), section 5.1.2 (after Zhong et al., 2010).
     """
-    if not 0 < validation_fraction < 1:
-        raise ValueError(f"validation_fraction must lie between 0 and 1, got {validation_fraction}")
+    _check_fraction("validation_fraction", validation_fraction)
+    if not (hasattr(estimator, "fit") and has_fit_parameter(estimator, "X_target") and hasattr(estimator, "predict")):
+        raise TypeError(f"estimator must have fit(X, y, X_target=...) and predict(X), got {estimator!r}")
     checks = {"accept_sparse": "csr", "dtype": None, "allow_nd": True, "ensure_min_samples": 0}
     X, X_target = check_array(X, input_name="X", **checks), check_array(X_target, input_name="X_target", **checks)
     if min(X.shape[0], X_target.shape[0]) < 2:

@@ -10,6 +10,7 @@ import math
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -222,10 +223,14 @@ def _as_array(values) -> np.ndarray:
 
 def _check_features(name: str, features) -> np.ndarray:
     """Features as a float array of shape `(N, D)`; raises ValueError if they are anything else or not finite."""
+    if hasattr(features, "toarray"):
+        raise ValueError(f"{name} must be dense, got a sparse matrix of shape {features.shape}: pass {name}.toarray()")
     features = _as_array(features)
     if features.ndim != 2 or features.size == 0:
         raise ValueError(f"{name} must have shape (N, D) with N and D at least 1, got {features.shape}")
-    if not np.issubdtype(features.dtype, np.floating):
+    if features.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must hold real numbers, got values of type {features.dtype}")
+    if features.dtype.kind != "f":
         features = features.astype(np.float64)
     if not np.isfinite(features).all():
         raise ValueError(f"{name} must be finite, but {int((~np.isfinite(features)).sum())} of its values are not")
@@ -328,7 +333,8 @@ def proxy_a_distance(source, target, *, protocol: str = "held-out", seed: int = 
         A number in [0, 2]: 0 if the domains cannot be told apart, 2 if they always can.
 
     Raises:
-        ValueError: an unknown protocol, fewer than 8 rows in a domain, different widths, values that are not finite.
+        ValueError: an unknown protocol, a seed below 0, fewer than 8 rows in a domain, different widths, values that
+            are not finite numbers.
 
     Source: Ben-David et al., "Analysis of Representations for Domain Adaptation", NIPS 2006; Ganin et al.,
     "Domain-Adversarial Training of Neural Networks", JMLR 2016, sections 3.2 and 5.1.5.
@@ -337,6 +343,8 @@ def proxy_a_distance(source, target, *, protocol: str = "held-out", seed: int = 
     _check_same_width("source", source, "target", target)
     if min(len(source), len(target), max_rows) < 8:
         raise ValueError(f"each domain needs at least 8 rows, got {len(source)} and {len(target)}, max_rows {max_rows}")
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     if protocol == "held-out":
         return max(0.0, 2 * (1 - 2 * _held_out_error(source, target, seed, max_rows)))
     if protocol == "paper":

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['cosine', 'epoch_seed', 'seed_everything', 'History', 'Log', 'peak_memory', 'Checkpoint', 'seed_epoch',
            'choose_accelerator', 'part_of_batch', 'broadcast_tensors', 'average_gradients', 'modules_of',
-           'set_learning_rate', 'step_optimizer', 'fit']
+           'scheduled_rate', 'set_learning_rate', 'step_optimizer', 'fit']
 
 # %% ../nbs/foundations/training.ipynb #2a408d52
 import functools
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,13 @@ import torch
 from torch import nn
 
 # %% ../nbs/foundations/training.ipynb #d843cdb7
+def _is_rate(value) -> bool:
+    """Whether `value` is a finite number of at least 0; a truth value is none, a tensor with one number is."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = value.item() if len(value.reshape(-1)) == 1 else None
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 def cosine(p: float, base: float, final: float = 0.0) -> float:
     """Learning rate at progress `p`, falling from `base` to `final` along half a cosine.
 
@@ -34,12 +41,15 @@ def cosine(p: float, base: float, final: float = 0.0) -> float:
         final: learning rate at `p = 1`.
 
     Raises:
-        ValueError: `p` is outside [0, 1].
+        ValueError: `p` is outside [0, 1], or a rate is no finite number of at least 0.
 
     Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, equation 5.
     """
-    if not 0 <= p <= 1:
-        raise ValueError(f"p is the progress of training and must lie in [0, 1], got {p}")
+    if not (_is_rate(p) and p <= 1):
+        raise ValueError(f"p is the progress of training and must lie in [0, 1], got {p!r}")
+    for name, rate in (("base", base), ("final", final)):
+        if not _is_rate(rate):
+            raise ValueError(f"{name} is a learning rate and must be a finite number of at least 0, got {rate!r}")
     return final + (base - final) * (1 + math.cos(math.pi * p)) / 2
 
 # %% ../nbs/foundations/training.ipynb #4f53779d
@@ -152,6 +162,9 @@ class Log:
 
     def add(self, loss: torch.Tensor, metrics: dict, lr: float) -> None:
         """Take in one step. Raises ValueError if a metric is not one number or if the names change between steps."""
+        taken = {"loss", "lr"} & set(metrics)
+        if taken:
+            raise ValueError(f"step must not call a metric {taken.pop()!r}: the history keeps its own under this name")
         names = self.history.metrics or {name: [] for name in metrics}
         if list(names) != list(metrics):
             raise ValueError(f"step must return the same metrics each time, got {list(metrics)} after {list(names)}")
@@ -178,7 +191,10 @@ class Log:
         self.waiting.clear()
 
     def _scalar(self, name: str, value) -> torch.Tensor:
-        value = torch.as_tensor(value, dtype=self.dtype, device=self.accelerator.device).detach()
+        try:
+            value = torch.as_tensor(value, dtype=self.dtype, device=self.accelerator.device).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"step must return one number as {name!r}, got {value!r}") from None
         if value.numel() != 1:
             raise ValueError(f"step must return one number as {name!r}, got shape {tuple(value.shape)}")
         return value.reshape(())
@@ -211,6 +227,9 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 # %% ../nbs/foundations/training.ipynb #4e5a0f8d
+_STATE = ("run", "epochs_done", "model", "optimizer", "scaler", "history")  # what a checkpoint holds
+
+
 class Checkpoint:
     """The state of a run of `fit` in the file `checkpoint.safetensors` of a folder; without a folder, nothing is kept.
 
@@ -306,9 +325,13 @@ def _read_state(file: Path) -> dict:
         with safe_open(file, framework="pt") as stored:
             header = json.loads(stored.metadata()["state"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        state = _put_tensors(header, tensors)
+        missing = [name for name in _STATE if name not in state]
+        if missing:
+            raise KeyError(f"it lacks {', '.join(missing)}")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is damaged or no checkpoint of fit ({error}): delete it to start anew") from error
-    return _put_tensors(header, tensors)
+    return state
 
 
 def _take_tensors(value, name: str, tensors: dict):
@@ -482,14 +505,23 @@ def _parameters(optimizer) -> list[torch.Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _check_arguments(step, loader, optimizer, epochs, seed) -> None:
+def _check_arguments(step, loader, optimizer, epochs, schedule, seed, accelerator) -> None:
+    from accelerate import Accelerator
+
     if not callable(step):
         raise TypeError(f"step must be a function (batch, p) -> (loss, metrics), got {type(step).__name__}")
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    if not isinstance(epochs, Integral) or epochs < 1:
+    if isinstance(epochs, bool) or not isinstance(epochs, Integral) or epochs < 1:
         raise ValueError(f"epochs must be an integer of at least 1, got {epochs!r}")
-    if not isinstance(seed, Integral) or seed < 0:
+    if not (schedule is None or callable(schedule)):
+        raise TypeError(f"schedule must be a function from p to a learning rate, or None, got {schedule!r}")
+    if not (accelerator is None or isinstance(accelerator, Accelerator)):
+        raise TypeError(
+            f"accelerator must be an accelerate.Accelerator, such as choose_accelerator('cpu'), or None, "
+            f"got {accelerator!r}"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     if not hasattr(loader, "__len__") or len(loader) == 0:
         raise ValueError("loader must have a length and yield at least one batch: is the batch larger than the data?")
@@ -497,18 +529,27 @@ def _check_arguments(step, loader, optimizer, epochs, seed) -> None:
 
 def _check_step(result) -> tuple[torch.Tensor, dict]:
     """The loss and the metrics that a step returned; raises TypeError or ValueError if they are something else."""
+    got = tuple(type(part).__name__ for part in result) if isinstance(result, tuple) else type(result).__name__
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
-        raise TypeError(f"step must return (loss, metrics), metrics being a dict, got {type(result).__name__}")
+        raise TypeError(f"step must return (loss, metrics), metrics being a dict, got {got}")
     loss, metrics = result
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         raise ValueError("step must return as loss a tensor with one number and a gradient")
     return loss, metrics
 
 # %% ../nbs/foundations/training.ipynb #b5dde033
+def scheduled_rate(schedule, p: float) -> float:
+    """The learning rate `schedule(p)`; raises ValueError if it is no finite number of at least 0."""
+    rate = schedule(p)
+    if not _is_rate(rate):
+        raise ValueError(f"schedule must return a learning rate, a finite number of at least 0, got {rate!r} at p={p:g}")
+    return float(rate)
+
+
 def set_learning_rate(optimizer, schedule, p: float) -> float:
     """Give all parameter groups the rate `schedule(p)`, if there is a schedule, and return the rate of the first."""
     if schedule is not None:
-        rate = float(schedule(p))
+        rate = scheduled_rate(schedule, p)
         for group in optimizer.param_groups:
             group["lr"] = rate
     return float(optimizer.param_groups[0]["lr"])
@@ -523,14 +564,23 @@ def step_optimizer(optimizer, scaler=None) -> None:
         scaler.update()
 
 
-def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimizer, accelerator) -> dict:
-    """What makes two runs the same one, so that the second may continue the first."""
+def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimizer, schedule, accelerator) -> dict:
+    """What makes two runs the same one, so that the second may continue the first.
+
+    Of a schedule, which is a function, five of its values stand for the whole. Where there is one, the optimizer's own
+    learning rate does not count: the schedule replaces it.
+    """
+    ignored = {"params"} | (set() if schedule is None else {"lr", "initial_lr"})
+    options = [{name: repr(group[name]) for name in sorted(set(group) - ignored)} for group in optimizer.param_groups]
+    rates = None if schedule is None else [scheduled_rate(schedule, p) for p in (0.0, 0.2, 0.4, 0.6, 0.8)]
     return {
         "epochs": int(epochs),
         "seed": int(seed),
         "steps per epoch": epoch_steps,
         "parameters": {name: list(parameter.shape) for name, parameter in model.named_parameters()},
         "optimizer": type(optimizer).__name__,
+        "optimizer options": options,
+        "schedule": rates,
         "precision": accelerator.mixed_precision,
     }
 
@@ -578,13 +628,13 @@ def fit(step, loader, optimizer, *, epochs: int, schedule=None, checkpoint=None,
     """
     from accelerate.utils import send_to_device
 
-    _check_arguments(step, loader, optimizer, epochs, seed)
+    _check_arguments(step, loader, optimizer, epochs, schedule, seed, accelerator)
     accelerator = accelerator or choose_accelerator()
     device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     model = _find_model(step, model, optimizer).to(device)
     broadcast_tensors([*model.parameters(), *model.buffers()], accelerator)
     history, epoch_steps = History(device=device.type), len(loader)
-    run = _identity(epochs, seed, epoch_steps, model, optimizer, accelerator)
+    run = _identity(epochs, seed, epoch_steps, model, optimizer, schedule, accelerator)
     saved = Checkpoint(checkpoint, run, model, optimizer, accelerator, history)
     first_epoch = saved.load() if resume else 0
     if first_epoch and progress:
