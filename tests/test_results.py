@@ -125,6 +125,8 @@ def test_table_escapes_and_aligns():
     table = markdown_table(claim_rows(a_record(claims=(Claim("a | b", (1.0, 1.0), at_least=0.5),))))
     assert r"a \| b" in table and len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1
     assert "No run" in results_markdown([])
+    folded = results_markdown([a_record()], folded=True)
+    assert folded.startswith("<details><summary><b>") and markdown_table(claim_rows(a_record())) in folded
 
 
 BAD_INPUT = [
