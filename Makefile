@@ -35,5 +35,9 @@ $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
 	@echo "Setting up $(VENV): takes some minutes, torch alone is several GB where its CUDA build is installed."
 	$(PYTHON) -m venv $(if $(SYSTEM_SITE),--system-site-packages) $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+ifdef SYSTEM_SITE
+	@$(BIN)/python -c 'import torch, torchvision' 2>/dev/null || { echo 'SYSTEM_SITE=1 needs an interpreter (no virtual environment) in which both torch and torchvision of one build can be imported: install both there, name it with PYTHON=..., or leave SYSTEM_SITE out.' >&2; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -c 'from importlib.metadata import version; print(*(f"{name}=={version(name)}" for name in ("torch", "torchvision")), sep="\n")' > $(VENV)/keep.txt
+endif
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(SYSTEM_SITE),--constraint $(VENV)/keep.txt)
 	@touch $@

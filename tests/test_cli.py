@@ -103,7 +103,8 @@ def test_page_needs_no_network(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_interrupt_keeps_what_was_done(tmp_path):
     command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", "foundations/training", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.time() + 120
     while not list(tmp_path.rglob("training.ipynb")) and time.time() < deadline:
         time.sleep(0.2)
