@@ -39,7 +39,11 @@ setup(
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
     package_data={cfg["lib_path"]: ["py.typed"]},
     install_requires=shlex.split(cfg["requirements"]),
-    extras_require={"course": course, "dev": course + shlex.split(cfg["dev_requirements"])},
+    extras_require={
+        "course": course,
+        "faiss": shlex.split(cfg["faiss_requirements"]),
+        "dev": course + shlex.split(cfg["dev_requirements"]),
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

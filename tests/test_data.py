@@ -514,6 +514,16 @@ def test_image_folder_reads_classes_in_turn(tmp_path):
         data.image_folder(tmp_path, size=4, n=6)
 
 
+def test_image_folder_reads_a_folder_without_classes(tmp_path):
+    for i in (2, 0, 1):
+        save_png(tmp_path / "mine" / f"{i}.png", np.full((6, 6, 3), 50 * i, np.uint8))
+    (tmp_path / "mine/notes.txt").write_text("not an image")
+    (tmp_path / "mine/.thumbnails").mkdir()
+    (images, labels), classes = data.image_folder(tmp_path / "mine", size=4)
+    assert classes == ["mine"] and labels.tolist() == [0, 0, 0]
+    torch.testing.assert_close(images[:, 0, 0, 0] * 255, torch.tensor([0.0, 50, 100]))
+
+
 def test_image_folder_crops_the_centre_and_turns_photos_upright(tmp_path):
     from PIL import Image
 
@@ -534,7 +544,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("prepare, error, words", [
-    (lambda path: path.mkdir(), FileNotFoundError, "holds no class folders"),
+    (lambda path: path.mkdir(), FileNotFoundError, "holds neither images nor folders of images"),
+    (lambda path: (path / ".hidden").mkdir(parents=True), FileNotFoundError, "holds neither images"),
     (lambda path: (path / "cat").mkdir(parents=True), FileNotFoundError, "class folders without any image: cat"),
     (lambda path: save_png(path / "cat/1.png", NOISE).write_bytes(b"oops"), DataFileError, "1.png is not an image that can be read"),
     (lambda path: cut_short(save_png(path / "cat/1.png", NOISE)), DataFileError, "1.png"),

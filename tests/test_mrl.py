@@ -1,4 +1,8 @@
 """The nested head, losses, cascade and staged search: values, gradients, precision modes and bad input."""
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -206,6 +210,55 @@ def test_progress_bar_is_shown_for_files(tmp_path, capsys):
     np.save(tmp_path / "gallery.npy", GALLERY.numpy())
     AdaptiveRetrieval(np.load(tmp_path / "gallery.npy", mmap_mode="r"), 4, 32, 50).search(QUERIES, 5)
     assert "search" in capsys.readouterr().err
+
+
+SEARCH_A_FILE = """
+import sys
+import numpy as np
+from xfer_course.mrl import AdaptiveRetrieval
+
+
+def private_bytes():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024
+
+
+def search(gallery):
+    return AdaptiveRetrieval(gallery, 16, 256, 50, block_bytes=2**20, progress=False).search(np.asarray(gallery[:32], np.float32), 5)[1]
+
+
+gallery = np.load(sys.argv[1], mmap_mode="r")
+search(gallery[:2000])  # what the libraries allocate once
+before = private_bytes()
+assert (search(gallery)[:, 0] == np.arange(32)).all()
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+resident = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(private_bytes() - before, peak - resident)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux to read the memory of a process")
+def test_a_file_is_searched_without_a_copy_in_memory(tmp_path):
+    "51 MB on disk, 102 MB as float32: what stays and what peaks is far less, in a process of its own."
+    file = np.lib.format.open_memmap(tmp_path / "gallery.npy", mode="w+", dtype=np.float16, shape=(100_000, 256))
+    generator = np.random.default_rng(0)
+    for start in range(0, len(file), 20_000):
+        file[start : start + 20_000] = generator.standard_normal((20_000, 256), dtype=np.float32)
+    file.flush()
+    done = subprocess.run([sys.executable, "-c", SEARCH_A_FILE, str(tmp_path / "gallery.npy")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kept, above = map(int, done.stdout.split())
+    assert kept + max(above, 0) < 32e6  # prefixes take 6.4 MB, a block 1 MB
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+def test_exact_search_agrees_with_faiss(metric):
+    faiss = pytest.importorskip("faiss", reason="faiss is not installed: pip install faiss-cpu")
+    index = faiss.IndexFlatL2(32) if metric == "euclidean" else faiss.IndexFlatIP(32)
+    prepare = (lambda x: F.normalize(x).numpy()) if metric == "cosine" else (lambda x: x.numpy())
+    index.add(prepare(GALLERY))
+    expected = index.search(prepare(QUERIES), 7)[1]
+    assert (FunnelRetrieval(GALLERY, [32], [], metric).search(QUERIES, 7)[1].numpy() == expected).mean() > 0.99
 
 
 def test_cost():

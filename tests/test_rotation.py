@@ -10,8 +10,9 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from xfer_course.rotation import (ConvProbe, LinearProbe, NetworkInNetwork, NonLinearProbe, RotationPretext, attention_map,
-                                  centre_square, crop_and_flip, few_labels, rotate, rotate_batch, rotate_degrees)
+from xfer_course.data import batches
+from xfer_course.rotation import (ConvProbe, LinearProbe, NetworkInNetwork, NonLinearProbe, RotationPretext, TransferClassifier,
+                                  attention_map, centre_square, crop_and_flip, few_labels, rotate, rotate_batch, rotate_degrees)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -173,6 +174,62 @@ def test_any_backbone_will_do(tmp_path):
     assert maps(images).shape == (1, 4)
 
 
+# Fine-tuning -----------------------------------------------------------------------------------------------------------
+
+def one_step(model: TransferClassifier) -> dict[str, torch.Tensor]:
+    "Train one step and return what changed: weights and statistics of batch norm by name."
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model.train()(noise(8, 3, 16, 16)), torch.arange(8) % 3).backward()
+    optimizer.step()
+    return {name: value for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_backbone_does_not_change_and_a_fine_tuned_one_does(frozen):
+    "Neither weights nor statistics move, although the optimizer knows the weights and old gradients are left over."
+    pretext = small_pretext()
+    pretext.loss(noise(4, 3, 16, 16)).backward()
+    blocks = nn.Sequential(*pretext.backbone.blocks[:2])
+    changed = one_step(TransferClassifier(blocks, ConvProbe(8, 3, channels=8), frozen))
+    assert any(name.startswith("head.") for name in changed)
+    assert any(name.startswith("backbone.") for name in changed) != frozen
+
+
+def test_a_frozen_backbone_gives_the_features_of_evaluation_mode():
+    network = small_pretext().backbone
+    images = noise(6, 3, 16, 16)
+    expected = network.eval()(images)
+    model = TransferClassifier(network.train(), nn.Identity(), frozen=True)
+    assert torch.equal(model.train()(images), expected)
+    model.frozen = False
+    assert not torch.equal(model.train()(images), expected)
+
+
+def test_pretrain_save_load_and_fine_tune(tmp_path):
+    "The way of a user: pretext task, weights to a file, another session, fine-tuning on few labels."
+    pretext = small_pretext()
+    train(pretext, tilted(64), 20)
+    save_model(pretext.backbone, tmp_path / "backbone.safetensors")
+    fresh = NetworkInNetwork(None, 3, channels=8)
+    load_model(fresh, tmp_path / "backbone.safetensors")
+    model = TransferClassifier(fresh, nn.Linear(8, 2))
+    images = tilted(32, seed=2)
+    labels = torch.arange(32) % 2
+    images[labels == 1] = rotate(images[labels == 1], 1)  # a task that the backbone has a feature for
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for _ in range(15):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    unseen = tilted(40, seed=3)
+    unseen[20:] = rotate(unseen[20:], 1)
+    answers = model.eval()(unseen).argmax(dim=1)
+    assert (answers == torch.arange(40) // 20).float().mean() > 0.9
+
+
 # Network and probes ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("num_blocks", [2, 3, 4, 5])
@@ -246,18 +303,29 @@ BAD = [
     ("no turns", lambda: rotate_batch(noise(2, 3, 8, 8), ()), ValueError, "quarter_turns must be different"),
     ("fourth turn", lambda: rotate_batch(noise(2, 3, 8, 8), (0, 4)), ValueError, "from 0 to 3"),
     ("turns twice", lambda: rotate_batch(noise(2, 3, 8, 8), (1, 1)), ValueError, "got (1, 1)"),
+    ("turns of no number", lambda: rotate_batch(noise(2, 3, 8, 8), (0, 1.5)), ValueError, "whole numbers from 0 to 3"),
+    ("turn by name", lambda: rotate(noise(2, 2), "90"), TypeError, "quarter_turns must be a whole number"),
+    ("crop of a list", lambda: centre_square([[1, 2]]), TypeError, "images must be a tensor"),
+    ("crop of a vector", lambda: centre_square(torch.zeros(4)), ValueError, "at least two dimensions"),
+    ("integers to augment", lambda: crop_and_flip(PIXELS), TypeError, "images must be floating point"),
+    ("integers to resample", lambda: rotate_degrees(PIXELS, 45), TypeError, "images must be floating point"),
     ("angle", lambda: rotate_degrees(noise(2, 3, 8, 8), math.nan), ValueError, "degrees must be a finite angle"),
     ("mode", lambda: rotate_degrees(noise(2, 3, 8, 8), 5, mode="best"), ValueError, "mode must be"),
     ("padding", lambda: rotate_degrees(noise(2, 3, 8, 8), 5, padding="blur"), ValueError, "padding must be"),
     ("margin", lambda: crop_and_flip(noise(2, 3, 8, 8), -1), ValueError, "padding must be at least 0"),
     ("one turn", lambda: RotationPretext(NETWORK, 4, (0,)), ValueError, "at least two turns"),
     ("feature_dim", lambda: RotationPretext(NETWORK, 5).loss(noise(2, 3, 8, 8)), ValueError, "must return 5 features"),
+    ("five turns", lambda: RotationPretext(NETWORK, 4, (0, 1, 2, 3, 4)), ValueError, "from 0 to 3, at least one, got (0, 1, 2, 3, 4)"),
+    ("pretext not square", lambda: RotationPretext(NETWORK, 4).loss(noise(2, 3, 8, 6)), ValueError, "must be square, got 8 x 6"),
+    ("fewer images than a batch", lambda: batches(noise(5, 3, 8, 8), batch_size=32), ValueError, "batch_size is 32, but there are only 5 rows"),
     ("pretext integers", lambda: RotationPretext(NETWORK, 4).loss(PIXELS), TypeError, "floating point"),
     ("blocks", lambda: NetworkInNetwork(4, 1), ValueError, "num_blocks must be at least 2"),
     ("channels", lambda: NetworkInNetwork(4, 3, channels=1), ValueError, "channels must be at least 2"),
     ("classes", lambda: NetworkInNetwork(0), ValueError, "num_classes must be at least 1"),
     ("block 0", lambda: NETWORK.features(noise(2, 3, 8, 8), 0), ValueError, "block is 0; this network has blocks 1 to 3"),
     ("block 4", lambda: NETWORK.features(noise(2, 3, 8, 8), 4), ValueError, "block is 4"),
+    ("block by name", lambda: NETWORK.features(noise(2, 3, 8, 8), "2"), ValueError, "block is '2'; this network has blocks 1 to 3"),
+    ("transfer integers", lambda: TransferClassifier(NETWORK, nn.Identity())(PIXELS), TypeError, "images must be floating point"),
     ("network integers", lambda: NETWORK(PIXELS), TypeError, "floating point"),
     ("probe channels", lambda: LinearProbe(5, 2)(noise(2, 3, 8, 8)), ValueError, "features have 3 channels"),
     ("conv channels", lambda: ConvProbe(5, 2)(noise(2, 3, 8, 8)), ValueError, "built for 5"),

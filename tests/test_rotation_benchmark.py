@@ -44,17 +44,14 @@ IMAGES = torch.rand(512, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def test_rotate_batch_costs_at_most_three_plain_copies():
-    def copies():
-        batch = torch.empty(512, 4, 3, 32, 32)
-        for k in range(4):
-            batch[:, k] = IMAGES
-        return batch
-
-    seconds = best_seconds({"copies": copies, "turned": lambda: rotate_batch(IMAGES)}, runs=30)
+    "The copies in the same order, by the fastest call that PyTorch has for it."
+    seconds = best_seconds({"copies": lambda: IMAGES.repeat_interleave(4, dim=0), "turned": lambda: rotate_batch(IMAGES)}, runs=30)
     assert seconds["turned"] <= 3 * seconds["copies"], seconds
 
 
 def test_rotate_batch_is_faster_than_numpy_and_pillow_image_by_image():
+    """The obvious loops. Pillow starts from finished pictures, as torchvision's data sets hold them, and ends in the tensor that a network
+    needs; turning tensors into pictures first is not counted."""
     arrays = IMAGES.numpy()
     pictures = [Image.fromarray(image) for image in (IMAGES * 255).byte().permute(0, 2, 3, 1).numpy()]
 

@@ -23,7 +23,8 @@ import click
 # %% auto #0
 __all__ = ['TEACHING_ORDER', 'NOTEBOOK_ORDER', 'CourseNotebook', 'course_notebooks', 'select_notebooks', 'Run', 'plan_run',
            'finished_record', 'execute', 'NotebookFailed', 'emitted_record', 'offline_html', 'main', 'list_notebooks',
-           'run', 'results', 'data', 'data_list', 'data_get', 'data_make', 'doctor', 'lab']
+           'run', 'results', 'data', 'data_list', 'data_get', 'data_make', 'doctor', 'lab', 'learner_copy', 'start',
+           'atlas']
 
 # %% ../nbs/cli.ipynb #0b2e2492
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ def _read_notebook(root: Path, path: Path) -> CourseNotebook:
 TEACHING_ORDER = ("foundations", "rotation", "dann", "mrl", "coop")
 NOTEBOOK_ORDER = {
     "foundations": ("data", "training", "evaluation", "results"),
+    "rotation": ("method", "digits", "cifar10"),
     "dann": ("method", "moons", "digits", "mnist_m"),
+    "mrl": ("method", "classify", "adaptive_classification", "retrieval", "ablations"),
 }
 
 
@@ -539,3 +542,76 @@ def lab(jupyter_options):
                "--LabApp.default_url=/lab/tree/nbs/index.ipynb", *jupyter_options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
     raise SystemExit(subprocess.call(command, env=environment))
+
+# %% ../nbs/cli.ipynb #c73066e2
+def learner_copy(notebook: Path, root: Path) -> dict:
+    """A notebook for a learner, as JSON: without outputs and without the exporting cell.
+
+    Links to other chapters lead to the course's repository, since the copy lies elsewhere.
+    """
+    content = json.loads(notebook.read_text("utf-8"))
+    content["cells"] = [c for c in content["cells"] if "nbdev.nbdev_export()" not in "".join(c["source"])]
+    content["metadata"].pop("xfer", None)
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+        else:
+            cell["source"] = _absolute_links("".join(cell["source"]), notebook.parent, root).splitlines(keepends=True)
+    return content
+
+
+def _absolute_links(text: str, folder: Path, root: Path) -> str:
+    "Relative links that leave the chapter's folder, as links into the repository."
+    from xfer_course._modidx import d
+
+    at = f"{d['settings']['git_url']}/blob/{d['settings']['branch']}/"
+
+    def absolute(link: re.Match) -> str:
+        place = Path(os.path.normpath(folder / link[1]))
+        return f"]({at}{place.relative_to(root).as_posix()})" if place.is_relative_to(root) else link[0]
+
+    return re.sub(r"\]\((\.\./[^)\s]+)\)", absolute, text)
+
+# %% ../nbs/cli.ipynb #e3bedf6d
+@main.command()
+@click.argument("chapter")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="Folder for the copies (default: one named after the chapter).")
+def start(chapter, into):
+    "Copy a chapter's notebooks into a folder of your own; what is already there is left alone."
+    from xfer_course.data import write_atomically
+    from xfer_course.results import course_root
+
+    root, into = course_root(), into or Path(chapter)
+    chosen = select_notebooks((chapter,), course_notebooks(root))
+    if into.resolve().is_relative_to((root / "nbs").resolve()):
+        raise ValueError(f"--into is {str(into)!r}, inside the course's own notebooks; choose a folder outside of nbs/")
+    _check_writable(into)
+    for notebook in chosen:
+        target = into / notebook.path.name
+        if target.exists():
+            click.echo(f"kept    {target} (already there)")
+            continue
+        text = json.dumps(learner_copy(notebook.path, root), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(target, lambda file, text=text: file.write(text.encode()))
+        click.echo(f"copied  {target}")
+    click.echo(f"\nOpen them with: jupyter lab {into}")
+
+# %% ../nbs/cli.ipynb #a65aecef
+@main.command()
+@click.argument("word", required=False)
+@click.option("--family", help="Only this family; `xfer atlas --families` lists them.")
+@click.option("--built/--planned", default=None, help="Only what the course builds, or only what it does not.")
+@click.option("--families", "list_families", is_flag=True, help="List the families and stop.")
+def atlas(word, family, built, list_families):
+    "Search the papers that the course knows."
+    from xfer_course.atlas import families, papers
+
+    if list_families:
+        return _echo_table([{"family": name, "papers": str(len(papers(family=name))), "meaning": meaning} for name, meaning in families().items()])
+    found = papers(word, family, built)
+    if len(found) > 10:
+        _echo_table([{"state": p.chapter or "planned", "year": str(p.year or "–"), "family": p.family, "title": p.title} for p in found])
+    for paper in found if len(found) <= 10 else []:
+        click.echo(f"{paper.title}{f' ({paper.year})' if paper.year else ''}\n  {paper.sentence}\n  {paper.link}")
+        click.echo(f"  built: {', '.join(paper.implemented_by)} in {paper.chapter}\n" if paper.implemented else "  planned\n")
+    click.echo(f"{len(found)} of {len(papers())} papers")

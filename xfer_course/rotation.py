@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rotate', 'rotate_degrees', 'centre_square', 'rotate_batch', 'crop_and_flip', 'RotationPretext', 'NetworkInNetwork',
-           'attention_map', 'LinearProbe', 'NonLinearProbe', 'ConvProbe', 'few_labels']
+           'attention_map', 'LinearProbe', 'NonLinearProbe', 'ConvProbe', 'few_labels', 'TransferClassifier']
 
 # %% ../nbs/rotation/method.ipynb #b39f6181
 import math
@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # %% ../nbs/rotation/method.ipynb #e1559a9e
+def _check_planes(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor of shape (..., H, W), got {type(images).__name__}")
+    if images.ndim < 2:
+        raise ValueError(f"images must have at least two dimensions (..., H, W), got shape {tuple(images.shape)}")
+
+
 def _check_images(images: Tensor, name: str = "images") -> None:
     if not isinstance(images, Tensor):
         raise TypeError(f"{name} must be a tensor of shape (N, C, H, W), got {type(images).__name__}")
@@ -35,10 +42,7 @@ def rotate(images: Tensor, quarter_turns: int) -> Tensor:
     Raises `TypeError` for anything but a tensor and a whole number, `ValueError` for a tensor without two dimensions.
     Source: Gidaris et al. (2018), section 2.2.
     """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a tensor of shape (..., H, W), got {type(images).__name__}")
-    if images.ndim < 2:
-        raise ValueError(f"images must have at least two dimensions (..., H, W), got shape {tuple(images.shape)}")
+    _check_planes(images)
     if isinstance(quarter_turns, bool) or not isinstance(quarter_turns, (int, np.integer)):
         raise TypeError(f"quarter_turns must be a whole number of 90-degree turns, got {quarter_turns!r}")
     turns = quarter_turns % 4
@@ -76,7 +80,11 @@ def rotate_degrees(images: Tensor, degrees: float, *, mode: str = "bilinear", pa
 
 # %% ../nbs/rotation/method.ipynb #3bc5e4d3
 def centre_square(images: Tensor) -> Tensor:
-    "The largest square in the middle of each image: `(..., H, W)` to `(..., S, S)` with `S = min(H, W)`, a view."
+    """The largest square in the middle of each image: `(..., H, W)` to `(..., S, S)` with `S = min(H, W)`, a view.
+
+    Raises `TypeError` for anything but a tensor, `ValueError` for one without two dimensions.
+    """
+    _check_planes(images)
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -398,3 +406,35 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
             positions = positions[torch.randperm(len(positions), generator=generator)]
         kept.append(positions[:per_class])
     return torch.cat(kept).sort().values
+
+# %% ../nbs/rotation/method.ipynb #c4f1ea28
+class TransferClassifier(nn.Module):
+    """A pretrained backbone with a new head, to train on labels: both of them, or the head alone.
+
+    `backbone` maps images `(N, C, H, W)` to what `head` takes, feature vectors or maps; `head` gives logits
+    `(N, num_classes)`. With `frozen=True` the backbone gets no gradient and stays in evaluation mode, whatever
+    `train()` says: batch norm keeps the statistics of pretraining. `parameters()` lists the weights of both; an
+    optimizer skips those without a gradient.
+
+    `forward` raises `TypeError` for integer images.
+    Source: Gidaris et al. (2018), section 3.1 (frozen and fine-tuned classifiers on CIFAR-10).
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, frozen: bool = False) -> None:
+        super().__init__()
+        self.backbone, self.head, self.frozen = backbone, head, frozen
+        self.train()
+
+    def train(self, mode: bool = True) -> "TransferClassifier":
+        "Set training mode, but never that of a frozen backbone."
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        "Logits `(N, num_classes)`."
+        _check_images(images)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone(images)
+        return self.head(features)

@@ -1,0 +1,136 @@
+"""Alignment losses against closed forms and naive references, gradients, AdaBN, CDAN, subspace alignment, bad input."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+from torch.nn import functional as F
+
+from xfer_course.alignment import CDAN, SubspaceAlignment, adapt_batch_norm, conditional_features, coral_loss, entropy_loss, mmd_loss
+from xfer_course.dann import reverse_validation
+
+A = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+B = 0.5 * torch.randn(30, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1
+LABELS = np.arange(40) % 2
+NORMED = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
+
+BAD_INPUT = {
+    "coral: one row": (lambda: coral_loss(A[:1], B), ValueError, "source must be a float tensor .* N at least 2"),
+    "coral: widths differ": (lambda: coral_loss(A, B[:, :3]), ValueError, "got 5 and 3"),
+    "coral: whole numbers": (lambda: coral_loss(A.long(), B), ValueError, "float tensor"),
+    "mmd: an array": (lambda: mmd_loss(A.numpy(), B), ValueError, "got ndarray"),
+    "mmd: empty": (lambda: mmd_loss(A, B[:0]), ValueError, "N at least 1"),
+    "mmd: no kernel": (lambda: mmd_loss(A, B, factors=()), ValueError, "factors must be positive"),
+    "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError, "K at least 2"),
+    "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "N at least 1"),
+    "conditional: rows differ": (lambda: conditional_features(A, B), ValueError, "as many rows"),
+    "batch norm: none": (lambda: adapt_batch_norm(nn.Linear(5, 2), A), ValueError, "no batch-norm layer"),
+    "batch norm: one input": (lambda: adapt_batch_norm(NORMED, A[:1]), ValueError, "at least two inputs"),
+    "subspace: widths differ": (lambda: SubspaceAlignment(2).fit(A, LABELS, B[:, :3]), ValueError, "as many features"),
+    "subspace: too many directions": (lambda: SubspaceAlignment(6).fit(A, LABELS, B), ValueError, "from 1 to 5"),
+    "subspace: none": (lambda: SubspaceAlignment(0).fit(A, LABELS, B), ValueError, "from 1 to 5"),
+    "subspace: not finite": (lambda: SubspaceAlignment(2).fit(A * np.nan, LABELS, B), ValueError, "NaN"),
+}
+
+
+@pytest.mark.parametrize("call, error, words", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_refused_with_a_sentence(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_coral_is_the_distance_of_covariances():
+    expected = np.sum((np.cov(A.numpy().T) - np.cov(B.numpy().T)) ** 2) / (4 * 25)
+    assert coral_loss(A, B).item() == pytest.approx(expected)
+
+
+def test_mmd_is_the_sum_over_all_pairs():
+    both = torch.cat([A, B])
+    squared = torch.tensor([[((x - y) ** 2).sum() for y in both] for x in both])
+    kernel = sum(torch.exp(-squared / (f * squared.mean())) for f in (0.5, 2.0)) / 2
+    expected = kernel[:40, :40].mean() + kernel[40:, 40:].mean() - 2 * kernel[:40, 40:].mean()
+    torch.testing.assert_close(mmd_loss(A, B, factors=(0.5, 2.0)), expected)
+    assert mmd_loss(A, A).item() == pytest.approx(0, abs=1e-12) and mmd_loss(A, B) > 0
+
+
+@pytest.mark.parametrize("loss", [coral_loss, mmd_loss])
+def test_losses_fall_when_they_are_followed(loss):
+    moved = B.clone().requires_grad_()
+    optimizer, values = torch.optim.Adam([moved], lr=0.05), []
+    for _ in range(200):
+        optimizer.zero_grad()
+        values.append(loss(A, moved))
+        values[-1].backward()
+        optimizer.step()
+    assert values[-1] < 0.8 * values[0]
+
+
+@pytest.mark.parametrize("loss", [coral_loss, mmd_loss])
+def test_gradients_are_right(loss):
+    x, y = A[:6, :3].clone().requires_grad_(), B[:5, :3].clone().requires_grad_()
+    if loss is coral_loss:  # the bandwidth of MMD is a constant for the gradient, which finite differences do not know
+        assert torch.autograd.gradcheck(loss, (x, y))
+    loss(x, y).backward()
+    assert x.grad.isfinite().all() and y.grad.isfinite().all()
+
+
+def test_entropy_of_uniform_and_sure_predictions():
+    assert entropy_loss(torch.zeros(3, 7)).item() == pytest.approx(np.log(7))
+    assert entropy_loss(torch.tensor([[1000.0, 0.0]])).item() == pytest.approx(0)
+    assert torch.autograd.gradcheck(entropy_loss, A[:4].clone().requires_grad_())
+
+
+def test_cdan_judges_features_times_predictions():
+    torch.manual_seed(0)
+    model = CDAN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(6, 1))
+    x, y, target = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(6, 4)
+    features = model.feature_extractor(torch.cat([x, target]))
+    p = model.label_predictor(features).softmax(1)
+    joint = torch.stack([torch.outer(f, q).flatten() for f, q in zip(features, p)])
+    logits = model.domain_classifier(joint).squeeze(1)
+    domain = (F.softplus(logits[:8]).mean() + F.softplus(-logits[8:]).mean()) / 2
+    torch.testing.assert_close(model.loss(x, y, target).domain, domain)
+
+
+def test_cdan_reverses_the_gradient_of_the_features_only():
+    torch.manual_seed(0)
+    model = CDAN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(6, 1))
+    x, y, target = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(6, 4)
+
+    def gradients(lambda_):
+        model.zero_grad()
+        model.loss(x, y, target, lambda_).domain.backward()
+        return model.feature_extractor.weight.grad.clone(), model.domain_classifier.weight.grad.clone(), model.label_predictor.weight.grad
+
+    (f1, d1, l1), (f2, d2, _) = gradients(1.0), gradients(2.0)
+    torch.testing.assert_close(f2, 2 * f1)
+    torch.testing.assert_close(d2, d1)
+    assert l1 is None or not l1.any()
+
+
+def test_adapted_statistics_are_those_of_the_target_and_the_model_stays():
+    model = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    adapted = adapt_batch_norm(model, B)
+    torch.testing.assert_close(adapted[0].running_mean, B.mean(0))
+    torch.testing.assert_close(adapted[0].running_var, B.var(0))
+    torch.testing.assert_close(adapt_batch_norm(model, B, batch_size=10)[0].running_mean, B.mean(0))
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training and not adapted.training
+    assert adapted[0].momentum == model[0].momentum
+
+
+def test_subspace_alignment_maps_as_in_the_formula():
+    X, X_target = A.numpy(), B.numpy()
+    fitted = SubspaceAlignment(2).fit(X, LABELS, X_target)
+    source, target = fitted.source_.components_, fitted.target_.components_
+    np.testing.assert_allclose(fitted.transform_source(X), (X - X.mean(0)) @ source.T @ source @ target.T)
+    np.testing.assert_allclose(fitted.transform(X_target), (X_target - X_target.mean(0)) @ target.T)
+    assert clone(fitted).n_components == 2
+
+
+def test_reverse_validation_can_choose_its_number_of_directions():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 6)) + 4 * np.eye(6)[0] * (np.arange(80) % 2)[:, None]
+    assert reverse_validation(SubspaceAlignment(1), X, np.arange(80) % 2, X + 1, validation_fraction=0.25, random_state=0) < 0.3

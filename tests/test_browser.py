@@ -1,0 +1,204 @@
+"""What only a browser can tell: the site's search, theme switch and filter, its accessibility, and a chapter in JupyterLab.
+
+Needs Playwright (`pip install playwright`; no browser download) and a Chromium of the system, or one that CHROMIUM names.
+The check of accessibility needs axe-core as well: AXE names the file `axe.min.js` (`npm pack axe-core`). XFER_SITE names a
+site that has been built already; without it the plain edition is built here.
+"""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = os.environ.get("AXE", "")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package `chromium`, or set CHROMIUM")
+PATIENCE = 60_000  # milliseconds: the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    if "XFER_SITE" in os.environ:
+        return Path(os.environ["XFER_SITE"]).resolve()
+    sys.path.insert(0, str(ROOT / "tools"))
+    import docs
+
+    out = tmp_path_factory.mktemp("site")
+    docs.build_plain(ROOT, out)
+    return out
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    yield opened
+    context.close()
+    assert problems == [], "an error in a script of the page"
+
+
+def visit(page, site: Path, name: str) -> None:
+    page.goto((site / name).as_uri())
+
+
+def test_search_finds_a_section_and_leads_there(page, site):
+    visit(page, site, "index.html")
+    page.keyboard.press("/")
+    page.keyboard.type("gradient reversal", delay=5)
+    page.wait_for_selector("#hits a")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.closest('#hits') !== null"), "the arrow key reaches the results"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/*.html*")
+    assert "reversal" in page.inner_text("main").lower()
+
+
+def test_search_works_from_a_sub_folder_and_says_when_there_is_nothing(page, site):
+    visit(page, site, "dann/method.html")
+    page.fill("#query", "MatryoshkaHead")
+    page.wait_for_selector("#hits a")
+    assert "../" in page.get_attribute("#hits a", "href")
+    page.fill("#query", "zzzz no such word")
+    page.wait_for_function("document.getElementById('hit-count').textContent.startsWith('No')")
+    assert page.is_hidden("#hits")
+
+
+def test_theme_switch_changes_colours_and_is_remembered(page, site):
+    visit(page, site, "index.html")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.click("#theme")
+    dark = page.evaluate(ground)
+    assert light != dark and page.evaluate("document.documentElement.dataset.theme") == "dark"
+    visit(page, site, "dann/method.html")
+    assert page.evaluate(ground) == dark
+
+
+def test_atlas_filter(page, site):
+    visit(page, site, "atlas.html")
+    shown = "document.querySelectorAll('table.atlas tbody tr:not([hidden])').length"
+    everything = page.evaluate(shown)
+    assert everything > 200
+    page.fill("#atlas-word", "matryoshka")
+    few = page.evaluate(shown)
+    assert 0 < few < 10 and page.inner_text("#atlas-count") == f"{few} of {everything} papers"
+    page.fill("#atlas-word", "")
+    page.select_option("#atlas-state", "built")
+    assert 0 < page.evaluate(shown) < 20
+    page.select_option("#atlas-family", "graphs-and-relational")
+    assert page.evaluate(shown) == 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_screen(page, site, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.relative_to(site)
+
+
+@pytest.mark.skipif(not Path(AXE).is_file(), reason="axe-core is not here: set AXE to its axe.min.js (npm pack axe-core)")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_accessibility(page, site, theme, capsys):
+    source, found, checked = Path(AXE).read_text("utf-8"), [], 0
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        page.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
+        page.evaluate(source)
+        result = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        checked += 1
+        found += [f"{path.relative_to(site)}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
+    with capsys.disabled():
+        print(f"\naxe, {theme}: {len(found)} violations on {checked} pages")
+    assert found == []
+
+
+# ---------------------------------------------------------------- JupyterLab
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    "JupyterLab on a copy of a chapter; yields its address."
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    home, work = tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("course")
+    shutil.copytree(ROOT / "nbs/dann", work / "nbs/dann")
+    moons = work / "nbs/dann/moons.ipynb"  # in the size that takes seconds
+    moons.write_text(moons.read_text("utf-8").replace('profile = \\"cpu\\"', 'profile = \\"smoke\\"'), "utf-8")
+    assert "smoke" in moons.read_text("utf-8")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = {name: str(home / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_DATA_DIR")}
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--IdentityProvider.token=", f"--ServerApp.root_dir={work}"]
+    server = subprocess.Popen(command, env={**os.environ, **folders}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: read(f"{address}/api/status"), "JupyterLab to start")
+        yield address
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def read(address: str):
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+def wait_for(condition, what: str, seconds: float = 180) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.5)
+
+
+def idle(address: str) -> bool:
+    sessions = read(f"{address}/api/sessions")
+    return bool(sessions) and sessions[0]["kernel"]["execution_state"] == "idle" and sessions[0]["kernel"]["connections"] > 0
+
+
+def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter):
+    page.goto(f"{jupyter}/lab/tree/nbs/dann/moons.ipynb?reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * PATIENCE)
+    wait_for(lambda: idle(jupyter), "the kernel")
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_timeout(2000)
+    wait_for(lambda: idle(jupyter), "all cells to run", 600)
+    assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    slider = page.locator(".widget-slider, .jupyter-widgets.widget-hslider").first
+    slider.scroll_into_view_if_needed()
+    picture = page.locator("img.widget-image").first
+    before = picture.get_attribute("src")
+    slider.locator("[role=slider], .noUi-handle").first.focus()
+    started = time.perf_counter()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("(old) => document.querySelector('img.widget-image').src !== old", arg=before)
+    print(f"the picture changed after {1000 * (time.perf_counter() - started):.0f} ms")

@@ -1,0 +1,353 @@
+"""CLIP: loading of weights, key maps, the tokenizer, and bad input."""
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from xfer_course.clip import (CLIP, CLIPConfig, Tokenizer, contrastive_loss, convert_torchscript, infer_config, openai_names, preprocess,
+                              tiny_clip, zero_shot_weights)
+
+TEXT = dict(context_length=10, vocab_size=514, transformer_width=64, transformer_layers=2, embed_dim=16)
+VIT = CLIPConfig(image_resolution=32, vision_layers=3, vision_width=64, vision_patch_size=8, **TEXT)
+RESNET = CLIPConfig(image_resolution=64, vision_layers=(1, 2, 1, 1), vision_width=8, vision_patch_size=None, **TEXT)
+
+
+def model(config: CLIPConfig = VIT, seed: int = 0) -> CLIP:
+    torch.manual_seed(seed)
+    return CLIP(config, Tokenizer(context_length=10)).eval()
+
+
+def hugging_face(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    "The same weights under the names that Hugging Face's CLIPModel uses (written down from its documentation)."
+    layer = {"attn.out_proj": "self_attn.out_proj", "ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    top = {"logit_scale": "logit_scale", "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+           "positional_embedding": "text_model.embeddings.position_embedding.weight", "visual.class_embedding": "vision_model.embeddings.class_embedding",
+           "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+           "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight"}
+    norms = {"ln_final": "text_model.final_layer_norm", "visual.ln_pre": "vision_model.pre_layrnorm", "visual.ln_post": "vision_model.post_layernorm"}
+    renamed = {"text_model.embeddings.position_ids": torch.arange(10)[None]}
+    for name, tensor in state.items():
+        if name in ("visual.proj", "text_projection"):
+            renamed["visual_projection.weight" if name == "visual.proj" else "text_projection.weight"] = tensor.t().contiguous()
+        elif name in top:
+            renamed[top[name]] = tensor
+        elif "resblocks" in name:
+            tower, rest = name.split("transformer.resblocks.")
+            number, rest = rest.split(".", 1)
+            prefix = f"{'vision_model' if tower else 'text_model'}.encoder.layers.{number}."
+            if rest.startswith("attn.in_proj_"):
+                for letter, part in zip("qkv", tensor.chunk(3)):
+                    renamed[f"{prefix}self_attn.{letter}_proj.{rest.removeprefix('attn.in_proj_')}"] = part.contiguous()
+            else:
+                old, kind = rest.rsplit(".", 1)
+                renamed[f"{prefix}{layer[old]}.{kind}"] = tensor
+        else:
+            old, kind = name.rsplit(".", 1)
+            renamed[f"{norms[old]}.{kind}"] = tensor
+    return renamed
+
+
+def assert_same(one: CLIP, two: CLIP) -> None:
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
+def test_sizes_are_read_off_the_tensors(config):
+    found = infer_config(model(config).state_dict())
+    assert (found.vision_layers, found.vision_width, found.vision_patch_size) == (config.vision_layers, config.vision_width, config.vision_patch_size)
+    assert (found.image_resolution, found.embed_dim, found.context_length) == (config.image_resolution, 16, 10)
+    assert (found.transformer_layers, found.transformer_width, found.vocab_size) == (2, 64, 514)
+
+
+@pytest.mark.parametrize("config", [VIT, RESNET], ids=["vit", "resnet"])
+def test_safetensors_and_state_dicts_load(config, tmp_path):
+    clip = model(config)
+    clip.save(tmp_path / "own.safetensors")
+    save_file(clip.state_dict(), tmp_path / "bare.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in clip.state_dict().items()}}, tmp_path / "wrapped.pt")
+    for name in ("own.safetensors", "bare.safetensors", "wrapped.pt"):
+        loaded = CLIP.from_checkpoint(tmp_path / name)
+        assert not loaded.training
+        assert_same(loaded, clip)
+
+
+def test_half_precision_files_become_float32(tmp_path):
+    clip = model()
+    clip.save(tmp_path / "half.safetensors", torch.float16)
+    loaded = CLIP.from_checkpoint(tmp_path / "half.safetensors")
+    assert loaded.dtype == torch.float32
+    torch.testing.assert_close(loaded.text_projection, clip.text_projection.half().float())
+
+
+def test_configuration_that_shapes_cannot_show_survives(tmp_path):
+    config = CLIPConfig(image_resolution=32, vision_layers=1, vision_width=48, vision_patch_size=16, vision_heads=3, activation="gelu", **TEXT)
+    clip = model(config)
+    clip.save(tmp_path / "a.safetensors")
+    assert CLIP.from_checkpoint(tmp_path / "a.safetensors").config == config
+    save_file(clip.state_dict(), tmp_path / "b.safetensors")
+    again = CLIP.from_checkpoint(tmp_path / "b.safetensors", vision_heads=3, activation="gelu")
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(again.encode_image(images), clip.encode_image(images))
+
+
+def test_hugging_face_names(tmp_path):
+    clip = model()
+    save_file(hugging_face(clip.state_dict()), tmp_path / "model.safetensors")
+    assert_same(CLIP.from_checkpoint(tmp_path / "model.safetensors"), clip)
+
+
+def test_open_clip_names(tmp_path):
+    clip = model()
+    towers = ("visual.", "logit_scale")
+    state = {k if k.startswith(towers) else f"text.{k}": v for k, v in clip.state_dict().items()}
+    state["text.text_projection.weight"] = state.pop("text.text_projection").t().contiguous()
+    state["text.attn_mask"] = torch.zeros(10, 10)
+    save_file(state, tmp_path / "open_clip.safetensors")
+    assert_same(CLIP.from_checkpoint(tmp_path / "open_clip.safetensors"), clip)
+
+
+def test_a_missing_part_of_an_attention_layer_is_named():
+    state = hugging_face(model().state_dict())
+    del state["text_model.encoder.layers.1.self_attn.k_proj.bias"]
+    with pytest.raises(ValueError, match=r"text_model\.encoder\.layers\.1\.self_attn\.k_proj\.bias"):
+        openai_names(state)
+
+
+class Archive(torch.nn.Module):
+    "What OpenAI's archives hold: a CLIP in float16 and three numbers."
+
+    def __init__(self, clip: CLIP):
+        super().__init__()
+        self.visual, self.transformer, self.token_embedding, self.ln_final = clip.visual, clip.transformer, clip.token_embedding, clip.ln_final
+        self.positional_embedding, self.text_projection, self.logit_scale = clip.positional_embedding, clip.text_projection, clip.logit_scale
+        for name, value in (("input_resolution", 32), ("context_length", 10), ("vocab_size", 514)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def forward(self, tokens):
+        return self.token_embedding(tokens) @ self.text_projection
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_archives_are_converted(tmp_path):
+    clip = model()
+    clip.load_state_dict({k: v.half().float() for k, v in clip.state_dict().items()})
+    torch.jit.trace(Archive(clip), torch.zeros(1, 10, dtype=torch.long), check_trace=False).save(str(tmp_path / "ViT.pt"))
+    with pytest.raises(ValueError, match="convert_torchscript"):
+        CLIP.from_checkpoint(tmp_path / "ViT.pt")
+    convert_torchscript(tmp_path / "ViT.pt", tmp_path / "ViT.safetensors")
+    assert_same(CLIP.from_checkpoint(tmp_path / "ViT.safetensors"), clip)
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_a_pickle_with_code_is_refused(tmp_path, capsys):
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="without running code"):
+        CLIP.from_checkpoint(tmp_path / "evil.pt")
+    assert "code ran" not in capsys.readouterr().out
+
+
+def test_the_first_parameter_that_does_not_fit_is_named():
+    clip, state = model(), dict(model().state_dict())
+    wide = model(CLIPConfig(image_resolution=32, vision_layers=3, vision_width=128, vision_patch_size=8, **TEXT))
+    with pytest.raises(ValueError, match=r"visual\.class_embedding has shape \(128,\).*\(64,\)"):
+        clip.load_weights(wide.state_dict())
+    del state["transformer.resblocks.1.ln_2.bias"]
+    with pytest.raises(ValueError, match=r"transformer\.resblocks\.1\.ln_2\.bias"):
+        clip.load_weights(state)
+    with pytest.raises(ValueError, match="extra"):
+        clip.load_weights({**clip.state_dict(), "extra": torch.zeros(1)})
+
+
+def test_files_that_are_no_clip(tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"12345678nonsense")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "linear.safetensors")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
+        archive.writestr("a.txt", "a")
+    for name, says in (("broken.safetensors", "complete"), ("linear.safetensors", "transformer.resblocks"), ("list.pt", "state dict"), ("zip.pt", "state dict")):
+        with pytest.raises(ValueError, match=says):
+            CLIP.from_checkpoint(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        CLIP.from_checkpoint(tmp_path / "absent.pt")
+    with pytest.raises(ValueError, match="colour"):
+        model().save(tmp_path / "ok.safetensors") or CLIP.from_checkpoint(tmp_path / "ok.safetensors", colour=1)
+
+
+def test_numerics_equal_torchs_own_layers():
+    "The block against nn.MultiheadAttention and an explicit mask, as OpenAI's code computes it."
+    clip = model()
+    block, x = clip.transformer.resblocks[0], torch.randn(2, 7, 64)
+    reference = torch.nn.MultiheadAttention(64, block.attn.heads, batch_first=True)
+    reference.load_state_dict(block.attn.state_dict())
+    y = block.ln_1(x)
+    mask = torch.full((7, 7), float("-inf")).triu(1)
+    h = x + reference(y, y, y, attn_mask=mask, need_weights=False)[0]
+    h = h + block.mlp(block.ln_2(h))
+    torch.testing.assert_close(block(x, causal=True), h, rtol=1e-4, atol=1e-5)
+
+
+def test_what_stands_behind_the_end_does_not_matter():
+    clip, end = model(), 513
+    tokens = torch.tensor([[512, 5, 6, end, 0, 0, 0, 0, 0, 0], [512, 5, 6, 7, 8, end, 0, 0, 0, 0]])
+    other = tokens.clone()
+    other[0, 4:], other[1, 6:] = 99, 7
+    torch.testing.assert_close(clip.encode_text(tokens), clip.encode_text(other))
+    torch.testing.assert_close(clip.encode_text(tokens[:, :6]), clip.encode_text(tokens))
+    torch.testing.assert_close(clip.encode_text(tokens[:1]), clip.encode_text(tokens)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_batch_norm_stays_as_it_is():
+    clip = model(RESNET).freeze().train()
+    before = clip.visual.bn1.running_mean.clone()
+    clip.encode_image(torch.rand(4, 3, 64, 64))
+    assert torch.equal(before, clip.visual.bn1.running_mean) and not any(p.requires_grad for p in clip.parameters())
+
+
+def test_preprocess_of_pictures_and_tensors():
+    from PIL import Image
+
+    clip = model()
+    picture = Image.new("RGB", (90, 60), (255, 0, 0))
+    one, two = clip.preprocess(picture), clip.preprocess([picture, picture.convert("L")])
+    assert one.shape == (1, 3, 32, 32) and two.shape == (2, 3, 32, 32)
+    assert abs(float(one[0, 0].mean()) - (1 - 0.48145466) / 0.26862954) < 1e-4
+    torch.testing.assert_close(clip.preprocess(torch.full((1, 3, 40, 32), 255, dtype=torch.uint8)), clip.preprocess(torch.ones(1, 40, 32)))
+
+
+# the loss
+
+def test_the_loss_is_symmetric_and_counts_from_log_n():
+    torch.manual_seed(0)
+    f, g = torch.randn(6, 4), torch.randn(6, 4)
+    torch.testing.assert_close(contrastive_loss(f, g, 3.0), contrastive_loss(g, f, 3.0))
+    torch.testing.assert_close(contrastive_loss(f, g, 0.0), torch.log(torch.tensor(6.0)))
+    assert contrastive_loss(torch.eye(6), torch.eye(6), 100.0) < 1e-4
+
+
+def test_a_few_steps_match_pairs_better_than_chance():
+    torch.manual_seed(0)
+    clip = CLIP(VIT)
+    images, tokens = torch.randn(16, 3, 1, 1).expand(-1, -1, 32, 32), torch.randint(1, 500, (16, 6))
+    tokens[:, -1] = 513
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-3)
+    for _ in range(30):
+        loss = contrastive_loss(clip.encode_image(images), clip.encode_text(tokens), clip.logit_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (clip(images, tokens)[0].argmax(1) == torch.arange(16)).double().mean() > 0.5
+
+
+# the tokenizer
+
+WORDS = ["a red cat and a blue cap", "two red cups on the left", "the cat sat on a red mat", "naïve café №5"]
+LEARNED = Tokenizer.train(WORDS * 3, merges=40)
+
+
+def test_a_bigger_vocabulary_makes_shorter_texts():
+    assert len(LEARNED.encode("a red cat")) == 3 < len(Tokenizer().encode("a red cat"))
+    assert LEARNED.end == LEARNED.vocab_size - 1 == max(LEARNED._ids.values())
+    assert Tokenizer.train(WORDS, merges=20).merges == Tokenizer.train(list(WORDS), merges=20).merges
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=40))
+def test_every_text_can_be_encoded_and_comes_back(text):
+    ids = LEARNED.encode(text)
+    assert all(0 <= i < LEARNED.vocab_size for i in ids)
+    again = LEARNED.decode(ids)
+    assert LEARNED.encode(again) == [i for i in ids if i < LEARNED.start] or "&" in text or "<|" in text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("red cat cap mat the a on two left cups ü 7 !".split()), max_size=8))
+def test_words_come_back_in_order(words):
+    assert LEARNED.decode(LEARNED.encode(" ".join(words))).split() == words
+
+
+def test_vocabulary_files(tmp_path):
+    import gzip
+
+    LEARNED.save(tmp_path / "bpe.txt")
+    assert Tokenizer.from_file(tmp_path / "bpe.txt").merges == LEARNED.merges
+    (tmp_path / "bpe.txt.gz").write_bytes(gzip.compress((tmp_path / "bpe.txt").read_bytes()))
+    assert Tokenizer.from_file(tmp_path / "bpe.txt.gz").vocab_size == LEARNED.vocab_size
+    (tmp_path / "bad.txt").write_text("#version\na b c\n")
+    with pytest.raises(ValueError, match="a b c"):
+        Tokenizer.from_file(tmp_path / "bad.txt")
+    with pytest.raises(FileNotFoundError):
+        Tokenizer.from_file(tmp_path / "absent.txt")
+
+
+def test_ids_of_the_published_order():
+    "Bytes first in the published order: ! is 0, a is 64, and the same with an end of word 256 later."
+    plain = Tokenizer()
+    assert plain.pieces[0] == "!" and plain.pieces[64] == "a" and plain.pieces[256 + 64] == "a</w>"
+    assert plain.encode("a") == [320] and plain.vocab_size == 514
+
+
+# bad input
+
+@pytest.mark.parametrize("call, kind, says", [
+    (lambda c: c.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
+    (lambda c: c.encode_image(torch.zeros(1, 3, 32, 32).half()), TypeError, "float16"),
+    (lambda c: c.encode_image(torch.zeros(1, 3, 64, 64)), ValueError, "32, 32"),
+    (lambda c: c.encode_image(torch.zeros(3, 32, 32)), ValueError, "shape"),
+    (lambda c: c.half().encode_image(torch.zeros(1, 3, 32, 32).half()), TypeError, r"clip.float\(\)"),
+    (lambda c: c.half().encode_text(torch.zeros(1, 4, dtype=torch.long)), TypeError, r"clip.float\(\)"),
+    (lambda c: c.encode_text(torch.zeros(1, 4)), TypeError, "integer"),
+    (lambda c: c.encode_text(torch.zeros(1, 11, dtype=torch.long)), ValueError, "at most 10"),
+    (lambda c: c.encode_text(torch.full((1, 4), 514)), ValueError, "tokenizer"),
+    (lambda c: c.preprocess("cat.jpg"), TypeError, "PIL"),
+    (lambda c: c.preprocess(torch.rand(1, 4, 32, 32)), ValueError, "shape"),
+    (lambda c: c.preprocess(torch.full((1, 3, 32, 32), 7.0)), ValueError, r"\[0, 1\]"),
+    (lambda c: c.preprocess(torch.zeros(1, 3, 32, 32, dtype=torch.long)), TypeError, "uint8"),
+    (lambda c: zero_shot_weights(c, ["cat", "cat"]), ValueError, "twice"),
+    (lambda c: zero_shot_weights(c, ["cat", " "]), ValueError, "name"),
+    (lambda c: zero_shot_weights(c, []), ValueError, "at least one"),
+    (lambda c: zero_shot_weights(c, "cat"), ValueError, "sequence"),
+    (lambda c: zero_shot_weights(c, ["cat"], "a photo"), ValueError, "{}"),
+    (lambda c: zero_shot_weights(c, ["hippopotamus"], "{}"), ValueError, "shorten"),
+    (lambda c: zero_shot_weights(CLIP(VIT), ["cat"], "{}"), ValueError, "tokenizer"),
+    (lambda c: c.tokenizer(["a", 3]), TypeError, "string"),
+    (lambda c: c.tokenizer([]), ValueError, "empty"),
+    (lambda c: c.tokenizer.decode([600]), ValueError, "600"),
+    (lambda c: Tokenizer([("a", "zz")]), ValueError, "zz"),
+    (lambda c: Tokenizer(context_length=2), ValueError, "3"),
+    (lambda c: contrastive_loss(torch.zeros(2, 3), torch.zeros(3, 3), 1.0), ValueError, "shape"),
+    (lambda c: contrastive_loss(torch.zeros(2, 3), torch.zeros(2, 3), 1.0, torch.zeros(3)), ValueError, "captions"),
+    (lambda c: CLIPConfig(activation="relu"), ValueError, "relu"),
+    (lambda c: CLIPConfig(image_resolution=225), ValueError, "225"),
+    (lambda c: CLIPConfig(vision_layers=(1, 1, 1), vision_patch_size=None), ValueError, "four"),
+    (lambda c: CLIPConfig(transformer_width=100, transformer_heads=3), ValueError, "heads"),
+])
+def test_bad_input_is_refused_in_one_sentence(call, kind, says):
+    with pytest.raises(kind, match=says) as caught:
+        call(model())
+    assert "\n" not in str(caught.value)
+
+
+# the model that ships
+
+def test_the_shipped_model_is_small_and_good():
+    from xfer_course.data import shipped
+    from xfer_course.pictures import SHAPES, pictures
+
+    assert shipped("checkpoints/tiny_clip.safetensors").stat().st_size < 6e6
+    clip = tiny_clip()
+    assert not clip.training and clip.tokenizer.vocab_size == clip.config.vocab_size
+    drawn = pictures(200, seed=2**31 + 77, style="photo", count=1, size="large")
+    features = F.normalize(clip.encode_image(preprocess(drawn.images, clip.config)), dim=-1)
+    found = (features @ zero_shot_weights(clip, SHAPES).T).argmax(1)
+    assert (found == drawn.factors.shape).double().mean() > 0.5

@@ -1,0 +1,124 @@
+"""Rules for choosing a model without target labels: closed forms, bad input, the deep estimator, reverse validation with it."""
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from xfer_course.dann import DANN, reverse_validation
+from xfer_course.data import moons_pair
+from xfer_course.selection import DANNClassifier, classifier_uniformity, hopkins_statistic, mean_entropy, mutual_information, transfer_score
+
+X, Y, X_TARGET, Y_TARGET = moons_pair(60)
+
+
+def network() -> DANN:
+    return DANN(nn.Sequential(nn.Linear(2, 12), nn.ReLU()), nn.Linear(12, 2), nn.Linear(12, 1))
+
+
+def classifier(**options) -> DANNClassifier:
+    return DANNClassifier(network, **{"steps": 20, "learning_rate": 0.02, "batch_size": 16} | options)
+
+
+EVEN = np.random.default_rng(5).random((300, 2))
+TRIANGLE = np.array([[math.cos(a), math.sin(a)] for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)])
+ROWS = np.full((4, 3), 1 / 3)
+
+BAD_INPUT = {
+    "probabilities: one class": (lambda: mean_entropy(np.ones((3, 1))), ValueError, "K at least 2"),
+    "probabilities: none": (lambda: mean_entropy(np.ones((0, 3))), ValueError, "N at least 1"),
+    "probabilities: do not sum to 1": (lambda: mutual_information(np.ones((2, 3))), ValueError, "sum to 1"),
+    "probabilities: negative": (lambda: mutual_information([[1.5, -0.5]]), ValueError, "sum to 1"),
+    "probabilities: NaN": (lambda: mean_entropy([[float("nan"), 1.0]]), ValueError, "finite"),
+    "weights: one class": (lambda: classifier_uniformity(np.ones((1, 3))), ValueError, "K at least 2"),
+    "weights: too few dimensions": (lambda: classifier_uniformity(np.ones((4, 2))), ValueError, "d at least K - 1"),
+    "weights: a row of zeros": (lambda: classifier_uniformity([[0.0, 0.0], [1.0, 0.0]]), ValueError, "no row may be zero"),
+    "features: too few": (lambda: hopkins_statistic(EVEN[:10]), ValueError, "N at least 20"),
+    "features: all equal": (lambda: hopkins_statistic(np.ones((30, 2))), ValueError, "all equal"),
+    "features: infinite": (lambda: hopkins_statistic(np.full((30, 2), np.inf)), ValueError, "finite"),
+    "sample: 0": (lambda: hopkins_statistic(EVEN, sample=0), ValueError, "sample must lie in"),
+    "power: 0": (lambda: hopkins_statistic(EVEN, power=0), ValueError, "power must be > 0"),
+    "score: rows differ": (lambda: transfer_score(TRIANGLE, EVEN, ROWS), ValueError, "300 and 4 rows"),
+    "score: classes differ": (lambda: transfer_score(TRIANGLE[:2], EVEN[:4], ROWS), ValueError, "2 and 3 classes"),
+    "fit: no target": (lambda: classifier().fit(X, Y), ValueError, "X_target is missing"),
+    "fit: one class": (lambda: classifier().fit(X, np.zeros(60, int), X_TARGET), ValueError, "at least two classes"),
+    "fit: lengths differ": (lambda: classifier().fit(X, Y[:9], X_TARGET), ValueError, "as long as y"),
+    "fit: not finite": (lambda: classifier().fit(np.full_like(X, np.nan), Y, X_TARGET), ValueError, "finite"),
+    "fit: no steps": (lambda: classifier(steps=0).fit(X, Y, X_TARGET), ValueError, "steps must be an integer >= 1"),
+    "fit: negative lambda": (lambda: classifier(lambda_=-1).fit(X, Y, X_TARGET), ValueError, "lambda_ >= 0"),
+    "fit: not a DANN": (lambda: DANNClassifier(lambda: nn.Linear(2, 2)).fit(X, Y, X_TARGET), TypeError, "network must build a DANN"),
+}
+
+
+@pytest.mark.parametrize("call, error, words", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_refused_with_a_sentence(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_entropy_and_information_in_closed_form():
+    assert mean_entropy(ROWS) == pytest.approx(math.log(3)) and mutual_information(ROWS) == pytest.approx(0)
+    p = np.array([[0.9, 0.1], [0.2, 0.8]])
+    by_hand = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1) + 0.2 * math.log(0.2) + 0.8 * math.log(0.8)) / 2
+    assert mean_entropy(p) == pytest.approx(by_hand)
+    assert mutual_information(p) == pytest.approx(-0.55 * math.log(0.55) - 0.45 * math.log(0.45) - by_hand)
+
+
+def test_uniformity_is_zero_for_even_angles_and_ignores_lengths():
+    assert classifier_uniformity(TRIANGLE) == pytest.approx(0, abs=1e-12)
+    assert classifier_uniformity(TRIANGLE * [[1.0], [5.0], [0.2]]) == pytest.approx(0, abs=1e-12)
+    angles = [math.pi / 2, math.pi / 2, math.pi / 2]
+    expected = np.mean([(a - math.acos(-1 / 2)) ** 2 for a in angles])
+    assert classifier_uniformity(np.eye(3)) == pytest.approx(expected)
+
+
+def test_hopkins_tells_clumps_from_an_even_cloud():
+    rng = np.random.default_rng(1)
+    clumps = np.repeat(rng.random((4, 2)), 75, axis=0) + 0.002 * rng.normal(size=(300, 2))
+    assert 0.3 < np.mean([hopkins_statistic(EVEN, seed=s) for s in range(10)]) < 0.7
+    assert hopkins_statistic(clumps) > 0.9
+    wide = np.hstack([clumps, rng.random((300, 200))])
+    assert 0 <= hopkins_statistic(wide, power=202) <= 1  # the paper's power, without overflow
+
+
+def test_transfer_score_is_the_sum_of_its_parts():
+    p = np.random.default_rng(2).dirichlet(np.ones(3), size=300)
+    parts = -classifier_uniformity(np.eye(3)) + hopkins_statistic(EVEN) + mutual_information(p) / math.log(3)
+    assert transfer_score(np.eye(3), EVEN, p) == pytest.approx(parts)
+
+
+def test_the_deep_estimator_learns_and_repeats_itself():
+    names = np.array(["low", "high"])[Y]
+    first, second = (classifier(steps=80).fit(X, names, X_TARGET) for _ in range(2))
+    assert first.score(X, names) > 0.8 and list(first.classes_) == ["high", "low"]
+    np.testing.assert_array_equal(first.predict_proba(X_TARGET), second.predict_proba(X_TARGET))
+    assert clone(first).get_params()["steps"] == 80 and first.transform(X).shape == (60, 12)
+
+
+def test_without_lambda_the_target_does_not_matter():
+    alone, beside = classifier(lambda_=0).fit(X, Y), classifier(lambda_=0).fit(X, Y, X_TARGET)
+    np.testing.assert_array_equal(alone.predict_proba(X_TARGET), beside.predict_proba(X_TARGET))
+
+
+def test_a_warm_start_keeps_features_and_label_head_but_not_the_domain_head():
+    fitted = classifier().fit(X, Y, X_TARGET)
+    before = {name: value.clone() for name, value in fitted.model_.state_dict().items()}
+    fitted.set_params(warm_start=True, learning_rate=1e-12, steps=1).fit(X, Y, X_TARGET)
+    after = fitted.model_.state_dict()
+    same = {name: torch.allclose(before[name], after[name], atol=1e-6) for name in before}
+    assert all(same[name] for name in same if not name.startswith("domain"))
+    assert not all(same[name] for name in same if name.startswith("domain"))
+
+
+def test_reverse_validation_takes_the_deep_estimator_and_images():
+    images = np.random.default_rng(0).random((40, 1, 6, 6)).astype(np.float32)
+    images[::2] *= 0.2
+    labels = np.arange(40) % 2
+    build = functools.partial(DANN, nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU()), nn.Linear(8, 2), nn.Linear(8, 1))
+    error = reverse_validation(DANNClassifier(build, steps=60, learning_rate=0.02, batch_size=16), images, labels, images * 0.9, validation_fraction=0.3, random_state=0)
+    assert error < 0.5

@@ -1,0 +1,250 @@
+"""The site: its plain edition is built whole and read back; and what the build refuses, with the file named."""
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import check_site  # noqa: E402  (tools/ is on the path now)
+import docs  # noqa: E402
+
+md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    "The plain edition of the whole course."
+    out = tmp_path_factory.mktemp("site")
+    docs.build_plain(ROOT, out)
+    return out
+
+
+def read(site: Path, name: str) -> str:
+    return (site / name).read_text("utf-8")
+
+
+def test_every_page_passes_the_check(site, capsys):
+    counts = check_site.count_site(ROOT, site)
+    with capsys.disabled():
+        print("\n" + check_site.report_of(ROOT, site))
+    assert check_site.site_problems(site) == []
+    assert counts["images"] == counts["images with alt text"] > 0
+
+
+def test_sources_pass_the_check():
+    assert check_site.source_problems(ROOT) == []
+
+
+def test_pages_are_those_of_the_sidebar_in_its_order(site):
+    names = [name for _, name in docs.sidebar_entries(ROOT)]
+    shown = re.findall(r'<li><a href="([^"]+)"', re.search(r'<nav class="pages".*?</nav>', read(site, "index.html"), re.S)[0])
+    assert shown[:len(names)] == [name.replace(".ipynb", ".html") for name in names]
+    assert all((site / name).is_file() for name in shown)
+
+
+def test_previous_and_next_walk_through_all_pages(site):
+    seen, here = [], "index.html"
+    while here:
+        seen.append(here)
+        found = re.search(r'<a rel="next" href="([^"]+)"', read(site, here))
+        here = (site / here).parent.joinpath(found[1]).resolve().relative_to(site.resolve()).as_posix() if found else None
+    assert sorted(seen) == sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
+
+
+def test_pages_need_no_network_and_no_server(site):
+    for path in site.rglob("*.html"):
+        fetched = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^"]+)"', path.read_text("utf-8"))
+        assert not [target for target in fetched if re.match(r"(?:[a-z]+:)?//", target)], path
+    assert read(site, "assets/search-index.js").startswith("window.searchIndex = [")
+
+
+def test_formulas_are_mathml(site):
+    page = read(site, "dann/method.html")
+    assert page.count("<math ") > 50
+    words = re.sub(r"<(pre|script|code|math)\b.*?</\1>|<[^>]+>", "", page, flags=re.S)
+    assert not re.search(r"\$[^$\n]*\\[a-z]+[^$\n]*\$", words), "a formula was left as TeX"
+
+
+def test_search_index_knows_sections_and_api(site):
+    index = json.loads(read(site, "assets/search-index.js").removeprefix("window.searchIndex = ").rstrip(";\n"))
+    assert any("0.69" in entry["heading"] for entry in index)
+    assert any(entry["address"] == "api/dann.html#ShallowDANN" for entry in index)
+    for entry in index:
+        page, _, anchor = entry["address"].partition("#")
+        assert not anchor or f'id="{anchor}"' in read(site, page), entry["address"]
+
+
+def test_api_pages_hold_every_public_name_and_its_origin(site):
+    page = read(site, "api/dann.html")
+    for name in ("gradient_reversal", "DANN", "ShallowDANN"):
+        assert f'id="{name}"' in page
+    assert re.search(r'href="\.\./dann/method\.html#cell-\w+"', page)
+    assert "Raises" in page
+
+
+def test_papers_page_leads_from_section_to_code_test_and_record(site):
+    page = read(site, "papers.html")
+    row = next(r for r in re.findall(r"<tr>.*?</tr>", page, re.S) if "lambda_schedule" in r)
+    assert "5.2.2" in row and "dann/method.html#cell-" in row and "test_dann_parity.py" in row
+
+
+# ---------------------------------------------------------------- small courses of our own
+
+
+@pytest.fixture
+def course(tmp_path) -> Path:
+    "A tiny course with one notebook, one lab and everything in order; tests break one thing each."
+    root = tmp_path / "course"
+    (root / "nbs/toy").mkdir(parents=True)
+    (root / "data/results").mkdir(parents=True)
+    (root / "xfer_course").mkdir()
+    shutil.copy(ROOT / "settings.ini", root)
+    (root / "nbs/sidebar.yml").write_text(yaml.safe_dump({"website": {"sidebar": {"contents": [
+        "index.ipynb", {"section": "Toy", "contents": ["toy/method.ipynb", "toy/lab.ipynb"]}]}}}))
+    papers = [{"id": "toy", "title": "Toy", "family": "toys", "sentence": "A toy."}]
+    (root / "data/atlas.json").write_text(json.dumps({"families": {"toys": "Toys"}, "papers": papers}))
+    (root / "data/results/toy-lab-cpu.json").write_text("{}")
+    write(root, "index", [md("# Home\n\n> Where it starts.\n\nSee [the method](toy/method.ipynb#How-it-works).")])
+    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
+                               code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>")])
+    parameters = code("profile = 'cpu'")
+    parameters.metadata["tags"] = ["parameters"]
+    write(root, "toy/lab", [md("# Lab\n\n> Does the toy work?"), parameters])
+    return root
+
+
+def picture(alt: str):
+    cell = code("show(fig)")
+    cell.outputs = [nbformat.v4.new_output("display_data", {"image/png": PIXEL}, metadata={"image/png": {"alt": alt}})]
+    return cell
+
+
+def write(root: Path, name: str, cells: list) -> None:
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / f"nbs/{name}.ipynb")
+
+
+def change(root: Path, name: str, number: int, old: str, new: str) -> None:
+    path = root / f"nbs/{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert old in notebook.cells[number].source
+    notebook.cells[number].source = notebook.cells[number].source.replace(old, new)
+    nbformat.write(notebook, path)
+
+
+def test_a_course_in_order_has_no_problem(course, tmp_path):
+    assert check_site.source_problems(course) == []
+    assert docs.build_plain(course, tmp_path / "out") == 3
+    assert check_site.site_problems(tmp_path / "out") == []
+    assert 'href="toy/method.html#how-it-works"' in read(tmp_path / "out", "index.html"), "JupyterLab's anchors become the page's"
+
+
+BREAK = {
+    "title": (lambda r: change(r, "toy/method", 0, "# Method\n", "Method\n"), "nbs/toy/method.ipynb: has no title"),
+    "description": (lambda r: change(r, "toy/lab", 0, "> Does", "Does"), "nbs/toy/lab.ipynb: has no description"),
+    "check": (lambda r: change(r, "toy/method", 3, "check_count", "count"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no check"),
+    "solution": (lambda r: change(r, "toy/method", 4, "Solution", "Hint"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no solution"),
+    "alt text": (lambda r: write(r, "index", [md("# Home\n\n> Here."), picture(" ")]), "nbs/index.ipynb: an image without alt text"),
+    "alt text in Markdown": (lambda r: change(r, "index", 0, "See", "![](a.png) See"), "nbs/index.ipynb: an image without alt text"),
+    "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(), "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-cpu.json)"),
+    "family": (lambda r: (r / "data/atlas.json").write_text('{"families": {}, "papers": [{"id": "toy", "title": "Toy", "family": "", "sentence": "A toy."}]}'),
+               "data/atlas.json: paper 'toy' has no family"),
+    "sidebar": (lambda r: write(r, "toy/new", [md("# New\n\n> Forgotten.")]), "nbs/toy/new.ipynb: not in nbs/sidebar.yml"),
+    "file": (lambda r: (r / "nbs/toy/lab.ipynb").unlink(), "nbs/sidebar.yml: names toy/lab.ipynb, which is not there"),
+}
+
+
+@pytest.mark.parametrize("name", BREAK)
+def test_what_is_missing_is_named_with_its_file(course, name):
+    act, sentence = BREAK[name]
+    act(course)
+    problems = check_site.source_problems(course)
+    assert len(problems) == 1 and problems[0].startswith(sentence), problems
+
+
+BREAK_PAGE = {
+    "link": ("See", "See [nothing](nowhere.md).", "dead link 'nowhere.md'"),
+    "anchor": ("#How-it-works", "#no-such-place", "there is no such place on that page"),
+    "image": ("See", '<img src="lost.png" alt="lost"> See', "dead link 'lost.png'"),
+    "alt": ("See", '<img src="index.html"> See', "image without alt text"),
+    "directive": ("See", "```\n#| export\n```\n\nSee", "raw directive"),
+    "traceback": ("See", "Traceback (most recent call last)\n\nSee", "raw directive or traceback"),
+    "heading": ("See", "#### Deep\n\nSee", "a heading of level 4 follows one of level 1"),
+    "outside": ("See", "[out](../../../secret.html) See", "leaves the site"),
+}
+
+
+@pytest.mark.parametrize("name", BREAK_PAGE)
+def test_what_is_broken_on_a_page_is_named_with_the_page(course, tmp_path, name):
+    old, new, sentence = BREAK_PAGE[name]
+    change(course, "index", 0, old, new)
+    docs.build_plain(course, tmp_path / "out")
+    problems = check_site.site_problems(tmp_path / "out")
+    assert any(p.startswith("index.html: ") and sentence in p for p in problems), problems
+
+
+def test_hidden_cells_and_directives_are_honoured(course, tmp_path):
+    said = nbformat.v4.new_output("stream", name="stdout", text="printed")
+    cells = {"#| hide\nsecret = 1": None, "#| include: false\nsecret = 1": None, "#| echo: false\nquiet = 1": said, "#| output: false\nloud = 1": said,
+             "#| export\ndef shown(): ...": None, "show_doc(shown)": nbformat.v4.new_output("display_data", {"text/markdown": "the signature"})}
+    made = []
+    for source, output in cells.items():
+        made.append(code(source))
+        made[-1].outputs = [output] if output else []
+    write(course, "index", [md("# Home\n\n> Here."), *made])
+    docs.build_plain(course, tmp_path / "out")
+    page = visible_text(read(tmp_path / "out", "index.html"))
+    assert "secret" not in page and "quiet" not in page and "#|" not in page and "show_doc" not in page
+    assert page.count("printed") == 1 and "loud = 1" in page and "def shown" in page and "the signature" in page
+
+
+def visible_text(page: str) -> str:
+    from bs4 import BeautifulSoup
+
+    return BeautifulSoup(page, "html.parser").main.get_text()
+
+
+def test_links_to_files_of_the_repository_lead_there(course, tmp_path):
+    (course / "README.md").write_text("hello")
+    change(course, "index", 0, "See", "[read me](../README.md) See")
+    docs.build_plain(course, tmp_path / "out")
+    assert "/blob/main/README.md" in read(tmp_path / "out", "index.html")
+
+
+def test_a_formula_that_cannot_be_converted_is_named_with_its_file(course, tmp_path):
+    change(course, "index", 0, "See", r"$\left( x$ See")
+    with pytest.raises(RuntimeError, match=r"nbs/index\.ipynb: the formula .*left"):
+        docs.build_plain(course, tmp_path / "out")
+
+
+def test_citation_and_settings_agree():
+    citation, settings = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8")), docs.read_settings(ROOT)
+    assert (citation["version"], citation["repository-code"]) == (settings["version"], settings["git_url"])
+    assert (ROOT / "nbs/references.bib").read_text("utf-8").count("\n@") + 1 >= 5
+
+
+def test_quarto_configuration_is_the_one_at_the_top():
+    assert (ROOT / "nbs/_quarto.yml").read_text("utf-8") == (ROOT / "_quarto.yml").read_text("utf-8")
+    configuration = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
+    assert configuration["website"]["search"] is True and set(configuration["format"]["html"]["theme"]) == {"light", "dark"}
+    for name in (configuration["bibliography"], configuration["format"]["html"]["css"], configuration["metadata-files"][1]):
+        assert (ROOT / "nbs" / name).is_file()
+
+
+@pytest.mark.benchmark
+def test_plain_edition_builds_within_a_minute(tmp_path):
+    started = time.perf_counter()
+    pages = docs.build_plain(ROOT, tmp_path / "out")
+    seconds = time.perf_counter() - started
+    print(f"\n{pages} pages in {seconds:.1f} s")
+    assert seconds < 60
