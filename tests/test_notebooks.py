@@ -38,7 +38,9 @@ def parameter_cells(path: Path) -> list:
 
 
 def is_lab(path: Path) -> bool:
-    return path.parent.name not in ("nbs", "foundations") and path.stem not in ("method", "clip")
+    "In a chapter, a notebook that exports no module is an experiment."
+    exports = any(cell.source.startswith("#| default_exp") for cell in code_cells(path))
+    return path.parent.name not in ("nbs", "foundations") and not exports
 
 
 @pytest.fixture(scope="module")

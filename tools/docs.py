@@ -235,8 +235,11 @@ def mend_table(table, soup) -> None:
         if not cell.get_text(strip=True):
             cell.name = "td"
             cell.attrs.pop("scope", None)
-        elif cell.find("math") is not None:
-            cell["aria-label"] = _plain(cell)
+        elif (formula := cell.find("math")) is not None and formula.get_text() == cell.get_text():
+            formula["aria-hidden"] = "true"  # a header needs words; these are read out, the formula is seen
+            words = soup.new_tag("span", attrs={"class": "unseen"})
+            words.string = _plain(cell)
+            cell.append(words)
     table.wrap(soup.new_tag("div", attrs={"class": "table"}))
 
 

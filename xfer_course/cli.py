@@ -52,10 +52,11 @@ def _read_notebook(root: Path, path: Path) -> CourseNotebook:
 # The order in which the course teaches; folders that are not named here follow in alphabetical order.
 TEACHING_ORDER = ("foundations", "rotation", "dann", "mrl", "coop")
 NOTEBOOK_ORDER = {
-    "foundations": ("data", "training", "evaluation", "results"),
-    "rotation": ("method", "digits", "cifar10"),
-    "dann": ("method", "moons", "digits", "mnist_m"),
-    "mrl": ("method", "classify", "adaptive_classification", "retrieval", "ablations"),
+    "foundations": ("data", "pictures", "training", "evaluation", "results"),
+    "rotation": ("method", "digits", "labels", "ablation", "transfer", "cifar10"),
+    "dann": ("method", "moons", "digits", "mnist_m", "amazon", "selection", "usps_mnist", "image_pairs", "alignment", "beyond", "reid"),
+    "mrl": ("method", "classify", "adaptive_classification", "retrieval", "ablations", "text"),
+    "coop": ("clip", "train_tiny_clip", "method"),
 }
 
 

@@ -623,10 +623,10 @@ def few_shot_tasks(part: str = "development") -> dict[str, FewShotTask]:
     """
     if part == "development":
         found = [
-            _task("cloth", "texture", {"striped": "banded", "dotted": "spotted", "chequered": "tiled", "speckled": "mottled", "ringed": "layered"},
-                  "a photo of a {}.", 101, colour=("grey", "brown", "red"), count=(1,), size=("large",), style=("photo", "painting"), shift="noise"),
+            _task("parcels", "size", {"small": "tiny", "medium": "middling", "large": "huge"},
+                  "a photo of a {}.", 101, style=("print", "sketch"), count=(1, 2), shift="noise"),
             _task("tools", "shape", {"hammer": "mallet", "key": "key", "fork": "trident", "spoon": "spoon", "ladder": "ladder", "anchor": "anchor", "gear": "cog", "magnet": "horseshoe"},
-                  "a photo of a {}, a type of tool.", 102, style=("print", "mosaic"), size=("medium", "large"), count=(1, 2), shift="texture", angles=(-180.0, 180.0)),
+                  "a photo of a {}, a type of tool.", 102, style=("photo", "print"), size=("large",), count=(1,), shift="noise", strength=0.3),
             _task("maps", "position", {"top left": "north west", "top right": "north east", "bottom left": "south west", "bottom right": "south east"},
                   "a photo of a {}.", 103, style=("sketch", "print"), size=("small", "medium"), count=(1,), shift="noise"),
         ]
@@ -635,7 +635,7 @@ def few_shot_tasks(part: str = "development") -> dict[str, FewShotTask]:
             _task("paints", "colour", {"red": "crimson", "orange": "amber", "green": "emerald", "blue": "cobalt", "purple": "violet", "pink": "rose", "brown": "chocolate", "grey": "ash"},
                   "a photo of a {}.", 201, style=("neon", "mosaic"), size=("small", "medium"), shift="texture"),
             _task("animals", "shape", {"fish": "trout", "bird": "sparrow", "cat": "feline", "rabbit": "hare", "snail": "snail", "butterfly": "moth", "turtle": "tortoise", "spider": "arachnid"},
-                  "a photo of a {}, a type of animal.", 202, style=("painting", "sketch"), size=("medium", "large"), count=(1, 2), shift="noise", angles=(-180.0, 180.0)),
+                  "a photo of a {}, a type of animal.", 202, style=("photo", "painting"), size=("large",), count=(1,), shift="noise", strength=0.3),
             _task("scenes", "background", {"light": "white", "dark": "night", "gradient": "fading light", "grid": "squared paper", "grainy": "sand", "wavy": "waves"},
                   "a photo of a {}.", 203, style=("painting", "mosaic"), count=(1, 2, 3, 4), shift="negative", strength=0.2),
             _task("herds", "count", {1: "single", 2: "pair", 3: "trio", 4: "group of four"},
