@@ -23,6 +23,17 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def one_thread():
+    "PyTorch on one thread: what is timed then does not depend on the number of cores."
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class ParityCase:
     "One case of arrays computed by the authors' own code."
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from coop_models import StubCLIP, WordTokenizer, plain_logits, plain_prompts
 from xfer_course.coop import CoOp
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 VOCABULARY = 5000  # its size changes nothing that is measured
 
 
@@ -27,14 +27,6 @@ def b32_text_tower(layers: int = 4) -> StubCLIP:
 def prompt_model(clip: StubCLIP, classes: int, position: str = "end", class_specific: bool = False, **options) -> CoOp:
     tokenizer = WordTokenizer(VOCABULARY, len(clip.positional_embedding))
     return CoOp(clip, names(classes), options.pop("n_ctx", 16), position, class_specific, tokenizer=tokenizer, **options)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def peak_allocated(action) -> int:

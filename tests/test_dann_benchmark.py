@@ -12,15 +12,7 @@ from torch.nn import functional as F
 
 from xfer_course.dann import ShallowDANN, mnist_dann
 
-pytestmark = pytest.mark.benchmark
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 
 def step_seconds(steps: dict[str, Callable[[], None]], rounds: int = 25) -> dict[str, np.ndarray]:

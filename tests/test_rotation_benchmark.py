@@ -13,15 +13,7 @@ from torchvision.transforms.functional import to_tensor
 
 from xfer_course.rotation import NetworkInNetwork, RotationPretext, rotate_batch
 
-pytestmark = pytest.mark.benchmark
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 
 def best_seconds(functions: dict[str, Callable], runs: int, turns: int = 4) -> dict[str, float]:
