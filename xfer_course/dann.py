@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['gradient_reversal', 'GradientReversal', 'lambda_schedule', 'learning_rate_schedule', 'DANNOutput', 'DANNLoss', 'DANN',
-           'mnist_dann', 'svhn_dann', 'gtsrb_dann', 'ShallowDANN', 'MarginalizedDenoiser', 'reverse_validation']
+           'mnist_dann', 'svhn_dann', 'gtsrb_dann', 'max_norm_', 'office_dann', 'office_parameters', 'ShallowDANN',
+           'MarginalizedDenoiser', 'reverse_validation']
 
 # %% ../nbs/dann/method.ipynb #55118d0b
 import math
@@ -369,9 +370,10 @@ def mnist_dann(
 def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0, joint_batch: bool = True) -> DANN:
     """The paper's network for street-view house numbers; images `(N, in_channels, 32, 32)`, 6272 features.
 
-    `dropout` acts in the label head. The paper trained with dropout and a max-norm constraint at rates
-    it takes from elsewhere; the constraint is not built here. The 3x3 pools of stride 2 and the padding
-    of 2 are reported, unverified: they are what makes the third convolution fit.
+    `dropout` acts in the label head. The paper trained with dropout and a max-norm constraint as Srivastava
+    et al. (2014) did; `max_norm_` is the constraint, their dropout between convolutions is not built. The
+    3x3 pools of stride 2 and the padding of 2 are reported, unverified: they are what makes the third
+    convolution fit.
     Raises `ValueError` as `mnist_dann` does. Source: Ganin et al. (2016), figure 4b.
     """
     _check_network(num_classes, in_channels, dropout)
@@ -402,6 +404,69 @@ def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = 
     labels = _head([1024, 512, num_classes])
     domain = _head([1024, 1024, 1024, 1])
     return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 40, 40))
+
+# %% ../nbs/dann/method.ipynb #a2b95bd4
+@torch.no_grad()
+def max_norm_(module: nn.Module, limit: float = 4.0) -> None:
+    """Shorten, in place, the weights into every unit whose Euclidean length is more than `limit`.
+
+    Acts on all linear and convolutional layers inside `module`; the weights into one output unit or channel are one
+    vector, biases are left alone. Meant for after each step of an optimizer:
+    `optimizer.register_step_post_hook(lambda *_: max_norm_(model))`.
+
+    Raises `ValueError` for a `limit` that is not a finite number above 0. Source: Srivastava et al. (2014), section
+    5.1; 4 is their limit for street-view house numbers (appendix B.2), to which Ganin et al. (2016) refer.
+    """
+    if not (_is_number(limit) and 0 < limit < math.inf):
+        raise ValueError(f"limit must be a finite number > 0, got {limit!r}")
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            layer.weight.renorm_(2, 0, limit)
+
+# %% ../nbs/dann/method.ipynb #9a042f53
+def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_batch: bool = True) -> DANN:
+    """The paper's network for photographs of objects: a trunk, a bottleneck of 256 units, label and domain head.
+
+    `backbone` is an image classifier as torchvision makes them; a copy of it without its last linear layer becomes
+    the trunk. `None` takes AlexNet with random weights, for images `(N, 3, 224, 224)`; the paper's is pre-trained,
+    as is `torchvision.models.alexnet(weights="DEFAULT")`. The bottleneck is followed by a ReLU.
+
+    Raises `ValueError` for fewer than two classes or a backbone without a linear layer, and `TypeError` where the
+    backbone is no module. Source: Ganin et al. (2016), section 5.2.4; the bottleneck is that of Tzeng et al. (2014),
+    its 256 units and its ReLU are reported, unverified.
+    """
+    _check_integer("num_classes", num_classes, 2)
+    if backbone is None:
+        from torchvision.models import alexnet
+
+        backbone = alexnet()
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be a torch.nn.Module, got {type(backbone).__name__}")
+    trunk = deepcopy(backbone)
+    linear = [name for name, layer in trunk.named_modules() if isinstance(layer, nn.Linear) and name]
+    if not linear:
+        raise ValueError(f"backbone must have a linear layer that the bottleneck can replace, got {type(backbone).__name__} without")
+    width = trunk.get_submodule(linear[-1]).in_features
+    trunk.set_submodule(linear[-1], nn.Identity())
+    features = nn.Sequential(trunk, nn.Linear(width, 256), nn.ReLU())
+    return DANN(features, nn.Linear(256, num_classes), _head([256, 1024, 1024, 1]), joint_batch)
+
+
+def office_parameters(model: DANN, learning_rate: float = 0.01, pretrained: float = 0.1) -> list[dict]:
+    """Parameter groups for an optimizer: the trunk of `office_dann` at `pretrained * learning_rate`, the rest in full.
+
+    Both must be > 0 and finite. Raises `ValueError` otherwise, and `TypeError` for a model whose feature extractor is
+    not a trunk followed by other layers. A tenth is the custom of fine-tuning papers, not a number of this one.
+    """
+    for name, value in (("learning_rate", learning_rate), ("pretrained", pretrained)):
+        if not (_is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
+    if not (isinstance(model, DANN) and isinstance(model.feature_extractor, nn.Sequential)):
+        raise TypeError(f"model must be a DANN as office_dann builds it, got {type(model).__name__}")
+    trunk = list(model.feature_extractor[0].parameters())
+    known = {id(p) for p in trunk}
+    new = [p for p in model.parameters() if id(p) not in known]
+    return [{"params": trunk, "lr": pretrained * learning_rate}, {"params": new, "lr": learning_rate}]
 
 # %% ../nbs/dann/method.ipynb #f1e97b57
 _BLOCK = 48  # steps per block: enough to share the cost of the products with W, few enough for a small Gram matrix
