@@ -5,10 +5,12 @@
 # %% ../nbs/foundations/evaluation.ipynb #722f676f
 from __future__ import annotations
 
+import html
 import io
+import json
 import math
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 # %% auto #0
-__all__ = ['PALETTE', 'STYLE', 'course_style', 'show', 'evaluation_mode', 'predict', 'accuracy', 'confusion_figure',
-           'linear_probe', 'knn_accuracy', 'proxy_a_distance', 'tsne_figure', 'Interval', 'mean_and_interval',
-           'paired_difference', 'arms_figure']
+__all__ = ['PALETTE', 'STYLE', 'FLIPBOOK_BYTES', 'course_style', 'show', 'flipbook', 'evaluation_mode', 'predict', 'accuracy',
+           'confusion_figure', 'linear_probe', 'knn_accuracy', 'proxy_a_distance', 'tsne_figure', 'Interval',
+           'mean_and_interval', 'paired_difference', 'arms_figure']
 
 # %% ../nbs/foundations/evaluation.ipynb #477cda81
 if TYPE_CHECKING:
@@ -91,6 +93,87 @@ def show(fig, alt: str, dpi: int = 80) -> None:
     plt.close(fig)
     data = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
+
+# %% ../nbs/foundations/evaluation.ipynb #dab38893
+FLIPBOOK_BYTES = 250_000  # of HTML, pictures included
+
+_TURN_THE_PAGES = """{
+  const book = document.currentScript.parentElement, frames = %s;
+  const [bar, slider, word, picture] = ["p", "input", "span", "img"].map((tag) => book.querySelector(tag));
+  const turn = () => {
+    const [label, alt, source] = frames[slider.value];
+    word.textContent = label;
+    picture.alt = alt;
+    picture.src = source;
+    slider.setAttribute("aria-valuetext", `${label}: ${alt}`);
+  };
+  slider.addEventListener("input", turn);
+  turn();
+  bar.hidden = false;
+}"""
+
+# %% ../nbs/foundations/evaluation.ipynb #83311128
+def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: Any = None, dpi: int = 70) -> None:
+    """Display a slider over precomputed pictures, as HTML that needs neither a kernel nor a network.
+
+    Args:
+        frames: label of a position → a matplotlib figure (it is closed) or the bytes of a PNG; in the slider's order,
+            all of the same size in pixels.
+        alts: what each picture shows, for readers who cannot see it: a sentence per frame.
+        name: what the slider changes: its label.
+        start: the label at which it starts, by default the first. This picture is what remains without scripts.
+        dpi: pixels per inch of the figures.
+
+    Raises:
+        ValueError: fewer than two frames, an alternative text is missing or empty, `start` is no label, the pictures
+            differ in size, or the HTML is larger than `FLIPBOOK_BYTES`.
+    """
+    from IPython.display import display
+
+    labels = [str(label) for label in frames]
+    if len(frames) < 2:
+        raise ValueError(f"frames must hold at least 2 pictures, got {len(frames)}: a single one goes through `show`")
+    if len(alts) != len(frames) or not all(alt.strip() for alt in alts):
+        raise ValueError(f"alts must have one sentence for each of the {len(frames)} frames, got {len(alts)}, of which "
+                         f"{sum(not alt.strip() for alt in alts)} are empty")
+    if start is not None and str(start) not in labels:
+        raise ValueError(f"start is {start!r}; the labels are {', '.join(labels)}")
+    at = 0 if start is None else labels.index(str(start))
+    page = _flipbook_html([_png(frame, dpi) for frame in frames.values()], labels, list(alts), name, at)
+    if len(page) > FLIPBOOK_BYTES:
+        raise ValueError(f"the flipbook takes {len(page):,} bytes, at most {FLIPBOOK_BYTES:,} are allowed: use fewer or "
+                         f"smaller frames, or a lower dpi")
+    words = f"{name} {labels[at]} (of {', '.join(labels)}): {alts[at]}"
+    display({"text/html": page, "text/plain": words}, raw=True)
+
+# %% ../nbs/foundations/evaluation.ipynb #cd14d82a
+def _png(frame: Any, dpi: int) -> bytes:
+    "A figure, or the bytes of a PNG, as a small PNG with a palette."
+    from PIL import Image
+
+    made = io.BytesIO(frame) if isinstance(frame, bytes) else io.BytesIO()
+    if not isinstance(frame, bytes):
+        import matplotlib.pyplot as plt
+
+        frame.savefig(made, format="png", dpi=dpi, facecolor="white")
+        plt.close(frame)
+    small = io.BytesIO()
+    Image.open(made).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _flipbook_html(pictures: list[bytes], labels: list[str], alts: list[str], name: str, at: int) -> str:
+    sizes = {tuple(int.from_bytes(picture[i : i + 4]) for i in (16, 20)) for picture in pictures}  # from the PNG's header
+    if len(sizes) > 1:
+        raise ValueError(f"frames must be equally large, got sizes (in pixels) {', '.join(map(str, sorted(sizes)))}")
+    ((width, height),) = sizes
+    sources = [f"data:image/png;base64,{b64encode(picture).decode()}" for picture in pictures]
+    frames = json.dumps(list(zip(labels, alts, sources))).replace("</", "<\\/")
+    return f"""<div class="flipbook">
+<p hidden><label>{html.escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" autocomplete="off" style="width: 14rem; max-width: 60%; vertical-align: middle"></label> <span>{html.escape(labels[at])}</span></p>
+<img src="{sources[at]}" alt="{html.escape(alts[at])}" width="{width}" height="{height}" style="max-width: 100%; height: auto; background: #fff">
+<script>{_TURN_THE_PAGES % frames}</script>
+</div>"""
 
 # %% ../nbs/foundations/evaluation.ipynb #c393dc84
 @contextmanager
