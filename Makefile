@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lab docs notebooks readme clean
+.PHONY: run test lab docs notebooks readme bench gpu load clean
 
 run: $(READY)           ## the DANN chapter, end to end: claims, notebooks, HTML in runs/
 	$(BIN)/xfer run dann/method dann/moons dann/digits
@@ -27,6 +27,16 @@ notebooks: $(READY)     ## export the modules, execute the notebooks whose code 
 
 readme: $(READY)        ## write the recorded results into README.md
 	$(BIN)/xfer results --readme README.md
+
+bench: $(READY)         ## every claim of speed and memory, beside plain forms and the libraries that are installed
+	$(BIN)/python -m benchmarks --out data/benchmarks.json
+
+gpu: $(READY)           ## the gpu profile of every lab, unattended, most wanted first; resumes; LABS="dann/mnist_m ..."
+	$(BIN)/python tools/gpu.py $(LABS)
+
+load: $(READY)          ## the whole course in smoke and the suite: seconds, slowest cells, memory
+	$(BIN)/python tools/load.py course
+	$(BIN)/python tools/load.py suite
 
 clean:                  ## remove what was built; .venv and data stay
 	rm -rf runs build dist _proc _docs _site *.egg-info .pytest_cache

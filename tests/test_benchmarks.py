@@ -1,0 +1,64 @@
+"""The measuring itself: ratios, refusals, optional libraries, and the file that the page of benchmarks shows."""
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.measuring import Measurement, allocated_bytes, kinds_of, libraries, resident_bytes, seconds_in_turns
+from conftest import ROOT
+
+
+def a_measurement(**changes) -> Measurement:
+    values = {"ours": [1.0, 2.0, 1.0], "loop": [2.0, 8.0, 3.0]}
+    return Measurement(**{"chapter": "x", "what": "y", "unit": "s", "values": values, "kinds": kinds_of(values, "ours", {}), **changes})
+
+
+def test_ratios_are_taken_round_by_round():
+    measured = a_measurement()
+    assert measured.course == "ours" and measured.ratios("loop").tolist() == [2.0, 4.0, 3.0]
+    assert measured.times("loop") == 3.0 and "loop 3000.0 ms (3.00x)" in str(measured)
+
+
+@pytest.mark.parametrize("changes", [
+    {"unit": "ms"}, {"kinds": {"ours": "course"}}, {"kinds": {"ours": "course", "loop": "course"}},
+    {"kinds": {"ours": "library", "loop": "library"}}, {"values": {"ours": [1.0], "loop": [1.0, 2.0]}},
+])
+def test_a_measurement_that_makes_no_sense_is_refused(changes):
+    with pytest.raises(ValueError):
+        a_measurement(**changes)
+
+
+def test_ways_take_turns_and_the_first_round_does_not_count():
+    order = []
+    seconds = seconds_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b") or time.sleep(0.002)}, rounds=3)
+    assert order == ["a", "b"] * 4
+    assert len(seconds["a"]) == len(seconds["b"]) == 3 and min(seconds["b"]) >= 0.002
+
+
+def test_memory_is_seen():
+    assert 4e6 <= allocated_bytes(lambda: torch.ones(1_000_000) + 1) <= 9e6
+    assert 3e7 <= resident_bytes(lambda: (np.ones(5_000_000), time.sleep(0.05))) <= 9e7
+
+
+def test_a_library_that_is_missing_or_broken_is_skipped_with_a_reason():
+    def broken():
+        raise ImportError("no such thing")
+
+    packages = {"missing": "no-such-package-anywhere", "broken": "torch", "fine": "torch"}
+    found, skipped = libraries(packages, {"missing": broken, "broken": broken, "fine": lambda: print})
+    assert list(found) == ["fine"]
+    assert skipped == {"missing": "no-such-package-anywhere is not installed", "broken": "torch fails here: ImportError: no such thing"}
+
+
+def test_the_committed_file_holds_whole_measurements():
+    content = json.loads((ROOT / "data/benchmarks.json").read_text())
+    assert {"device", "versions", "date", "seconds"} <= set(content)
+    measured = [Measurement(**each) for each in content["measurements"]]
+    assert {each.chapter for each in measured} == {"rotation", "dann", "mrl", "coop"}
+    assert {each.unit for each in measured} == {"s", "bytes"}
+    for each in measured:
+        assert all(np.isfinite(value) and value > 0 for values in each.values.values() for value in values)

@@ -1,0 +1,39 @@
+"""The tool that measures the load, on small cases, and what it has kept."""
+from __future__ import annotations
+
+import json
+import sys
+
+
+from conftest import ROOT
+from tools import load
+from xfer_course.cli import course_notebooks
+
+
+def test_memory_of_all_descendants_is_counted():
+    holds = "import time; kept = bytearray(b'x') * 60_000_000; time.sleep(1.5)"
+    starts_two = f"import subprocess, sys; c = [sys.executable, '-c', {holds!r}]; p = [subprocess.Popen(c) for _ in range(2)]; sys.exit(sum(q.wait() for q in p))"
+    code, peak = load.watch([sys.executable, "-c", starts_two], interval=0.1)
+    assert code == 0 and 120e6 < peak < 300e6
+
+
+def test_a_report_is_read(tmp_path):
+    (tmp_path / "test_x.py").write_text("import pytest\ndef test_a(record_property):\n    record_property('cases', 7)\n"
+                                        "def test_b():\n    pytest.skip('no')\ndef test_c():\n    assert 0\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", "-c", "/dev/null", "--rootdir", str(tmp_path), str(tmp_path),
+               f"--junitxml={tmp_path / 'report.xml'}", "-o", "junit_family=xunit1"]
+    assert load.watch(command)[0] == 1
+    files, properties = load.read_report(tmp_path / "report.xml")
+    assert properties == {"cases": "7"}
+    (counts,) = files.values()
+    assert {name: counts[name] for name in ("tests", "skipped", "failed")} == {"tests": 3, "skipped": 1, "failed": 1}
+
+
+def test_the_kept_load_is_within_its_bounds():
+    "The whole course in `smoke` under 8 minutes, the suite under 4 GiB, the labs in `cpu` under 90 minutes."
+    kept = json.loads((ROOT / "data/load.json").read_text())
+    assert kept["smoke"]["seconds"] < 8 * 60
+    assert kept["suite"]["peak memory bytes"] < 4 * 2**30 and kept["suite"]["exit code"] == 0
+    assert set(kept["smoke"]["notebooks"]) <= {notebook.name for notebook in course_notebooks()}
+    records = [json.loads(path.read_text()) for path in (ROOT / "data/results").glob("*-cpu.json")]
+    assert sum(record["seconds"] for record in records) < 90 * 60

@@ -1,0 +1,130 @@
+"""How heavy the course and its tests are: seconds, slowest cells, memory. Writes `data/load.json`, which the page of benchmarks shows.
+
+    python tools/load.py course               every chapter and lab in `smoke`, one after the other
+    python tools/load.py suite [PYTEST ...]   the tests, the memory of all their processes watched
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from datetime import date
+from pathlib import Path
+
+import click
+import nbformat
+import psutil
+
+from xfer_course.cli import Run, course_notebooks, execute, plan_run
+from xfer_course.data import write_atomically
+from xfer_course.results import course_root, device_name
+
+SLOWEST = 12
+
+
+def keep(name: str, content: dict) -> None:
+    "Put one part into the file; the other parts stay."
+    path = course_root() / "data/load.json"
+    whole = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    whole[name] = {"device": device_name("cpu"), "date": date.today().isoformat(), **content}
+    text = json.dumps(whole, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+    click.echo(f"{path.name}: {name}")
+
+
+@click.group()
+def main() -> None:
+    "Measure what running the course and its tests takes."
+
+
+@main.command()
+def course() -> None:
+    "Run every notebook of every chapter in `smoke`; keep the seconds of each, and the slowest cells."
+    notebooks, cells = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for notebook in course_notebooks():
+            started = time.perf_counter()
+            run = plan_run(notebook, Path(folder), "smoke", (), "cpu", {})
+            execute(run, bar=False)
+            notebooks[notebook.name] = round(time.perf_counter() - started, 1)
+            cells += cell_seconds(run)
+            click.echo(f"{notebook.name}: {notebooks[notebook.name]} s")
+    slowest = sorted(cells, key=lambda cell: -cell["seconds"])[:SLOWEST]
+    keep("smoke", {"seconds": round(sum(notebooks.values()), 1), "notebooks": notebooks, "slowest cells": slowest})
+
+
+def cell_seconds(run: Run) -> list[dict]:
+    "What each code cell of an executed notebook took, by papermill's clock, with its first line of code."
+    found = []
+    for number, cell in enumerate(nbformat.read(run.executed, as_version=4).cells):
+        seconds = cell.metadata.get("papermill", {}).get("duration")
+        if cell.cell_type == "code" and seconds is not None:
+            lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
+            found.append({"notebook": run.notebook.name, "cell": number, "seconds": round(seconds, 1), "starts": (lines or [""])[0][:70]})
+    return found
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("pytest_options", nargs=-1, type=click.UNPROCESSED)
+def suite(pytest_options: tuple[str, ...]) -> None:
+    "Run the tests (all but the benchmarks, two processes, by default); keep what each file took and the peak memory."
+    options = list(pytest_options) or ["-n", "2", "-m", "not benchmark"]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *options, f"--junitxml={report}", "-o", "junit_family=xunit1"]
+        started = time.perf_counter()
+        code, peak = watch(command)
+        files, properties = read_report(report)
+    keep("suite", {"seconds": round(time.perf_counter() - started, 1), "peak memory bytes": peak, "exit code": code, "options": options,
+                   "files": files, "properties": properties})
+    raise SystemExit(code)
+
+
+def watch(command: list[str], interval: float = 1.0) -> tuple[int, int]:
+    "Exit code of a command, and the largest memory that it and all its descendants held at a time; shared pages count once."
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    process, peak = subprocess.Popen(command, cwd=course_root(), env=environment), 0
+    while process.poll() is None:
+        peak = max(peak, tree_bytes(process.pid))
+        time.sleep(interval)
+    return process.returncode, peak
+
+
+def tree_bytes(pid: int) -> int:
+    "Memory of a process and its descendants now: the proportional share of pages that several of them use."
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    total = 0
+    for member in family:
+        try:
+            used = member.memory_full_info()
+            total += getattr(used, "pss", used.rss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile
+            continue
+    return total
+
+
+def read_report(report: Path) -> tuple[dict[str, dict], dict[str, str]]:
+    "From pytest's XML: file → tests, skipped, failed and seconds; and every property that a test recorded."
+    files, properties = {}, {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.get("file", case.get("classname", "").replace(".", "/") + ".py")
+        entry = files.setdefault(name, Counter())
+        entry["tests"] += 1
+        entry["skipped"] += case.find("skipped") is not None
+        entry["failed"] += case.find("failure") is not None or case.find("error") is not None
+        entry["seconds"] += float(case.get("time", 0))
+        properties |= {each.get("name"): each.get("value") for each in case.iter("property")}
+    return {name: {**counts, "seconds": round(counts["seconds"], 1)} for name, counts in sorted(files.items())}, properties
+
+
+if __name__ == "__main__":
+    main()
