@@ -12,7 +12,7 @@ from torch import nn
 
 from xfer_course.dann import DANN, reverse_validation
 from xfer_course.data import moons_pair
-from xfer_course.selection import DANNClassifier, classifier_uniformity, hopkins_statistic, mean_entropy, mutual_information, transfer_score
+from xfer_course.selection import DANNClassifier, classifier_uniformity, hopkins_statistic, mean_entropy, mutual_information, saturation, transfer_score
 
 X, Y, X_TARGET, Y_TARGET = moons_pair(60)
 
@@ -45,11 +45,17 @@ BAD_INPUT = {
     "power: 0": (lambda: hopkins_statistic(EVEN, power=0), ValueError, "power must be > 0"),
     "score: rows differ": (lambda: transfer_score(TRIANGLE, EVEN, ROWS), ValueError, "300 and 4 rows"),
     "score: classes differ": (lambda: transfer_score(TRIANGLE[:2], EVEN[:4], ROWS), ValueError, "2 and 3 classes"),
+    "saturation: no score": (lambda: saturation([]), ValueError, "M at least 1"),
+    "saturation: two dimensions": (lambda: saturation(np.ones((4, 2))), ValueError, "shape \\(M,\\)"),
+    "saturation: NaN": (lambda: saturation([1.0, float("nan")]), ValueError, "finite"),
+    "saturation: a window of one": (lambda: saturation([1.0, 1.0], window=1), ValueError, "window must be an integer >= 2, got 1"),
+    "saturation: threshold 0": (lambda: saturation([1.0, 1.0], threshold=0), ValueError, "threshold must be a finite number > 0"),
     "fit: no target": (lambda: classifier().fit(X, Y), ValueError, "X_target is missing"),
     "fit: one class": (lambda: classifier().fit(X, np.zeros(60, int), X_TARGET), ValueError, "at least two classes"),
     "fit: lengths differ": (lambda: classifier().fit(X, Y[:9], X_TARGET), ValueError, "as long as y"),
     "fit: not finite": (lambda: classifier().fit(np.full_like(X, np.nan), Y, X_TARGET), ValueError, "finite"),
     "fit: no steps": (lambda: classifier(steps=0).fit(X, Y, X_TARGET), ValueError, "steps must be an integer >= 1"),
+    "fit: steps are a truth value": (lambda: classifier(steps=True).fit(X, Y, X_TARGET), ValueError, "steps must be an integer >= 1, got True"),
     "fit: negative lambda": (lambda: classifier(lambda_=-1).fit(X, Y, X_TARGET), ValueError, "lambda_ >= 0"),
     "fit: not a DANN": (lambda: DANNClassifier(lambda: nn.Linear(2, 2)).fit(X, Y, X_TARGET), TypeError, "network must build a DANN"),
 }
@@ -90,6 +96,29 @@ def test_transfer_score_is_the_sum_of_its_parts():
     p = np.random.default_rng(2).dirichlet(np.ones(3), size=300)
     parts = -classifier_uniformity(np.eye(3)) + hopkins_statistic(EVEN) + mutual_information(p) / math.log(3)
     assert transfer_score(np.eye(3), EVEN, p) == pytest.approx(parts)
+
+
+def test_saturation_is_the_coefficient_of_variation_of_the_last_scores():
+    scores = np.array([0.2, 0.6, 0.9, 1.1, 1.2])
+    levels = saturation(scores, window=3).levels
+    assert np.isnan(levels[:2]).all()
+    for m in (2, 3, 4):
+        last = scores[m - 2 : m + 1]
+        assert levels[m] == pytest.approx(math.sqrt(((last - last.mean()) ** 2).mean()) / last.mean())
+
+
+def test_saturation_takes_the_best_score_of_the_first_quiet_window_and_nothing_later():
+    scores = [0.1, 0.8, 1.000, 1.004, 1.002, 0.5, 2.0, 2.0, 2.0]
+    found = saturation(scores)
+    assert (found.epoch, found.checkpoint) == (4, 3)
+    assert saturation(scores[:5])[1:] == (3, 4), "what comes later must not matter"
+    assert saturation(scores[:4])[1:] == (None, None)
+
+
+def test_saturation_without_a_quiet_window_takes_none():
+    assert saturation([1.0, 2.0])[1:] == (None, None)
+    assert saturation([-1.0, 0.0, 1.0]).levels[2] == math.inf
+    assert saturation([-1.0, -1.0, -1.0]).checkpoint == 0, "levels are ratios to the size of the mean"
 
 
 def test_the_deep_estimator_learns_and_repeats_itself():
