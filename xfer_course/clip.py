@@ -806,17 +806,23 @@ def convert_torchscript(source: str | Path, target: str | Path) -> None:
     `torch.jit.load` builds the program that the file holds, though it does not call it: convert only files whose
     checksum you have compared with the one in their address.
 
+    Every tensor keeps its precision: OpenAI's files hold most in float16, but embeddings and layer norms in float32.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a TorchScript archive of a CLIP.
     """
+    from safetensors.torch import save
+
     source = Path(source)
     if not source.is_file():
         raise FileNotFoundError(f"no checkpoint at {source}")
     if not _is_torchscript(source):
         raise ValueError(f"{source.name} is not a TorchScript archive: CLIP.from_checkpoint may read it as it is")
     state = openai_names(dict(torch.jit.load(source, map_location="cpu").state_dict()))
-    CLIP(infer_config(state)).load_weights(state).save(target, torch.float16)
+    model = CLIP(infer_config(state)).load_weights(state)  # refuses what does not fit
+    content = save({name: state[name].contiguous() for name in model.state_dict()}, metadata={"format": "pt", "config": json.dumps(asdict(model.config))})
+    write_atomically(Path(target), lambda file: file.write(content))
 
 # %% ../nbs/coop/clip.ipynb #ad764de5
 def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float, captions: Tensor | None = None) -> Tensor:
