@@ -1,0 +1,349 @@
+"""Test-time adaptation: both limits of the mixture, naive references, streams and corruptions, latent classes, bad input."""
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from xfer_course.adaptation import (
+    CORRUPTIONS,
+    METHODS,
+    STREAMS,
+    AlphaBatchNorm,
+    ClassStatistics,
+    adapt,
+    cafa_loss,
+    calibrate,
+    class_statistics,
+    core_loss,
+    corrupt,
+    discover_classes,
+    jittered_digits,
+    label_shift_domains,
+    matched_accuracy,
+    source_network,
+    stream,
+)
+from xfer_course.data import Images
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_network(seed: int = 0) -> nn.Sequential:
+    "A network whose running statistics differ from those of any batch below."
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    with torch.no_grad():
+        for norm in (model[1], model[6]):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_()
+    return model.eval()
+
+
+IMAGES = random(24, 1, 8, 8).sigmoid()
+LABELS = torch.arange(24) % 3
+STATISTICS = class_statistics(small_network(), IMAGES, LABELS)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Images, Images]:
+    source = jittered_digits("train", 2000, seed=0)
+    return source_network(source, steps=150), source, jittered_digits("test", 320, seed=1)
+
+
+# the mixture
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (9, 4, 5), (9, 4, 5, 6)], ids=["vectors", "sequences", "images"])
+def test_the_limits_of_alpha_are_the_statistics_of_source_and_batch(shape):
+    layer = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)](4).eval()
+    layer.running_mean.normal_()
+    layer.running_var.uniform_(0.5, 2)
+    x = random(*shape)
+    dims = [0, *range(2, x.ndim)]
+    mean, var = AlphaBatchNorm(layer, 1.0).statistics(x)
+    assert torch.equal(mean, layer.running_mean) and torch.equal(var, layer.running_var)
+    mean, var = AlphaBatchNorm(layer, 0.0).statistics(x)
+    reference_var, reference_mean = torch.var_mean(x, dims, correction=0)
+    assert torch.equal(mean, reference_mean) and torch.equal(var, reference_var)
+    torch.testing.assert_close(AlphaBatchNorm(layer, 1.0)(x), layer(x))
+    torch.testing.assert_close(AlphaBatchNorm(layer, 0.0)(x), copy.deepcopy(layer).train()(x))
+
+
+def test_between_the_limits_it_is_batch_norm_with_the_mixture():
+    layer = small_network()[1]
+    x = random(5, 4, 3, 3, seed=2)
+    mean = 0.3 * layer.running_mean + 0.7 * x.mean((0, 2, 3))
+    var = 0.3 * layer.running_var + 0.7 * x.var((0, 2, 3), correction=0)
+    expected = F.batch_norm(x, mean, var, layer.weight, layer.bias, eps=layer.eps)
+    torch.testing.assert_close(AlphaBatchNorm(layer, 0.3)(x), expected)
+
+
+def test_the_gradient_flows_through_the_batch_statistics():
+    layer = AlphaBatchNorm(nn.BatchNorm2d(2), 0.0).double()
+    x = random(3, 2, 2, 2).double().requires_grad_()
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+def test_a_layer_without_scales_is_only_normalised():
+    layer = nn.BatchNorm1d(3, affine=False)
+    x = random(8, 3)
+    torch.testing.assert_close(AlphaBatchNorm(layer, 0.0)(x), F.batch_norm(x, None, None, training=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_model_stays_as_it_was_and_runs_repeat(method):
+    model = small_network().train()
+    before = copy.deepcopy(model.state_dict())
+    runs = [adapt(model, IMAGES.split(8), method, statistics=STATISTICS) for _ in range(2)]
+    assert model.training and all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.requires_grad for p in model.parameters()) and not runs[0].model.training
+    assert torch.equal(runs[0].logits, runs[1].logits) and runs[0].losses == runs[1].losses
+    assert runs[0].logits.shape == (24, 3) and len(runs[0].losses) == (3 if method in ("tent", "core", "cafa") else 0)
+    assert not runs[0].logits.requires_grad
+
+
+def test_the_source_method_is_the_model():
+    model = small_network()
+    with torch.no_grad():
+        torch.testing.assert_close(adapt(model, IMAGES.split(8), "source").logits, model(IMAGES), atol=1e-5, rtol=1e-5)
+
+
+def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float) -> nn.Module:
+    "One update written out: batch statistics by hand, plain losses, Adam's first step is the sign of the gradient."
+    model = copy.deepcopy(model).eval()
+    alpha = METHODS[method]
+    norms = [m for m in model if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    x = images
+    for layer in model:
+        if layer in norms:
+            dims = (0, 2, 3) if x.ndim == 4 else (0,)
+            mean = alpha * layer.running_mean + (1 - alpha) * x.mean(dims)
+            var = alpha * layer.running_var + (1 - alpha) * ((x - x.mean(dims, keepdim=True)) ** 2).mean(dims)
+            view = (1, -1, 1, 1)[: x.ndim]
+            x = layer.weight.view(view) * (x - mean.view(view)) / (var.view(view) + layer.eps).sqrt() + layer.bias.view(view)
+        else:
+            features, x = x, layer(x)
+    p = x.softmax(1)
+    if method == "tent":
+        loss = -(p * p.log()).sum(1).mean()
+    elif method == "core":
+        loss = sum((p[:, k] * p[:, j]).sum() / p[:, k].sum() for k in range(3) for j in range(3) if j != k) / 3
+    else:
+        loss = 0
+        for feature, own in zip(features, x.argmax(1)):
+            distances = torch.stack([(feature - m) @ P @ (feature - m) for m, P in zip(*STATISTICS)])
+            loss = loss + (distances[own] / distances.sum()).log() / len(images)
+    parameters = [p for norm in norms for p in norm.parameters()]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
+        parameter.data -= rate * gradient / (gradient.abs() + 1e-8)
+    return model
+
+
+@pytest.mark.parametrize("method", ["tent", "core", "cafa"])
+def test_one_step_equals_a_naive_one(method):
+    model = small_network()
+    learnt = adapt(model, [IMAGES], method, learning_rate=0.01, statistics=STATISTICS).model
+    expected = naive_step(model, IMAGES, method, 0.01)
+    for place in (1, 6):
+        for name in ("weight", "bias"):
+            got = getattr(learnt[place].layer, name)
+            torch.testing.assert_close(got, getattr(expected[place], name), atol=2e-4, rtol=0)
+            assert (got - getattr(model[place], name)).abs().max() > 0.005
+    assert torch.equal(learnt[0].weight, model[0].weight) and torch.equal(learnt[7].weight, model[7].weight)
+
+
+@pytest.mark.parametrize("method", ["tent", "core", "cafa"])
+def test_losses_fall_when_a_batch_is_repeated(method):
+    losses = adapt(small_network(), [IMAGES] * 30, method, learning_rate=0.1, statistics=STATISTICS).losses
+    assert losses[-1] < losses[0] - 0.02
+
+
+def test_answers_come_before_the_step():
+    model = small_network()
+    one = adapt(model, [IMAGES], "core", learning_rate=0.5).logits
+    torch.testing.assert_close(one, adapt(model, [IMAGES], "alpha-bn").logits)
+    two = adapt(model, [IMAGES, IMAGES], "core", learning_rate=0.5).logits[24:]
+    assert (two - one).abs().max() > 0.1
+
+
+def test_batches_may_bring_labels_and_models_may_return_tuples():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_network()
+
+        def forward(self, x):
+            return self.inner(x), "something else"
+
+    plain = adapt(small_network(), IMAGES.split(8), "cafa", statistics=STATISTICS)
+    tupled = adapt(Pair(), stream(Images(IMAGES, LABELS), batch_size=24), "test")
+    assert tupled.logits.shape == (24, 3)
+    torch.testing.assert_close(adapt(Pair(), [(part,) for part in IMAGES.split(8)], "cafa", statistics=STATISTICS).logits, plain.logits)
+
+
+# losses
+
+
+def test_core_in_closed_form():
+    assert core_loss(torch.zeros(5, 4)).item() == pytest.approx(0.75)
+    assert core_loss(60 * torch.eye(4)[[0, 1, 2, 3, 0]]).item() == pytest.approx(0, abs=1e-6)
+    logits = random(12, 5)
+    torch.testing.assert_close(core_loss(logits), core_loss(logits[torch.randperm(12)][:, torch.randperm(5)]))
+
+
+def test_class_statistics_are_those_of_the_last_linear_layers_input():
+    model = small_network()
+    features = model[:-1](IMAGES).detach()
+    torch.testing.assert_close(STATISTICS.means, torch.stack([features[LABELS == k].mean(0) for k in range(3)]))
+    for precision in STATISTICS.precisions:
+        torch.testing.assert_close(precision, precision.T)
+        assert torch.linalg.eigvalsh(precision).min() > 0
+
+
+def test_cafa_pulls_to_the_named_class():
+    statistics = ClassStatistics(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.eye(2).expand(2, 2, 2))
+    feature = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = cafa_loss(feature, torch.tensor([[1.0, 0.0]]), statistics)
+    assert loss.item() == pytest.approx(np.log(1 / 10))
+    loss.backward()
+    assert feature.grad[0, 0] > 0 and feature.grad[0, 1] == 0
+
+
+# corruptions and streams
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruptions_grow_with_severity_and_keep_shape_and_range(kind):
+    images = jittered_digits("test", 30, seed=0).images
+    distance = []
+    for severity in range(1, 6):
+        worse = corrupt(images, kind, severity, seed=3)
+        assert worse.shape == images.shape and worse.min() >= 0 and worse.max() <= 1
+        distance.append((worse - images).abs().mean().item())
+    assert distance == sorted(distance) and distance[0] > 0
+    assert torch.equal(corrupt(images, kind, 3, seed=3), corrupt(images, kind, 3, seed=3))
+
+
+def test_blur_keeps_each_channel_apart():
+    image = torch.zeros(1, 2, 15, 15)
+    image[0, 0, 7, 7] = 1
+    blurred = corrupt(image, "blur", 2)
+    assert blurred[0, 1].abs().max() == 0 and blurred[0, 0].sum().item() == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(blurred, blurred.flip(2, 3))
+
+
+@pytest.mark.parametrize("name, order, sizes", [("shuffled", "shuffled", [32, 32, 26]), ("sorted", "sorted", [32, 32, 26]), ("small batches", "shuffled", [8] * 11 + [2])])
+def test_streams_hold_every_example_once(name, order, sizes):
+    assert STREAMS[name]["order"] == order
+    data = Images(torch.arange(90.0)[:, None], torch.arange(90) % 4)
+    arriving = stream(data, **STREAMS[name], seed=5)
+    assert [len(batch.images) for batch in arriving] == sizes
+    images, labels = (torch.cat(parts) for parts in zip(*arriving))
+    assert torch.equal(images.flatten().sort().values, torch.arange(90.0)) and torch.equal(images.flatten().long() % 4, labels)
+    assert (order == "sorted") == bool((labels.diff() >= 0).all())
+    assert not torch.equal(images, torch.cat([b.images for b in stream(data, **STREAMS[name], seed=6)]))
+
+
+def test_adaptation_is_better_than_chance_and_than_nothing(trained):
+    model, source, test = trained
+    statistics, right = class_statistics(model, *source), {}
+    for order in ("shuffled", "sorted"):
+        arriving = stream(Images(corrupt(test.images, "contrast", 4), test.labels), order)
+        labels = torch.cat([batch.labels for batch in arriving])
+        for method in METHODS:
+            logits = adapt(model, arriving, method, statistics=statistics).logits
+            right[order, method] = (logits.argmax(1) == labels).double().mean().item()
+    assert all(right["shuffled", method] > right["shuffled", "source"] + 0.1 for method in METHODS if method != "source"), right
+    assert min(right["shuffled", method] for method in ("test", "tent", "cafa")) > 0.8, right
+    assert right["sorted", "test"] < right["shuffled", "test"] - 0.2, right
+
+
+# latent label shift
+
+
+def test_only_class_proportions_differ_between_domains():
+    labels = np.arange(6000) % 3
+    domains = label_shift_domains(labels, 4, concentration=0.5, seed=1)
+    assert np.array_equal(domains, label_shift_domains(labels, 4, concentration=0.5, seed=1))
+    shares = np.array([[np.mean(labels[domains == d] == k) for k in range(3)] for d in np.unique(domains)])
+    assert shares.std(0).min() > 0.05
+    position = np.arange(6000) // 3
+    assert abs(np.corrcoef(position, domains)[0, 1]) < 0.05
+
+
+def test_exact_probabilities_are_factorised_exactly():
+    given_class = np.array([[0.8, 0, 0], [0, 0.7, 0], [0, 0, 0.9], [0.2, 0.3, 0.1]])  # each class has a domain of its own
+    rng, labels = np.random.default_rng(0), np.arange(3).repeat(400)
+    domains = np.array([rng.choice(4, p=given_class[:, k]) for k in labels])
+    found = discover_classes(given_class[:, labels].T, domains, 3, groups=3)
+    assert matched_accuracy(found.posteriors.argmax(1), labels) == 1.0
+    order = [found.posteriors[labels == k].mean(0).argmax() for k in range(3)]
+    empirical = np.array([[np.mean(labels[domains == d] == k) for k in range(3)] for d in range(4)])
+    assert np.abs(found.class_shares[:, order] - empirical).max() < 0.05
+    np.testing.assert_allclose(found.posteriors.sum(1), 1)
+    np.testing.assert_allclose(found.group_shares.sum(1), 1)
+
+
+def test_matched_accuracy_against_all_namings():
+    from itertools import permutations
+
+    rng = np.random.default_rng(0)
+    found, labels = rng.integers(4, size=60), rng.integers(4, size=60)
+    best = max(np.mean(np.array(names)[found] == labels) for names in permutations(range(4)))
+    assert matched_accuracy(found, labels) == pytest.approx(best)
+
+
+P, D = np.full((6, 3), 1 / 3), np.array([0, 1, 2, 0, 1, 2])
+NORMLESS = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+BAD_INPUT = {
+    "corrupt: whole numbers": (lambda: corrupt(IMAGES.long(), "fog"), "float tensor .* torch.int64"),
+    "corrupt: one image": (lambda: corrupt(IMAGES[0], "fog"), r"got torch.float32 \(1, 8, 8\)"),
+    "corrupt: an array": (lambda: corrupt(IMAGES.numpy(), "fog"), "got ndarray"),
+    "corrupt: unknown kind": (lambda: corrupt(IMAGES, "rain"), "kind must be one of noise, .* got 'rain'"),
+    "corrupt: severity 0": (lambda: corrupt(IMAGES, "fog", 0), "severity must be .* got 0"),
+    "stream: empty": (lambda: stream(Images(IMAGES[:0], LABELS[:0])), "at least one, got 0 and 0"),
+    "stream: lengths differ": (lambda: stream(Images(IMAGES, LABELS[:5])), "got 24 and 5"),
+    "stream: unknown order": (lambda: stream(Images(IMAGES, LABELS), "reversed"), "order must be 'shuffled' or 'sorted'"),
+    "stream: batch size 0": (lambda: stream(Images(IMAGES, LABELS), batch_size=0), "at least 1, got 0"),
+    "network: odd size": (lambda: source_network(Images(IMAGES[..., :7], LABELS)), "multiples of 4, got 8 x 7"),
+    "alpha above 1": (lambda: calibrate(small_network(), 1.5), r"in \[0, 1\], got 1.5"),
+    "alpha is nan": (lambda: calibrate(small_network(), float("nan")), "got nan"),
+    "calibrate: no batch norm": (lambda: calibrate(NORMLESS, 0.5), "no batch-norm layer"),
+    "calibrate: no running statistics": (lambda: calibrate(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)), 0.5), "running statistics"),
+    "layer: not batch norm": (lambda: AlphaBatchNorm(nn.LayerNorm(3), 0.5), "got LayerNorm"),
+    "core: one class": (lambda: core_loss(torch.zeros(4, 1)), "K at least 2"),
+    "core: empty": (lambda: core_loss(torch.zeros(0, 3)), "N at least 1"),
+    "cafa: width differs": (lambda: cafa_loss(torch.zeros(4, 5), torch.zeros(4, 3), STATISTICS), "3 classes and 6 features"),
+    "cafa: classes differ": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 2), STATISTICS), r"logits \(4, 2\)"),
+    "statistics: a class with one image": (lambda: class_statistics(small_network(), IMAGES[:4], LABELS[:4]), r"\[2, 1, 1\]"),
+    "statistics: lengths differ": (lambda: class_statistics(small_network(), IMAGES, LABELS[:4]), "24 images"),
+    "statistics: no linear layer": (lambda: class_statistics(nn.Sequential(nn.BatchNorm2d(1)), IMAGES, LABELS), "no linear layer"),
+    "adapt: unknown method": (lambda: adapt(small_network(), [IMAGES], "magic"), "method must be one of source, .* got 'magic'"),
+    "adapt: no batches": (lambda: adapt(small_network(), [], "test"), "no batch"),
+    "adapt: rate 0": (lambda: adapt(small_network(), [IMAGES], "core", learning_rate=0), "learning_rate must be .* got 0"),
+    "adapt: cafa without statistics": (lambda: adapt(small_network(), [IMAGES], "cafa"), "statistics is missing"),
+    "adapt: nothing to learn": (lambda: adapt(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 3)), [IMAGES], "core"),
+                                "without scales and shifts"),
+    "domains: one": (lambda: label_shift_domains(LABELS, 1), "at least 2"),
+    "domains: concentration 0": (lambda: label_shift_domains(LABELS, 3, 0), "above 0"),
+    "discover: rows do not sum to 1": (lambda: discover_classes(P * 2, D, 2), "sum to 1"),
+    "discover: a domain is missing": (lambda: discover_classes(P, [0, 1, 0, 1, 0, 1], 2), "each domain at least once"),
+    "discover: more classes than domains": (lambda: discover_classes(P, D, 4), "between 2 and the number of domains"),
+    "discover: too few groups": (lambda: discover_classes(P, D, 3, groups=2), "got 3 and 2"),
+    "matched: lengths differ": (lambda: matched_accuracy([0, 1], [0]), "equally many"),
+}
+
+
+@pytest.mark.parametrize("call, words", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_refused_with_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
