@@ -20,7 +20,7 @@ import click
 import nbformat
 import psutil
 
-from xfer_course.cli import Run, course_notebooks, execute, plan_run
+from xfer_course.cli import NotebookFailed, Run, course_notebooks, execute, plan_run
 from xfer_course.data import write_atomically
 from xfer_course.results import course_root, device_name
 
@@ -45,17 +45,21 @@ def main() -> None:
 @main.command()
 def course() -> None:
     "Run every notebook of every chapter in `smoke`; keep the seconds of each, and the slowest cells."
-    notebooks, cells = {}, []
+    notebooks, cells, failed = {}, [], {}
     with tempfile.TemporaryDirectory() as folder:
         for notebook in course_notebooks():
             started = time.perf_counter()
             run = plan_run(notebook, Path(folder), "smoke", (), "cpu", {})
-            execute(run, bar=False)
+            try:
+                execute(run, bar=False)
+            except NotebookFailed as error:
+                failed[notebook.name] = str(error).splitlines()[0][:200]
             notebooks[notebook.name] = round(time.perf_counter() - started, 1)
             cells += cell_seconds(run)
             click.echo(f"{notebook.name}: {notebooks[notebook.name]} s")
     slowest = sorted(cells, key=lambda cell: -cell["seconds"])[:SLOWEST]
-    keep("smoke", {"seconds": round(sum(notebooks.values()), 1), "notebooks": notebooks, "slowest cells": slowest})
+    keep("smoke", {"seconds": round(sum(notebooks.values()), 1), "notebooks": notebooks, "slowest cells": slowest, "failed": failed})
+    raise SystemExit(bool(failed))
 
 
 def cell_seconds(run: Run) -> list[dict]:
