@@ -50,13 +50,15 @@ def _read_notebook(root: Path, path: Path) -> CourseNotebook:
 
 
 # The order in which the course teaches; folders that are not named here follow in alphabetical order.
-TEACHING_ORDER = ("foundations", "rotation", "dann", "mrl", "coop")
+TEACHING_ORDER = ("foundations", "rotation", "dann", "adaptation", "mrl", "upgrades", "coop")
 NOTEBOOK_ORDER = {
     "foundations": ("data", "pictures", "training", "evaluation", "results"),
     "rotation": ("method", "digits", "labels", "ablation", "transfer", "cifar10"),
-    "dann": ("method", "moons", "digits", "mnist_m", "amazon", "selection", "usps_mnist", "image_pairs", "alignment", "beyond", "reid"),
+    "dann": ("method", "moons", "digits", "mnist_m", "amazon", "selection", "usps_mnist", "image_pairs", "semi_supervised", "alignment", "beyond", "reid"),
+    "adaptation": ("method", "streams", "label_shift", "evaluation"),
     "mrl": ("method", "classify", "adaptive_classification", "retrieval", "ablations", "text"),
-    "coop": ("clip", "train_tiny_clip", "method"),
+    "upgrades": ("method", "compatibility"),
+    "coop": ("clip", "train_tiny_clip", "method", "few_shot", "robustness", "ablations", "real_clip"),
 }
 
 
