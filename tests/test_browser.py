@@ -111,6 +111,31 @@ def test_atlas_filter(page, site):
     assert page.evaluate(shown) == 0
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_slider_without_kernel_turns_the_pages(page, site, theme):
+    page.emulate_media(color_scheme=theme)
+    visit(page, site, "dann/method.html")
+    book = page.locator(".flipbook").first
+    slider, picture, word = book.locator("input"), book.locator("img"), book.locator("span")
+    assert slider.is_visible() and word.inner_text() == "1"
+    before, described = picture.get_attribute("src"), picture.get_attribute("alt")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    assert word.inner_text() == "3" and slider.get_attribute("aria-valuetext").startswith("3: ")
+    assert picture.get_attribute("src") != before and picture.get_attribute("alt") != described
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("(i) => i.complete && i.naturalWidth > 100", picture.element_handle()), "the picture is there"
+
+
+def test_slider_without_scripts_is_its_first_picture(browser, site):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    visit(opened, site, "dann/method.html")
+    book = opened.locator(".flipbook").first
+    assert book.locator("img").is_visible() and not book.locator("input").is_visible()
+    context.close()
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_the_screen(page, site, width):
     page.set_viewport_size({"width": width, "height": 800})

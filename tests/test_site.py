@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -99,6 +101,62 @@ def test_papers_page_leads_from_section_to_code_test_and_record(site):
     assert "5.2.2" in row and "dann/method.html#cell-" in row and "test_dann_parity.py" in row
 
 
+@pytest.mark.parametrize("chapter", ["rotation", "dann", "mrl", "coop"])
+def test_every_chapter_has_exercises_a_self_test_and_a_slider_without_kernel(chapter):
+    notebook = nbformat.read(ROOT / f"nbs/{chapter}/method.ipynb", as_version=4)
+    assert sum(exercise.check and exercise.solution for exercise in check_site.exercises(notebook)) >= 4
+    assert check_site.self_test(notebook) >= 5
+    assert check_site.flipbooks(notebook) >= 1
+
+
+def test_no_slider_is_heavier_than_allowed():
+    from xfer_course.evaluation import FLIPBOOK_BYTES
+
+    for path in check_site.notebooks(ROOT):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                page = "".join(output.get("data", {}).get("text/html", ""))
+                assert 'class="flipbook"' not in page or len(page) <= FLIPBOOK_BYTES, path
+
+
+def test_home_page_has_a_card_for_every_chapter(site):
+    from bs4 import BeautifulSoup
+
+    cards = BeautifulSoup(read(site, "index.html"), "html.parser").select(".cards .card")
+    shown = {card.h3.a["href"].split("/")[0] for card in cards}
+    there = {path.parent.name for path in (ROOT / "nbs").glob("*/method.ipynb")}
+    assert shown == there, "run `python tools/notebooks.py index`"
+    for card in cards:
+        assert card.img["alt"] and card.img["src"].startswith("images/") and (site / card.img["src"]).is_file()
+        assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
+
+
+def test_every_page_describes_itself_for_previews(site):
+    for path in site.rglob("*.html"):
+        page = path.read_text("utf-8")
+        for name in ('name="description"', 'property="og:title"', 'property="og:description"', 'property="og:image"'):
+            content = re.search(rf'<meta {name} content="([^"]*)"', page)
+            assert content and content[1].strip(), (path, name)
+
+
+def test_what_colab_needs_first_works_in_an_empty_folder(tmp_path):
+    "The commands of the troubleshooting page, with this checkout in the place of the repository and without the libraries."
+    text = "\n".join(c.source for c in nbformat.read(ROOT / "nbs/troubleshooting.ipynb", as_version=4).cells)
+    clone, enter, install = re.search(r"### In Colab.*?```python\n(.+?)\n```", text, re.S)[1].splitlines()
+    address = docs.read_settings(ROOT)["git_url"]
+    assert clone.startswith("!git clone") and address in clone
+    subprocess.run(clone[1:].replace(address, ROOT.as_uri()) + " xfer_course", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    folder = tmp_path / enter.removeprefix("%cd ")
+    wanted = install.removeprefix("%pip install --quiet ").strip('"')
+    assert wanted == ".[course]" and "course_requirements" in docs.read_settings(folder)
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--target", str(tmp_path / "packages")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "."], cwd=folder, check=True, capture_output=True)
+    assert (tmp_path / "packages/xfer_course/_data/manifest.json").is_file()
+    code = "from xfer_course.dann import DANN; from xfer_course.results import course_root; print(DANN.__module__, course_root())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=True, capture_output=True, text=True)
+    assert said.stdout.split() == ["xfer_course.dann", str(folder.resolve())]
+
+
 # ---------------------------------------------------------------- small courses of our own
 
 
@@ -116,8 +174,9 @@ def course(tmp_path) -> Path:
     (root / "data/atlas.json").write_text(json.dumps({"families": {"toys": "Toys"}, "papers": papers}))
     (root / "data/results/toy-lab-cpu.json").write_text("{}")
     write(root, "index", [md("# Home\n\n> Where it starts.\n\nSee [the method](toy/method.ipynb#How-it-works).")])
-    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
-                               code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>")])
+    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n| | |\n|---|---|\n| level | easy |\n| time | none |\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
+                               code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>"),
+                               md("\n## Test yourself\n\n<details><summary>How many toys?</summary>\n\nOne.\n</details>")])
     parameters = code("profile = 'cpu'")
     parameters.metadata["tags"] = ["parameters"]
     write(root, "toy/lab", [md("# Lab\n\n> Does the toy work?"), parameters])
@@ -154,6 +213,8 @@ BREAK = {
     "description": (lambda r: change(r, "toy/lab", 0, "> Does", "Does"), "nbs/toy/lab.ipynb: has no description"),
     "check": (lambda r: change(r, "toy/method", 3, "check_count", "count"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no check"),
     "solution": (lambda r: change(r, "toy/method", 4, "Solution", "Hint"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no solution"),
+    "level": (lambda r: change(r, "toy/method", 0, "| level |", "| colour |"), "nbs/toy/method.ipynb: says no level"),
+    "self-test": (lambda r: change(r, "toy/method", 5, "Test yourself", "The end"), "nbs/toy/method.ipynb: has no self-test"),
     "alt text": (lambda r: write(r, "index", [md("# Home\n\n> Here."), picture(" ")]), "nbs/index.ipynb: an image without alt text"),
     "alt text in Markdown": (lambda r: change(r, "index", 0, "See", "![](a.png) See"), "nbs/index.ipynb: an image without alt text"),
     "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(), "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-cpu.json)"),
@@ -225,6 +286,27 @@ def test_a_formula_that_cannot_be_converted_is_named_with_its_file(course, tmp_p
     change(course, "index", 0, "See", r"$\left( x$ See")
     with pytest.raises(RuntimeError, match=r"nbs/index\.ipynb: the formula .*left"):
         docs.build_plain(course, tmp_path / "out")
+
+
+def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
+    "Colab links, a preview picture and the page from the papers to the code are added to what nbdev prepared for Quarto."
+    processed = tmp_path / "_proc"
+    shutil.copytree(course / "nbs", processed)
+    for path in processed.rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.insert(0, nbformat.v4.new_raw_cell("---\ntitle: Toy\n---"))
+        nbformat.write(notebook, path)
+    shutil.copy(ROOT / "xfer_course/dann.py", course / "xfer_course")
+    (course / "nbs/dann").mkdir()
+    shutil.copy(ROOT / "nbs/dann/method.ipynb", course / "nbs/dann")
+    docs.complete_quarto_sources(course, processed)
+    notebook = nbformat.read(processed / "toy/method.ipynb", as_version=4)
+    assert "[Open in Colab](https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb)" in notebook.cells[1].source
+    front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
+    assert (processed / "toy" / front["image"]).is_file()
+    papers = (processed / "papers.qmd").read_text("utf-8")
+    assert 'href="dann/method.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
+    assert yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1] == "papers.qmd"
 
 
 def test_citation_and_settings_agree():

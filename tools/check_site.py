@@ -78,7 +78,25 @@ def _notebook_problems(root: Path, path: Path, notebook) -> list[str]:
             problems.append(f"exercise {exercise.name!r} has no solution")
         if not exercise.check and path.stem in ("method", "clip"):
             problems.append(f"exercise {exercise.name!r} has no check")
+    opening = "\n".join(cell.source for cell in notebook.cells[:6] if cell.cell_type == "markdown")
+    problems += [f"says no {fact} (a row `| {fact} | ... |` in the table that it opens with)" for fact in ("level", "time")
+                 if path.stem == "method" and not re.search(rf"^\| *{fact} *\|", opening, re.M | re.I)]
+    if path.stem == "method" and not self_test(notebook):
+        problems.append("has no self-test (a heading `## Test yourself` with folded answers)")
     return problems
+
+
+def self_test(notebook) -> int:
+    "The number of questions with folded answers below the heading `Test yourself`."
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    _, heading, below = text.partition("\n## Test yourself\n")
+    return re.split(r"^## ", below, flags=re.M)[0].count("<details>") if heading else 0
+
+
+def flipbooks(notebook) -> int:
+    "The number of sliders among the outputs that need no kernel."
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return sum('<div class="flipbook">' in page for page in pages)
 
 
 @dataclass
@@ -236,12 +254,14 @@ def count_site(root: Path, out: Path) -> dict[str, int]:
     "How many of what a site and its notebooks hold."
     pages = read_site(out)
     links = [link for facts in pages.values() for link in facts.links]
-    done = [e for path in notebooks(root) for e in exercises(nbformat.read(path, as_version=4))]
+    read = [nbformat.read(path, as_version=4) for path in notebooks(root)]
+    done = [exercise for notebook in read for exercise in exercises(notebook)]
     return {
         "pages": len(pages), "links": len(links), "internal links": sum(not re.match(r"^(?:[a-z]+:|//)", link) for link in links),
         "images": sum(len(facts.images) for facts in pages.values()),
         "images with alt text": sum(_is_described(i) for facts in pages.values() for i in facts.images),
         "exercises": len(done), "exercises with a check": sum(e.check for e in done), "exercises with a solution": sum(e.solution for e in done),
+        "questions in self-tests": sum(map(self_test, read)), "sliders without a kernel": sum(map(flipbooks, read)),
     }
 
 

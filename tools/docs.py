@@ -18,9 +18,10 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from configparser import ConfigParser
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -39,6 +40,8 @@ from check_site import report_of, site_problems, source_problems  # noqa: E402
 
 COURSE = Path(__file__).resolve().parent.parent
 TEMPLATES = COURSE / "tools/site"
+PAPERS_TITLE = "From the papers to the code"
+PAPERS_DESCRIPTION = "Where each section and equation of the papers is built, tested and measured; made from the sources that the docstrings name."
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -173,10 +176,16 @@ def render_notebook(root: Path, page: Page, settings: dict[str, str]) -> None:
         page.content, _ = page_exporter().from_notebook_node(notebook)
     except Exception as error:  # a formula that cannot be converted, say: name the file
         raise RuntimeError(f"nbs/{page.source}: {error}") from error
-    at = f"{settings['branch']}/nbs/{page.source}"
-    repository = settings["git_url"]
-    colab = "https://colab.research.google.com/github/" + repository.removeprefix("https://github.com/")
-    page.links = [("Open in Colab", f"{colab}/blob/{at}"), ("Notebook", f"{repository}/blob/{at}")]
+    page.links = page_links(page.source, settings)
+    if (root / "nbs/troubleshooting.ipynb").is_file():
+        page.links.append(("What Colab needs first", f"{page.up}troubleshooting.html#in-colab"))
+
+
+def page_links(source: str, settings: dict[str, str]) -> list[tuple[str, str]]:
+    "Where the notebook of a page can be run and read: words and addresses."
+    at = f"{settings['branch']}/nbs/{source}"
+    colab = "https://colab.research.google.com/github/" + settings["git_url"].removeprefix("https://github.com/")
+    return [("Open in Colab", f"{colab}/blob/{at}"), ("Notebook", f"{settings['git_url']}/blob/{at}")]
 
 
 def slug(text: str, taken: set[str]) -> str:
@@ -316,44 +325,54 @@ def build_plain(root: Path, out: Path) -> int:
     "Write the plain edition into a folder; returns the number of pages."
     settings = read_settings(root)
     out.mkdir(parents=True, exist_ok=True)
-    pages = pages_of(root)
-    for page in pages:
-        render_notebook(root, page, settings)
     reference = api_pages(root, markdown_to_html)
+    pages = pages_of(root)
     if table := papers_page(root):
-        description = "Where each section and equation of the papers is built, tested and measured; made from the sources that the docstrings name."
-        pages.append(Page("", "papers.html", "API reference", "From the papers to the code", description, table))
+        pages.append(Page("", "papers.html", "API reference", PAPERS_TITLE, PAPERS_DESCRIPTION, table))
     pages += [api_page_of(api) for api in reference]
     notebooks = {Path(page.source).stem for page in pages}  # `mnist_m` in the text is more often the lab than the function
     symbols = {name: address for api in reference for name, address in api.symbols.items() if name not in notebooks}
+    with ProcessPoolExecutor() as pool:
+        made = list(pool.map(partial(make_page, root=root, out=out, settings=settings, symbols=symbols), pages))
+    pages = [page for page, _, _ in made]
     template = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=False).get_template("page.html.j2")
     sidebar: list[tuple[str, list[Page]]] = []
     for page in pages:
         if not sidebar or sidebar[-1][0] != page.section:
             sidebar.append((page.section, []))
         sidebar[-1][1].append(page)
-    index, texts = [], {}
-    for number, page in enumerate(pages):
-        contents, found = finish_content(page, root, out, settings, symbols)
-        index += found
-        picture = re.search(r'src="(?:\.\./)*(images/[^"]+)"', page.content)
-        texts[page.address] = template.render(
+    anchors = {page.address: page.anchors for page in pages}
+    for number, (page, contents, _) in enumerate(made):
+        picture = re.search(r'src="(?:\.\./)*(images/[^"]+)"', page.content) or home_picture(pages)
+        text = template.render(
             title=page.title, description=_plain(BeautifulSoup(markdown_to_html(page.description), "html.parser")), lead=_inline(page.description),
             content=page.content, links=page.links, contents=contents, sidebar=sidebar, here=page.address, up=page.up, site=settings["title"],
             before=pages[number - 1] if number else None, after=pages[number + 1] if number + 1 < len(pages) else None,
             picture=picture[1] if picture else None, address=settings["doc_host"] + settings["doc_baseurl"],
             copyright=settings["copyright"], repository=settings["git_url"],
         )
-    for page in pages:
         target = out / page.address
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(with_anchors(texts[page.address], page, {p.address: p.anchors for p in pages}), "utf-8")
+        target.write_text(with_anchors(text, page, anchors), "utf-8")
     assets = out / "assets"
     assets.mkdir(exist_ok=True)
     for name in ("site.css", "site.js"):
         shutil.copy(TEMPLATES / name, assets / name)
+    index = [entry for _, _, entries in made for entry in entries]
     (assets / "search-index.js").write_text(f"window.searchIndex = {json.dumps(index, ensure_ascii=False)};\n", "utf-8")
     return len(pages)
+
+
+def make_page(page: Page, root: Path, out: Path, settings: dict[str, str], symbols: dict[str, str]):
+    "Render and finish one page, in a process of its own: the page, its headings and its entries for the search."
+    if page.source:
+        render_notebook(root, page, settings)
+    return page, *finish_content(page, root, out, settings, symbols)
+
+
+def home_picture(pages: list[Page]) -> re.Match | None:
+    "The first picture of the first page: the preview of a page that has none of its own."
+    return re.search(r'src="(?:\.\./)*(images/[^"]+)"', pages[0].content)
 
 
 def with_anchors(text: str, page: Page, anchors: dict[str, dict[str, str]]) -> str:
@@ -364,6 +383,71 @@ def with_anchors(text: str, page: Page, anchors: dict[str, dict[str, str]]) -> s
         return f'href="{link[1]}#{anchors.get(place, {}).get(unquote(link[2]), link[2])}"'
 
     return re.sub(r'href="([^"#:]*)#([^"]+)"', renamed, text)
+
+
+# ---------------------------------------------------------------- Quarto's edition
+
+
+def build_quarto(root: Path, out: Path) -> None:
+    """Render the site with nbdev and Quarto into a folder.
+
+    These are the steps of `nbdev_docs`, less the one that writes README.md from the home page, plus what the plain edition
+    has as well: links to Colab, a preview picture per page, and the page from the papers to the code.
+    """
+    from nbdev.quarto import refresh_quarto_yml
+    from nbdev.serve import proc_nbs
+
+    refresh_quarto_yml()
+    processed = proc_nbs(force=True)
+    complete_quarto_sources(root, processed)
+    subprocess.run(["quarto", "render", "--no-cache"], cwd=processed, check=True)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.move(processed / out.name, out)
+
+
+def complete_quarto_sources(root: Path, processed: Path) -> None:
+    "Add to the notebooks that nbdev has prepared for Quarto what the plain edition adds while it renders."
+    settings = read_settings(root)
+    for name in notebooks_of(root):
+        path, up = processed / name, "../" * name.count("/")
+        if not path.is_file():
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        links = [f"[{words}]({target})" for words, target in page_links(name, settings)]
+        if (root / "nbs/troubleshooting.ipynb").is_file():
+            links.append(f"[What Colab needs first]({up}troubleshooting.ipynb#in-colab)")
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(" · ".join(links)))
+        if picture := first_picture(notebook):
+            stored = processed / "images" / f"{Path(name).with_suffix('').as_posix().replace('/', '-')}.png"
+            stored.parent.mkdir(exist_ok=True)
+            stored.write_bytes(picture)
+            front = notebook.cells[0]
+            front.source = re.sub(r"\n---\s*$", f"\nimage: {up}images/{stored.name}\n---", front.source)
+        nbformat.write(notebook, path)
+    if table := papers_page(root):
+        (processed / "papers.qmd").write_text(f'---\ntitle: "{PAPERS_TITLE}"\ndescription: "{PAPERS_DESCRIPTION}"\n---\n\n{quarto_links(table)}\n', "utf-8")
+        sidebar = yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))
+        sidebar["website"]["sidebar"]["contents"].append("papers.qmd")
+        (processed / "sidebar.yml").write_text(yaml.safe_dump(sidebar, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def first_picture(notebook) -> bytes | None:
+    "The first PNG among the outputs of a notebook."
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return next((base64.b64decode(o["data"]["image/png"]) for o in outputs if "image/png" in o.get("data", {})), None)
+
+
+def quarto_links(table: str) -> str:
+    "The links of the papers' page for Quarto's edition, where the reference stands on the notebooks' own pages."
+    from xfer_course._modidx import d
+
+    places = {name: place for names in d["syms"].values() for name, (place, _) in names.items()}
+
+    def to_notebook(link: re.Match) -> str:
+        return f'href="{places[f"xfer_course.{link[1]}.{link[2]}"]}"'
+
+    table = re.sub(r'href="api/(\w+)\.html#([\w.]+)"', to_notebook, table)
+    return re.sub(r'(href="[^"#]+)#cell-\w+"', r'\1"', table).replace("<table>", '<table class="table">')
 
 
 def _inline(description: str) -> str:
@@ -377,9 +461,7 @@ def main(plain: bool) -> None:
     out = root / "_docs"
     started = time.perf_counter()
     if shutil.which("quarto") and not plain:
-        code = subprocess.call([Path(sys.executable).parent / "nbdev_docs"], cwd=root)
-        if code:
-            raise SystemExit(code)
+        build_quarto(root, out)
     else:
         if not plain:
             click.echo("quarto is not installed (https://quarto.org/docs/get-started/); building the plain edition instead")
