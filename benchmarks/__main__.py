@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from dataclasses import asdict
 from datetime import date
 from importlib import import_module
@@ -50,18 +49,24 @@ def measure(chapter: str) -> list:
 
 @click.command()
 @click.argument("chapters", nargs=-1, type=click.Choice(CHAPTERS))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("runs/benchmarks.json"), show_default=True, help="The file to write.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("runs/benchmarks.json"), show_default=True, help="The file to write; what it holds of other chapters stays.")
 def main(chapters: tuple[str, ...], out: Path) -> None:
     "Measure every claim of speed and memory, beside the straightforward way and the libraries that are installed."
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched
-    started, measured = time.perf_counter(), []
     for chapter in chapters or CHAPTERS:
-        measured += measure(chapter)
-    content = {"device": device_name("cpu"), "versions": library_versions(), "date": date.today().isoformat(),
-               "seconds": round(time.perf_counter() - started, 1), "measurements": [asdict(each) for each in measured]}
+        measured = [asdict(each) for each in measure(chapter)]
+        run = {"device": device_name("cpu"), "versions": library_versions(), "date": date.today().isoformat()}
+        keep(out, chapter, run, measured)
+        click.echo(f"{out}: {len(measured)} measurements of {chapter}")
+
+
+def keep(out: Path, chapter: str, run: dict, measured: list[dict]) -> None:
+    "Replace what the file holds of one chapter."
+    content = json.loads(out.read_text("utf-8")) if out.is_file() else {"runs": {}, "measurements": []}
+    content["runs"][chapter] = run
+    content["measurements"] = [each for each in content["measurements"] if each["chapter"] != chapter] + measured
     text = json.dumps(content, indent=1) + "\n"
     write_atomically(out, lambda file: file.write(text.encode()))
-    click.echo(f"{out}: {len(measured)} measurements in {content['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

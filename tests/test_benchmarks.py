@@ -56,9 +56,20 @@ def test_a_library_that_is_missing_or_broken_is_skipped_with_a_reason():
 
 def test_the_committed_file_holds_whole_measurements():
     content = json.loads((ROOT / "data/benchmarks.json").read_text())
-    assert {"device", "versions", "date", "seconds"} <= set(content)
+    assert all({"device", "versions", "date"} <= set(run) for run in content["runs"].values())
     measured = [Measurement(**each) for each in content["measurements"]]
-    assert {each.chapter for each in measured} == {"rotation", "dann", "mrl", "coop"}
+    assert {each.chapter for each in measured} == set(content["runs"]) == {"rotation", "dann", "mrl", "coop"}
     assert {each.unit for each in measured} == {"s", "bytes"}
     for each in measured:
         assert all(np.isfinite(value) and value > 0 for values in each.values.values() for value in values)
+
+
+def test_one_chapter_is_replaced_and_the_others_stay(tmp_path):
+    from benchmarks.__main__ import keep
+
+    out = tmp_path / "kept.json"
+    for chapter, seconds in (("a", 1), ("b", 2), ("a", 3)):
+        keep(out, chapter, {"seconds": seconds}, [{"chapter": chapter, "what": seconds}])
+    content = json.loads(out.read_text())
+    assert content["runs"] == {"a": {"seconds": 3}, "b": {"seconds": 2}}
+    assert content["measurements"] == [{"chapter": "b", "what": 2}, {"chapter": "a", "what": 3}]

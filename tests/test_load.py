@@ -32,7 +32,7 @@ def test_a_report_is_read(tmp_path):
 
 
 def test_the_kept_load_is_within_its_bounds():
-    "The whole course in `smoke` under 8 minutes, the suite under 4 GiB, the labs in `cpu` under 90 minutes."
+    "The whole course in `smoke` under 8 minutes, the suite under 4 GiB. What the labs take in `cpu` stands on the page."
     path = ROOT / "data/load.json"
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if not {"smoke", "suite"} <= set(kept):
@@ -40,5 +40,3 @@ def test_the_kept_load_is_within_its_bounds():
     assert kept["smoke"]["seconds"] < 8 * 60 and kept["smoke"]["failed"] == {}
     assert set(kept["smoke"]["notebooks"]) <= {notebook.name for notebook in course_notebooks()}
     assert kept["suite"]["peak memory bytes"] < 4 * 2**30
-    records = [json.loads(path.read_text()) for path in (ROOT / "data/results").glob("*-cpu.json")]
-    assert sum(record["seconds"] for record in records) < 90 * 60
