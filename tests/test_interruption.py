@@ -303,7 +303,7 @@ def read_only(folder: Path) -> dict:
 
 
 SENTENCES = {
-    "full_disk": {"fit": "OSError: [Errno 27] cannot write the checkpoint .* the one before it is intact", "record": "OSError: .*File too large",
+    "full_disk": {"fit": "OSError: .*cannot write the checkpoint .* the one before it is intact", "record": "OSError: .*File too large",
                   "grid": "OSError: .*File too large", "get": "OSError: .*x.bin could not be written into"},
     "read_only": {"fit": "PermissionError: .*cannot write checkpoints to the folder", "get": "PermissionError: .*cannot be written .* set XFER_DATA",
                   "record": "PermissionError: .*Permission denied", "xfer run": "exit code 1: xfer: .*cannot be written"},
