@@ -124,7 +124,7 @@ def test_slider_without_kernel_turns_the_pages(page, site, theme):
     assert word.inner_text() == "3" and slider.get_attribute("aria-valuetext").startswith("3: ")
     assert picture.get_attribute("src") != before and picture.get_attribute("alt") != described
     page.keyboard.press("ArrowLeft")
-    assert page.evaluate("(i) => i.complete && i.naturalWidth > 100", picture.element_handle()), "the picture is there"
+    page.wait_for_function("(i) => i.complete && i.naturalWidth > 100", arg=picture.element_handle())
 
 
 def test_slider_without_scripts_is_its_first_picture(browser, site):
