@@ -88,10 +88,10 @@ def test_the_guard_guards(no_network):
     assert "the network was asked for" in done.stderr
 
 
-@pytest.mark.parametrize("names", [("dann/moons", "rotation/digits")], ids=" and ".join)
+@pytest.mark.parametrize("names", [("dann/moons",)], ids=" and ".join)
 def test_a_notebook_runs_without_the_network(no_network, tmp_path, names):
     command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", *names, "--profile", "smoke", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, env=no_network, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=no_network, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out").rglob("*-smoke.json"))) == len(names)
 
