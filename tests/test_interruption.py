@@ -187,7 +187,8 @@ def toy_course(folder: Path) -> Path:
     (folder / "settings.ini").write_text("[DEFAULT]\nlib_name = xfer_course\n")
     cells = [nbformat.v4.new_markdown_cell("# A lab for tests")] + [nbformat.v4.new_code_cell(source) for source in LAB]
     cells[1].metadata["tags"] = ["parameters"]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "nbs/toy/lab.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "nbs/toy/lab.ipynb")
     return folder
 
 
