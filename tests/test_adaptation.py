@@ -347,3 +347,67 @@ BAD_INPUT = {
 def test_bad_input_is_refused_with_a_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+
+
+def test_adapting_goes_on_from_its_own_result():
+    images = torch.randn(64, 1, 8, 8)
+    first = adapt(convolutions(), images.split(32), "core")
+    second = adapt(first.model, images.split(32), "core")
+    assert len(second.losses) == 2 and sum(isinstance(m, AlphaBatchNorm) for m in second.model.modules()) == 1
+
+
+def test_learning_methods_learn_where_gradients_are_off():
+    images = torch.randn(64, 1, 8, 8)
+    with torch.no_grad():
+        off = adapt(convolutions(), images.split(32), "core")
+    assert off.losses == adapt(convolutions(), images.split(32), "core").losses
+
+
+def test_core_loss_is_finite_where_a_class_underflows():
+    logits = torch.tensor([[120.0, 0, 0], [0, 120.0, 0]], requires_grad=True)
+    core_loss(logits).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_features_are_those_of_the_head_that_gives_the_logits():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.label, self.domain = nn.Linear(5, 8), nn.Linear(8, 3), nn.Linear(6, 2)
+
+        def forward(self, x):
+            features = self.body(x)
+            return self.label(features), self.domain(features[:, :6])
+
+    labels = torch.arange(30) % 3
+    assert class_statistics(TwoHeads(), torch.randn(30, 5), labels).means.shape == (3, 8)
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda net, x: adapt(net, x, "core"), "loader"),
+    (lambda net, x: adapt(net, [x.numpy()], "core"), "loader"),
+    (lambda net, x: adapt(net, [x, x * float("nan")], "core"), "batch 1"),
+    (lambda net, x: adapt(net, [x], "test", alpha=0.5), "alpha"),
+    (lambda net, x: adapt(nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5)), x.split(33), "test"), "batch of one"),
+    (lambda net, x: matched_accuracy([-1, 0], [0, 1]), "found"),
+    (lambda net, x: label_shift_domains([-1, 0], 2), "labels"),
+    (lambda net, x: discover_classes(np.full((4, 2), 0.5), np.array([[0], [1], [0], [1]]), 2), "domains"),
+])
+def test_mistakes_of_a_first_use_get_a_sentence(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(convolutions(), torch.randn(34, 1, 8, 8))
+
+
+def test_the_factorisation_does_not_hang_on_one_start():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 600)
+    domains = label_shift_domains(labels, 4, 0.3, seed=1)
+    shares = np.stack([[np.mean(labels[domains == r] == k) for k in range(3)] for r in range(4)])
+    p = np.clip((shares / shares.sum(0))[:, labels].T + rng.normal(0, 0.03, (600, 4)), 1e-3, None)
+    p /= p.sum(1, keepdims=True)
+    assert min(matched_accuracy(discover_classes(p, domains, 3, seed=s).posteriors.argmax(1), labels) for s in range(8)) > 0.8

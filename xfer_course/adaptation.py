@@ -171,7 +171,16 @@ class AlphaBatchNorm(nn.Module):
         self.layer, self.alpha = layer, alpha
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) for inputs `x` (N, C, ...); the batch's part carries a gradient."""
+        """Mean and variance (C,) for inputs `x` (N, C, ...); the batch's part carries a gradient.
+
+        Raises `ValueError` for other channels than the layer has, and, with alpha = 0, for one value per channel.
+        """
+        if x.ndim < 2 or x.shape[1] != self.layer.num_features:
+            raise ValueError(f"x must have shape (N, {self.layer.num_features}, ...), got {tuple(x.shape)}")
+        if self.alpha == 1:
+            return self.layer.running_mean, self.layer.running_var
+        if self.alpha == 0 and x.numel() == x.shape[1]:
+            raise ValueError("a batch of one example has no statistics of its own: take larger batches, or alpha above 0")
         var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
         rest = 1 - self.alpha
         return self.alpha * self.layer.running_mean + rest * mean, self.alpha * self.layer.running_var + rest * var
@@ -193,32 +202,34 @@ def calibrate(model: nn.Module, alpha: float) -> nn.Module:
     """A copy of `model`, in evaluation mode, with an `AlphaBatchNorm` in place of every batch norm.
 
     Args:
-        model: any module with batch-norm layers below it; it is not changed.
+        model: any module with batch norm, or the result of an earlier call; it is not changed.
         alpha: share of the source statistics, in [0, 1].
 
     Raises:
         ValueError: alpha outside [0, 1], no batch norm, or one without running statistics.
     """
     _check_alpha(alpha)
-    adapted = copy.deepcopy(model).eval()
-    places = [(parent, name, child) for parent in adapted.modules() for name, child in parent.named_children() if isinstance(child, _BatchNorm)]
+    adapted = nn.Sequential(copy.deepcopy(model)) if isinstance(model, _BatchNorm) else copy.deepcopy(model)
+    kinds = (_BatchNorm, AlphaBatchNorm)
+    places = [(parent, name, child) for parent in adapted.modules() if not isinstance(parent, AlphaBatchNorm)
+              for name, child in parent.named_children() if isinstance(child, kinds)]
     if not places:
         raise ValueError("model has no batch-norm layer: there is nothing to calibrate")
-    for parent, name, layer in places:
-        setattr(parent, name, AlphaBatchNorm(layer, alpha))
-    return adapted
+    for parent, name, child in places:
+        setattr(parent, name, AlphaBatchNorm(child.layer if isinstance(child, AlphaBatchNorm) else child, alpha))
+    return adapted.eval()
 
 # %% ../nbs/adaptation/method.ipynb #88346795
 def core_loss(logits: Tensor) -> Tensor:
     """Mean correlation of each class with the others, from class logits (N, K): a scalar in [0, 1) with a gradient.
 
-    0 where every example is sure of one class; 1 - 1/K for uniform predictions.
+    0 where every example is sure of one class and every class is named; 1 - 1/K for uniform predictions and for a single example.
     Raises `ValueError` for anything but (N, K) with at least one row and two classes.
     Source: after You, Li and Zhao (2021), Core; rows normalised as in Jin et al., "Minimum Class Confusion" (2020).
     """
     _check_logits(logits)
     p = logits.softmax(1)
-    return 1 - (p.square().sum(0) / p.sum(0)).mean()
+    return 1 - (p.square().sum(0) / p.sum(0).clamp_min(torch.finfo(p.dtype).tiny)).mean()
 
 
 def _check_logits(logits: Tensor) -> None:
@@ -236,17 +247,21 @@ class ClassStatistics(NamedTuple):
 
 
 def _with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, K), and features (N, d): what enters the last linear layer of the model."""
+    """Logits (N, K), and features (N, d): what enters the linear layer that gives them."""
     heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not heads:
         raise ValueError("model has no linear layer, so it is not known what its features are")
     seen = []
-    hook = heads[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    hooks = [head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output))) for head in heads]
     try:
         logits = _logits(model(images))
     finally:
-        hook.remove()
-    return logits, seen[-1]
+        for hook in hooks:
+            hook.remove()
+    features = [inputs for inputs, output in seen if output is logits]
+    if not features:
+        raise ValueError("none of the model's linear layers gives its logits, so it is not known what its features are")
+    return logits, features[-1]
 
 
 def _logits(output) -> Tensor:
@@ -257,16 +272,18 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     """Mean and inverse covariance of the features of each class, from labelled source images.
 
     Args:
-        model: a network whose last linear layer gives the class logits; used in evaluation mode.
+        model: a network with a linear layer that gives the class logits; used in evaluation mode.
         images, labels: (N, ...) and (N,), classes 0 to K - 1, at least two images of each.
 
     Covariances are shrunk by the rule of Ledoit and Wolf, so that they can be inverted when images are few.
 
     Raises:
-        ValueError: a class with fewer than two images, different lengths, or a model without a linear layer.
+        ValueError: a class with fewer than two images, different lengths, or a model whose logits do not come from a linear layer.
 
     Source: Jung et al., "CAFA" (ICCV 2023); the shrinkage is ours.
     """
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or (labels < 0).any():
+        raise ValueError("labels must be a tensor of whole numbers from 0, (N,)")
     if len(images) != len(labels) or len(labels) == 0 or (labels.bincount() < 2).any():
         raise ValueError(f"images and labels must be equally many, with two images or more of every class 0 to K - 1, got "
                          f"{len(images)} images and classes of {labels.bincount().tolist()}")
@@ -322,21 +339,26 @@ def adapt(model: nn.Module, loader: Iterable, method: str = "core", *, alpha: fl
 
     Args:
         model: any network with batch norm that returns class logits (N, K), or a tuple that begins with them. It is copied, not changed.
-        loader: batches of inputs, or tuples that begin with them; anything after the inputs is ignored.
+        loader: batches of inputs, or tuples that begin with them; anything after the inputs is ignored. "test", "tent" and "cafa"
+            need more than one example in a batch, and "core" learns from several only.
         method: "source" (no adaptation), "test" (test statistics), "alpha-bn" (a mixture), "tent" (entropy), "core"
             (a mixture, and `core_loss`), "cafa" (`cafa_loss`). The last three take an Adam step per batch on scales and shifts of batch norm.
-        alpha: share of the source statistics, in [0, 1]; None for the method's own, listed in `METHODS`.
+        alpha: share of the source statistics, in [0, 1]; None for the method's own, listed in `METHODS`, which "source" and "test" are named after.
         learning_rate: of Adam.
         statistics: for "cafa", from `class_statistics`.
 
     Raises:
-        ValueError: an unknown method, alpha or a rate out of range, no batches, statistics missing, or no batch norm
-            (with scales and shifts, where those are to be learnt).
+        ValueError: an unknown method, alpha or a rate out of range, no batches or one tensor in their place, inputs that are
+            not finite, statistics missing, or no batch norm (with scales and shifts, where those are to be learnt).
     """
-    if method not in METHODS:
+    if isinstance(loader, (Tensor, Images)):
+        raise ValueError("loader must give batches, not be one: use images.split(64)")
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "cafa" and statistics is None:
         raise ValueError("statistics is missing: method 'cafa' needs class_statistics of labelled source images")
+    if alpha is not None and method in ("source", "test"):
+        raise ValueError(f"alpha is {METHODS[method]} by the name of method {method!r}, got {alpha!r}: use 'alpha-bn' for a mixture")
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate!r}")
     adapted = calibrate(model, METHODS[method] if alpha is None else alpha).requires_grad_(False)
@@ -344,19 +366,28 @@ def adapt(model: nn.Module, loader: Iterable, method: str = "core", *, alpha: fl
     optimizer = torch.optim.Adam(_scales_and_shifts(adapted), lr=learning_rate) if learns else None
     outputs, losses = [], []
     for batch in loader:
-        images = (batch if isinstance(batch, Tensor) else batch[0]).to(device)
-        with torch.set_grad_enabled(learns):
+        images = _inputs(batch, len(outputs)).to(device)
+        with torch.set_grad_enabled(learns):  # also where the caller has switched gradients off
             logits, features = _with_features(adapted, images) if method == "cafa" else (_logits(adapted(images)), None)
-        outputs.append(logits.detach().cpu())
-        if learns:
-            loss = _loss(method, logits, features, statistics)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+            outputs.append(logits.detach().cpu())
+            if learns:
+                loss = _loss(method, logits, features, statistics)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
     if not outputs:
         raise ValueError("loader gave no batch: there is nothing to predict")
     return Adapted(torch.cat(outputs), adapted, losses)
+
+
+def _inputs(batch, place: int) -> Tensor:
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(inputs, Tensor):
+        raise ValueError(f"loader must give tensors, or tuples that begin with one; batch {place} is a {type(inputs).__name__}")
+    if not inputs.isfinite().all():
+        raise ValueError(f"batch {place} of loader has values that are not finite: one of them would spoil the statistics of all")
+    return inputs
 
 
 def _scales_and_shifts(model: nn.Module) -> list[nn.Parameter]:
@@ -382,15 +413,21 @@ def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed
         seed: decides weights and assignment.
 
     Raises:
-        ValueError: fewer than two domains, or a concentration that is not positive.
+        ValueError: labels that are not whole numbers from 0, fewer than two domains, or a concentration that is not positive.
     """
     labels = np.asarray(labels)
+    _check_classes("labels", labels)
     if n_domains < 2 or not 0 < concentration < math.inf:
         raise ValueError(f"n_domains must be at least 2 and concentration above 0, got {n_domains} and {concentration}")
     rng = np.random.default_rng([seed, 2022])
     weights = rng.dirichlet(np.full(labels.max() + 1, concentration), n_domains) + 1e-9
     shares = (weights / weights.sum(0)).cumsum(0)[:, labels]
     return np.minimum((rng.random(len(labels)) > shares).sum(0), n_domains - 1)
+
+
+def _check_classes(name: str, values: np.ndarray) -> None:
+    if values.ndim != 1 or len(values) == 0 or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
+        raise ValueError(f"{name} must be whole numbers from 0, (N,), at least one, got {values.dtype} of shape {values.shape}")
 
 
 class LatentClasses(NamedTuple):
@@ -424,6 +461,7 @@ def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: i
     The authors invert p(d | y) by a pseudo-inverse; here p(y | x) is solved for under the constraint that it is not negative.
     """
     p, domains = np.asarray(domain_probabilities, float), np.asarray(domains)
+    _check_classes("domains", domains)
     groups = 3 * n_classes if groups is None else groups
     if p.ndim != 2 or not np.isfinite(p).all() or (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-3):
         raise ValueError(f"domain_probabilities must be finite, >= 0, of shape (N, R), with rows that sum to 1, got shape {p.shape}")
@@ -443,11 +481,18 @@ def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: i
     return LatentClasses(here / here.sum(1, keepdims=True), shares, group, q)
 
 
-def _factorise(q: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
-    """p(y | d), (R, K), from p(c | d), (R, m): the left factor, where the rows of the right one sum to 1."""
-    factors = NMF(n_classes, init="random", random_state=seed, max_iter=2000)
-    left = factors.fit_transform(q) * factors.components_.sum(1) + 1e-12
-    return left / left.sum(1, keepdims=True)
+def _factorise(q: np.ndarray, n_classes: int, seed: int, starts: int = 8) -> np.ndarray:
+    """p(y | d), (R, K), from p(c | d), (R, m): the left factor, where the rows of the right one sum to 1.
+
+    Some random starts end in a poor local minimum, so the best of several is taken.
+    """
+    def fitted(start: int) -> tuple[float, np.ndarray]:
+        factors = NMF(n_classes, init="random", random_state=start, max_iter=2000)
+        left = factors.fit_transform(q) * factors.components_.sum(1) + 1e-12
+        return factors.reconstruction_err_, left / left.sum(1, keepdims=True)
+
+    states = np.random.default_rng([seed, 2022]).integers(2**31, size=starts)
+    return min((fitted(int(state)) for state in states), key=lambda result: result[0])[1]
 
 
 def matched_accuracy(found, labels) -> float:
@@ -459,6 +504,9 @@ def matched_accuracy(found, labels) -> float:
     found, labels = np.asarray(found), np.asarray(labels)
     if found.shape != labels.shape or found.ndim != 1 or len(found) == 0:
         raise ValueError(f"found and labels must be equally many, at least one, got shapes {found.shape} and {labels.shape}")
+    _check_classes("found", found)
+    _check_classes("labels", labels)
+    found, labels = (np.unique(names, return_inverse=True)[1] for names in (found, labels))
     counts = np.zeros((max(found.max(), labels.max()) + 1,) * 2)
     np.add.at(counts, (found, labels), 1)
     return float(counts[linear_sum_assignment(-counts)].sum() / len(labels))
