@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 
 from xfer_course.data import DataFileError
@@ -381,3 +382,27 @@ def test_bad_input(name):
 def test_compatible_is_a_list_of_versions():
     with pytest.raises(TypeError, match="compatible must be a list of versions"):
         Gallery(Z, "v1", compatible="v2")
+
+
+def test_a_gallery_keeps_its_own_copy():
+    buffer = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    gallery = Gallery(buffer, "v1")
+    kept = gallery.embeddings.clone()
+    buffer[:] = 0
+    assert torch.equal(gallery.embeddings, kept)
+
+
+def test_counting_multiply_adds_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)).train()
+    before = model[1].running_mean.clone()
+    assert multiply_adds(model, torch.randn(1, 4)) == 24
+    assert torch.equal(model[1].running_mean, before) and model.training
+
+
+def test_shapes_and_sizes_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="embeddings"):
+        Gallery(np.float32(1.0), "v1")
+    gallery = Gallery(np.eye(4, dtype="float32"), "v1", labels=np.arange(4))
+    one = torch.eye(4)[:1]
+    with pytest.raises(ValueError, match="two queries"):
+        gallery.check_upgrade("v2", one, one, torch.tensor([0]))

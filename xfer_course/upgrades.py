@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import DataFileError, write_atomically
-from .evaluation import STYLE, Interval, mean_and_interval
+from .evaluation import STYLE, Interval, evaluation_mode, mean_and_interval
 from .mrl import FunnelRetrieval, mean_average_precision_at_k, search_cost
 
 # %% auto #0
@@ -398,13 +398,18 @@ class UpgradeCheck(NamedTuple):
     "whether the mean gain is above the margin; where `gain.low` is not, more queries would make it surer"
 
 
+def _copy(values) -> Tensor:
+    "A tensor with memory of its own: what the caller does to `values` later changes nothing."
+    return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
+
+
 class Gallery:
     """Embeddings, the version of the model that made them, and the versions that may search them.
 
     Args:
-        embeddings: float tensor or array `(N, D)`, finite, no row of zeros.
+        embeddings: float tensor or array `(N, D)`, finite, no row of zeros; the gallery keeps a copy.
         version: name of the model, such as `"encoder-2024-05"`; any text that is not empty.
-        labels: integer labels or keys `(N,)` of the rows, or None.
+        labels: integer labels or keys `(N,)` of the rows, copied as well, or None.
         compatible: versions that are known to be comparable with `version`, for example because they were trained so.
 
     Raises:
@@ -412,13 +417,15 @@ class Gallery:
     """
 
     def __init__(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None, compatible: Iterable[str] = ()) -> None:
-        self.embeddings = torch.as_tensor(embeddings)
+        self.embeddings = _copy(embeddings)
+        if self.embeddings.ndim != 2:
+            raise ValueError(f"embeddings must have shape (N, D), got {tuple(self.embeddings.shape)}")
         self._index = FunnelRetrieval(self.embeddings, [self.embeddings.shape[-1]], [], progress=False)  # looks at every row
         self.version = self._check_version("version", version)
         if isinstance(compatible, str):
             raise TypeError(f"compatible must be a list of versions, got the text {compatible!r}")
         self.compatible = {self._check_version("compatible", v) for v in compatible}
-        self.labels = None if labels is None else torch.as_tensor(labels)
+        self.labels = None if labels is None else _copy(labels)
         if self.labels is not None and (self.labels.dtype != torch.long or self.labels.shape != (len(self),)):
             raise ValueError(f"labels must be int64 of shape ({len(self)},), got {self.labels.dtype} {tuple(self.labels.shape)}")
 
@@ -468,17 +475,19 @@ class Gallery:
             version: the new model.
             old_queries: `(Q, D)`, the queries by the model of this gallery.
             new_queries: `(Q, >= D)`, the same queries by the new model.
-            query_labels: `(Q,)`, their labels. Use validation queries, not those that you report on.
+            query_labels: `(Q,)`, their labels, at least two. Use validation queries, not those that you report on.
             k: length of the list that counts; 1 is recall@1.
             margin: by how much mAP@k must grow; below zero allows a loss.
 
         Raises:
-            ValueError: the gallery has no labels, or numbers of queries and labels differ.
+            ValueError: the gallery has no labels, numbers of queries and labels differ, or there are fewer than two.
         """
         if self.labels is None:
             raise ValueError("this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
         if not len(old_queries) == len(new_queries) == len(query_labels):
             raise ValueError(f"old_queries, new_queries and query_labels must be equally many, got {len(old_queries)}, {len(new_queries)} and {len(query_labels)}")
+        if len(query_labels) < 2:
+            raise ValueError(f"old_queries, new_queries and query_labels must hold at least two queries for an interval, got {len(query_labels)}")
         before, after = (self._precision(queries, query_labels, k) for queries in (old_queries, new_queries))
         gain = mean_and_interval(after - before)
         check = UpgradeCheck(float(before.mean()), float(after.mean()), gain, bool(gain.mean > margin))
@@ -521,7 +530,7 @@ class Gallery:
             if header.get("kind") != "xfer_course.Gallery":
                 raise ValueError("it was not written by Gallery.save")
             return cls(tensors["embeddings"], header["version"], tensors.get("labels"), json.loads(header["compatible"]))
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise DataFileError(f"{path.name} is damaged or no gallery ({error})") from error
 
 # %% ../nbs/upgrades/method.ipynb #fccc1642
@@ -546,6 +555,7 @@ def upgrade_cost(gallery_size: int, old_dim: int, new_dim: int, encoder_multiply
     """
     size, old, new = (_check_size(*pair) for pair in (("gallery_size", gallery_size), ("old_dim", old_dim), ("new_dim", new_dim)))
     _check_size("encoder_multiply_adds", encoder_multiply_adds, 0)
+    _check_size("itemsize", itemsize)
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie between 0 and 1, got {share!r}")
     renewed = round(share * size)
@@ -556,12 +566,13 @@ def upgrade_cost(gallery_size: int, old_dim: int, new_dim: int, encoder_multiply
 def multiply_adds(model: nn.Module, example: Tensor) -> int:
     """Multiply-adds of one forward pass of `example`, an input with a batch dimension of 1, counted by PyTorch.
 
-    Products of matrices and convolutions count; activations and normalisation do not. Raises `ValueError` for a batch.
+    Products of matrices and convolutions count; activations and normalisation do not. The model is in evaluation mode
+    for this pass and stays as it was: batch normalisation learns nothing from the example. Raises `ValueError` for a batch.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     if len(example) != 1:
         raise ValueError(f"example must be a batch of one, got {len(example)} inputs")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
         model(example)
     return counter.get_total_flops() // 2
