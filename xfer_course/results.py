@@ -299,6 +299,27 @@ def _without_comments(source: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
+def _is_guard(node: ast.stmt) -> bool:
+    "Whether a statement can only refuse its input or do nothing: a `raise` under a condition, a call of a function `_check...`."
+    if isinstance(node, ast.If | ast.For):
+        binds = any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+        return not binds and all(isinstance(n, ast.Raise) or _is_guard(n) for n in node.body + node.orelse)
+    called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+    return getattr(called, "attr", getattr(called, "id", "")).startswith("_check")
+
+
+def _without_guards(source: str) -> str:
+    "Python source without the statements that `_is_guard` names, so that a stricter check of an argument leaves it as it was."
+    lines, tree = source.splitlines(), ast.parse(source)
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        guards = [node for node in function.body if _is_guard(node)]
+        for node in guards:
+            lines[node.lineno - 1:node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+        if len(guards) == len(function.body):  # a body cannot be empty
+            lines[guards[0].lineno - 1] = " " * guards[0].col_offset + "..."
+    return "\n".join(line for line in lines if line)
+
+
 def _library_imports(tree: ast.AST) -> dict[str, tuple[str, str | None]]:
     "Local name → (module of the library, name in it); the name is `None` where the module itself is imported."
     found = {}
@@ -359,7 +380,7 @@ def _code_used(source: str, read_module: Callable[[str], str | None]) -> dict[st
         if (module, name) in _REPORTING:
             continue
         if module not in modules and (text := read_module(module)) is not None:
-            modules[module] = _Module(_without_comments(text))
+            modules[module] = _Module(_without_guards(_without_comments(text)))
         known = modules[module].source if module in modules else {}
         for each in known if name is None else {name} & set(known):
             if f"{module}.{each}" not in used:
@@ -567,6 +588,11 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
     return records
 
 # %% ../nbs/foundations/results.ipynb #9493643f
+def _is_main_process() -> bool:
+    "Whether this process writes: of those that `accelerate launch` or `torchrun` starts, the first alone."
+    return os.environ.get("RANK", "0") == "0"
+
+
 def finish(
     lab: str,
     *,
@@ -581,7 +607,7 @@ def finish(
     out: str | Path | None = None,
     notes: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Make the record of a lab's run, show it, and write it to `out` if that is given.
+    """Make the record of a lab's run, show it, and write it to `out` if that is given; of several processes the first writes.
 
     Args:
         lab: `chapter/lab`.
@@ -614,7 +640,7 @@ def finish(
         notes=dict(notes or {}),
     )
     show_record(record)
-    if out is not None:
+    if out is not None and _is_main_process():
         record.save(out)
     return record
 
