@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Kernels started by a test import this checkout, never another installed one, and use one thread each.
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the tests already run side by side: seeds that did too would cost memory and starts
+    os.environ.setdefault("XFER_JOBS", "1")
 os.environ["IN_TEST"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -308,6 +308,8 @@ BAD_INPUT = {
     "corrupt: whole numbers": (lambda: corrupt(IMAGES.long(), "fog"), "float tensor .* torch.int64"),
     "corrupt: one image": (lambda: corrupt(IMAGES[0], "fog"), r"got torch.float32 \(1, 8, 8\)"),
     "corrupt: an array": (lambda: corrupt(IMAGES.numpy(), "fog"), "got ndarray"),
+    "corrupt: bytes as floats": (lambda: corrupt(IMAGES * 255, "fog"), r"images must lie in \[0, 1\], got .* to 2\d\d"),
+    "corrupt: NaN": (lambda: corrupt(IMAGES * float("nan"), "fog"), "got nan to nan"),
     "corrupt: unknown kind": (lambda: corrupt(IMAGES, "rain"), "kind must be one of noise, .* got 'rain'"),
     "corrupt: severity 0": (lambda: corrupt(IMAGES, "fog", 0), "severity must be .* got 0"),
     "stream: empty": (lambda: stream(Images(IMAGES[:0], LABELS[:0])), "at least one, got 0 and 0"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -356,6 +357,14 @@ def test_preprocess_of_pictures_and_tensors():
     assert one.shape == (1, 3, 32, 32) and two.shape == (2, 3, 32, 32)
     assert abs(float(one[0, 0].mean()) - (1 - 0.48145466) / 0.26862954) < 1e-4
     torch.testing.assert_close(clip.preprocess(torch.full((1, 3, 40, 32), 255, dtype=torch.uint8)), clip.preprocess(torch.ones(1, 40, 32)))
+
+
+def test_preprocess_refuses_pictures_that_pillow_would_turn_white():
+    from PIL import Image
+
+    deep = Image.fromarray(np.full((40, 40), 20_000, dtype=np.uint16))
+    with pytest.raises(ValueError, match="mode 'I;16', more than 8 bits deep"):
+        model().preprocess([Image.new("L", (40, 40)), deep])
 
 
 # the loss

@@ -290,6 +290,8 @@ BAD_CALLS = {
     "more shots than images": (lambda m: few_shot(Y, 3), ValueError, "shots is 3, but class 0 has only 2 images"),
     "no shots": (lambda m: few_shot(Y, 0), ValueError, "shots must be a whole number"),
     "no labels": (lambda m: few_shot(Y[:0], 1), ValueError, "labels must have shape"),
+    "no batches": (lambda m: encode_images(m.clip, torch.zeros(2, 3, 8, 8), batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
+    "no draws": (lambda m: m.nearest_words(1, draws=0), ValueError, "draws must be at least 1, got 0"),
     "no top": (lambda m: m.nearest_words(0), ValueError, "top must lie between 1 and the 100 tokens"),
     "late epoch": (lambda m: learning_rate(50, 50), ValueError, "epoch must lie between 0 and max_epoch - 1 = 49, got 50"),
     "no file": (lambda m: m.load_context("/nowhere"), FileNotFoundError, "there is no file /nowhere"),
@@ -316,6 +318,14 @@ def test_bad_files(tmp_path):
                              (dict(clip=StubCLIP(width=32)), r"this model's is \(4, 32\)")]:
         with pytest.raises(ValueError, match=message):
             stub(**options).load_context(path)
+    broken = stub()
+    with torch.no_grad():
+        broken.ctx[0, 0] = float("nan")
+    model = stub()
+    before = model.ctx.detach().clone()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        model.load_context(broken.save_context(tmp_path / "nan"))
+    assert torch.equal(model.ctx, before)
     (tmp_path / "text").write_text("hello")
     save_file({"ctx": torch.zeros(4, 64)}, tmp_path / "other")
     for other in ("text", "other"):

@@ -22,6 +22,7 @@ from xfer_course.evaluation import (
     confusion_figure,
     course_style,
     evaluation_mode,
+    flipbook,
     knn_accuracy,
     linear_probe,
     mean_and_interval,
@@ -348,6 +349,9 @@ BAD_INPUT = {
     "colour of no arm": (lambda: arms_figure({"a": [1]}, colours={"b": "red"}), "arms that do not exist: b"),
     "arm without values": (lambda: arms_figure({"a": []}), "at least one number"),
     "figure without words": (lambda: show(plt.figure(), "  "), "alt is empty"),
+    "slider with one picture": (lambda: flipbook({1: b""}, ["one"], "n"), "at least 2 pictures, got 1"),
+    "slider with labels that read alike": (lambda: flipbook({1: b"", "1": b""}, ["one", "two"], "n"), "labels that differ when printed, got 1, 1"),
+    "slider without words": (lambda: flipbook({1: b"", 2: b""}, ["one", " "], "n"), "of which 1 are empty"),
 }
 
 
@@ -359,6 +363,11 @@ def test_bad_input_gives_one_clear_sentence(case):
     with pytest.raises(ValueError, match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_one_string_is_not_a_sentence_for_each_picture():
+    with pytest.raises(TypeError, match="alts must be a list"):
+        flipbook({1: b"", 2: b""}, "ab", "n")
 
 
 def test_import_is_light():

@@ -24,7 +24,7 @@ from coop_models import StubCLIP, WordTokenizer
 from xfer_course import coop, dann, mrl, rotation
 from xfer_course.training import History
 
-EXAMPLES = int(os.environ.get("XFER_FUZZ", 25))
+EXAMPLES = int(os.environ.get("XFER_FUZZ", 40))
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool)
 
 
@@ -77,7 +77,7 @@ class Fuzz:
         fits: argument → strategy of values that fit.
         wild: argument → strategy of values that may not.
         check: what must hold for a result: `(result, arguments) -> bool`.
-        also: errors beside those two: documented ones, and those of `GAPS`.
+        also: documented errors beside those two.
     """
 
     call: Callable
@@ -92,32 +92,11 @@ class Fuzz:
         return replaced.flatmap(lambda names: st.fixed_dictionaries({**self.fits, **{name: self.wild[name] for name in sorted(names)}}))
 
 
-# Functions that still answer some bad input with another error than the promised two: known, listed with what is missing.
-GAPS = {
-    "rotation.NetworkInNetwork": (RuntimeError, "images with another number of channels than in_channels"),
-    "rotation.TransferClassifier": (RuntimeError, "images that the backbone does not take"),
-    "dann.learning_rate_schedule": (OverflowError, "a beta so large that a float overflows"),
-    "mrl.mean_average_precision_at_k": (IndexError, "labels without a dimension, indices outside of the gallery"),
-    "mrl.precision_at_k": (IndexError, "labels without a dimension, indices outside of the gallery"),
-    "mrl.top1_nearest_neighbour": (IndexError, "labels without a dimension, indices outside of the gallery"),
-    "mrl.search_grid": (IndexError, "labels without a dimension"),
-    "mrl.rerank_scores": ((RuntimeError, IndexError), "candidates, queries and gallery that do not fit: it trusts its caller"),
-    "mrl.simulated_embeddings": (RuntimeError, "sizes below 0"),
-    "mrl.MatryoshkaLoss": ((RuntimeError, IndexError), "targets that do not fit the logits"),
-    "coop.encode_prefix": (RuntimeError, "a prompt that does not fit the tower: it trusts its caller"),
-    "coop.encode_prompts": ((RuntimeError, IndexError), "prompts that do not fit the tower: it trusts its caller"),
-    "coop.encode_images": (RuntimeError, "a batch_size below 1"),
-    "coop.nearest_rows": (RuntimeError, "vectors and a table that do not fit: it trusts its caller"),
-    "coop.random_distance": (RuntimeError, "no vectors, no draws, or a table that does not fit: it trusts its caller"),
-    "coop.context_slots": (KeyError, "an unknown position: it trusts its caller"),
-}
-
 FUZZ: dict[str, Fuzz] = {}
 
 
 def fuzz(name: str, call: Callable, fits: dict, wild: dict | None = None, check: Callable = lambda result, arguments: True, also: tuple = ()) -> None:
-    known = GAPS.get(name, ((), ""))[0]
-    FUZZ[name] = Fuzz(call, fits, wild or {}, check, also + (known if isinstance(known, tuple) else (known,)))
+    FUZZ[name] = Fuzz(call, fits, wild or {}, check, also)
 
 
 # --- rotation
@@ -134,7 +113,7 @@ fuzz("rotation.crop_and_flip", rotation.crop_and_flip, {"images": images(), "pad
 
 
 def pretext(backbone_width, feature_dim, quarter_turns, images) -> tuple[Tensor, Tensor]:
-    model = rotation.RotationPretext(nn.Conv2d(3, backbone_width, 3, padding=1), feature_dim, quarter_turns)
+    model = rotation.RotationPretext(rotation.NetworkInNetwork(None, 2, backbone_width).eval(), feature_dim, quarter_turns)
     return model.loss(images), model.correct(images)
 
 
@@ -196,7 +175,7 @@ def shortened(limit):
     return module
 
 
-fuzz("dann.max_norm_", shortened, {"limit": st.floats(0.01, 5)}, {"limit": any_float}, lambda r, a: all(layer.weight.norm(dim=1).max() <= a["limit"] * 1.001 for layer in r if isinstance(layer, nn.Linear)))
+fuzz("dann.max_norm_", shortened, {"limit": st.floats(0.01, 5)}, {"limit": any_float}, lambda r, a: all(layer.weight.double().norm(dim=1).max() <= a["limit"] * 1.001 for layer in r if isinstance(layer, nn.Linear)))
 SHALLOW = {"X": vectors(6, 3), "y": st.just(torch.tensor([0, 1, 0, 1, 0, 1])), "X_target": vectors(4, 3)}
 
 

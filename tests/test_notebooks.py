@@ -98,6 +98,27 @@ def test_code_hash_sees_code_and_ignores_words(tmp_path):
     assert code_hash(tmp_path / "code.ipynb") != before
 
 
+def test_code_hash_ignores_checks_of_arguments_and_nothing_else(tmp_path, monkeypatch):
+    from xfer_course import results
+
+    for folder in ("nbs", "xfer_course"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(results, "course_root", lambda: tmp_path)
+    notebook = tmp_path / "nbs/toy.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from xfer_course.toy import double\nprint(double(1))")]), notebook)
+
+    def hashed(module: str) -> str:
+        (tmp_path / "xfer_course/toy.py").write_text(module)
+        return code_hash(notebook)
+
+    plain = hashed("def double(x):\n    return 2 * x\n")
+    checks = ["if x < 0:\n        raise ValueError(x)", "_check_sign(x)", "for each in [x]:\n        if each < 0:\n            raise ValueError(each)"]
+    assert [hashed(f"def double(x):\n    {check}\n    return 2 * x\n") for check in checks] == [plain] * 3
+    effects = ["if x < 0:\n        x = 0", "if (x := -x) < 0:\n        raise ValueError(x)", "x = _check_sign(x)", "if x < 0:\n        raise ValueError(x)\n    else:\n        x = 1",
+               "for each in [x]:\n        x += 1"]
+    assert plain not in [hashed(f"def double(x):\n    {effect}\n    return 2 * x\n") for effect in effects]
+
+
 @every_notebook
 def test_notebook_opens_with_title_and_description(path):
     first = read(path).cells[0]

@@ -101,6 +101,14 @@ def test_hand_edited_record_is_refused(tmp_path, edit):
         load_records(tmp_path)
 
 
+def test_of_several_processes_the_first_writes_the_record(tmp_path, monkeypatch):
+    claims = [Claim("c", (1.0,), at_least=0.0)]
+    for rank, written in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        finish("dann/moons", profile="smoke", seeds=[0], setting=a_record(), metrics={"m": [1.0]}, claims=claims, started=0.0, out=tmp_path)
+        assert len(list(tmp_path.iterdir())) == written
+
+
 def test_surprises_in_both_directions():
     declared = Claim("c", (0.1, 0.11), at_least=0.0, expected="not reproduced here", reason="unknown")
     assert len(a_record(claims=(declared,)).surprises()) == 1

@@ -67,10 +67,12 @@ def corrupt(images: Tensor, kind: str, severity: int = 3, seed: int = 0) -> Tens
         seed: decides the noise.
 
     Raises:
-        ValueError: another shape, an unknown kind, or a severity outside 1 to 5.
+        ValueError: another shape, values outside [0, 1], an unknown kind, or a severity outside 1 to 5.
     """
     if not (isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 4 and len(images)):
         raise ValueError(f"images must be a float tensor (N, C, H, W) with N at least 1, got {_described(images)}")
+    if not 0 <= images.min() <= images.max() <= 1:
+        raise ValueError(f"images must lie in [0, 1], got {float(images.min()):g} to {float(images.max()):g}")
     if kind not in CORRUPTIONS:
         raise ValueError(f"kind must be one of {', '.join(CORRUPTIONS)}, got {kind!r}")
     if severity not in (1, 2, 3, 4, 5):

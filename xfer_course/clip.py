@@ -625,6 +625,14 @@ class CLIP(nn.Module):
             raise ValueError(f"tokens run from {int(tokens.min())} to {int(tokens.max())}, but the vocabulary has {self.config.vocab_size}: is it the right tokenizer?")
 
 # %% ../nbs/coop/clip.ipynb #4dbff424
+def _check_depth(images) -> None:
+    "Pillow cuts off every value above 255 when it turns such pictures into colours: they would come out white."
+    for picture in images if isinstance(images, (list, tuple)) else [images]:
+        if str(getattr(picture, "mode", "")).startswith(("I", "F")):
+            raise ValueError(f"images holds a picture of mode {picture.mode!r}, more than 8 bits deep: scale it to 0..255 and convert it first, "
+                             f"Image.fromarray((np.asarray(picture) / 65535 * 255).astype('uint8')) for 16 bits")
+
+
 def preprocess(images, config: CLIPConfig) -> Tensor:
     """Resize the shorter side to `config.image_resolution` (bicubic), cut out the centre square and normalise.
 
@@ -632,8 +640,9 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
     float in [0, 1]); returns a float tensor `(N, 3, R, R)`.
 
     Raises:
-        TypeError, ValueError: neither images nor tensors, another shape, or values outside [0, 1].
+        TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1], or pictures of more than 8 bits.
     """
+    _check_depth(images)
     from torchvision.transforms import functional as tv
 
     size = config.image_resolution

@@ -38,7 +38,14 @@ def context_slots(n_ctx: int, name_length: int, position: str = "end") -> list[i
 
     Returns:
         `n_ctx` rising positions; the name's tokens take the gap, the full stop and the end token follow.
+
+    Raises:
+        ValueError: the position is not one of `POSITIONS`, or a length is below 1.
     """
+    if n_ctx < 1 or name_length < 1:
+        raise ValueError(f"n_ctx and name_length must be at least 1, got {n_ctx} and {name_length}")
+    if position not in POSITIONS:
+        raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}")
     before = {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
     return [*range(1, 1 + before), *range(1 + before + name_length, 1 + n_ctx + name_length)]
 
@@ -114,8 +121,32 @@ def _scaled(block: nn.Module, name: str, x: Tensor) -> Tensor:
     return getattr(block, name)(x) if hasattr(block, name) else x
 
 # %% ../nbs/coop/method.ipynb #0d0aa852
+def _check_prompts(name: str, prompts: Tensor, tower: nn.Module, ndim: int, start: int = 0) -> None:
+    "Raise unless embedded prompts have as many dimensions, as much width and as little length as the tower takes."
+    most, width = tower.positional_embedding.shape
+    axes = ("K", "L", "D")[-ndim:]
+    if not isinstance(prompts, Tensor) or not prompts.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor ({', '.join(axes)}), got {getattr(prompts, 'dtype', type(prompts).__name__)}")
+    if prompts.ndim != ndim or 0 in prompts.shape or prompts.shape[-1] != width or start + prompts.shape[-2] > most:
+        raise ValueError(f"{name} must have shape ({', '.join(axes)}) with D = {width} and L from 1 to {most - start}, got {tuple(prompts.shape)}")
+
+
+def _check_ends(ends: Tensor, prompts: Tensor) -> None:
+    count, length = prompts.shape[:2]
+    if not isinstance(ends, Tensor) or ends.dtype != torch.long or ends.shape != (count,):
+        got = f"{ends.dtype} {tuple(ends.shape)}" if isinstance(ends, Tensor) else type(ends).__name__
+        raise ValueError(f"ends must be int64 positions of shape ({count},), got {got}")
+    # On a GPU this look would wait for the device at every step; there, indexing itself refuses such positions.
+    if ends.device.type == "cpu" and ((ends < 0) | (ends >= length)).any():
+        raise ValueError(f"ends must lie in 0..{length - 1}, got {int(ends.min())} to {int(ends.max())}")
+
+
 def encode_prefix(tower: nn.Module, prompt: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values, in every layer, of the embedded positions `prompt` (P, D) with which all prompts begin."""
+    """Keys and values, in every layer, of the embedded positions `prompt` (L, D) with which all prompts begin.
+
+    Raises `TypeError` or `ValueError` for a prompt that is not float, has another width, or is longer than the tower takes.
+    """
+    _check_prompts("prompt", prompt, tower, 2)
     x, past = (prompt + tower.positional_embedding[: len(prompt)].to(prompt.dtype))[None], []
     for block in tower.transformer.resblocks:
         x, own = _block(block, x)
@@ -134,8 +165,13 @@ def encode_prompts(tower: nn.Module, prompts: Tensor, ends: Tensor, past: Sequen
 
     Returns:
         `(K, E)`. The last layer is computed at the end tokens only: nothing else of it is read.
+
+    Raises:
+        TypeError, ValueError: prompts that do not fit the tower, or ends that do not fit the prompts.
     """
     start, blocks = past[0][0].shape[2], tower.transformer.resblocks
+    _check_prompts("prompts", prompts, tower, 3, start)
+    _check_ends(ends, prompts)
     x = prompts + tower.positional_embedding[start : start + prompts.shape[1]].to(prompts.dtype)
     for block, prefix in zip(blocks, past):
         x, _ = _block(block, x, prefix, only=ends if block is blocks[-1] else None)
@@ -162,12 +198,27 @@ class NearestWords(NamedTuple):
     random: Tensor
 
 
+def _check_neighbours(vectors: Tensor, table: Tensor) -> None:
+    for name, rows in (("vectors", vectors), ("table", table)):
+        if not isinstance(rows, Tensor) or rows.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{name} must be a float32 or float64 tensor, got {getattr(rows, 'dtype', type(rows).__name__)}")
+        if rows.ndim != 2 or 0 in rows.shape:
+            raise ValueError(f"{name} must have shape (N, D) with at least one row and column, got {tuple(rows.shape)}")
+    if vectors.dtype != table.dtype or vectors.shape[1] != table.shape[1]:
+        raise ValueError(f"vectors {vectors.dtype} {tuple(vectors.shape)} and table {table.dtype} {tuple(table.shape)} must have the same dtype and width")
+
+
 def nearest_rows(vectors: Tensor, table: Tensor, top: int = 1) -> tuple[Tensor, Tensor]:
     """Distances and indices, each `(N, top)`, of the rows of `table` (V, D) that are nearest to `vectors` (N, D).
 
     The neighbours are found by matrix products in blocks; their distances are then computed from differences, which
     stays accurate for very near rows.
+
+    Raises `TypeError` or `ValueError` for vectors and a table that do not fit, and for `top` outside 1..V.
     """
+    _check_neighbours(vectors, table)
+    if not 1 <= top <= len(table):
+        raise ValueError(f"top must lie between 1 and the {len(table)} rows of the table, got {top}")
     found = torch.cat([torch.cdist(rows, table).topk(top, largest=False).indices for rows in vectors.split(256)])
     distances = (vectors[:, None] - table[found]).norm(dim=-1)
     order = distances.argsort(dim=1, stable=True)
@@ -175,7 +226,13 @@ def nearest_rows(vectors: Tensor, table: Tensor, top: int = 1) -> tuple[Tensor, 
 
 
 def random_distance(vectors: Tensor, table: Tensor, draws: int = 20, seed: int = 0) -> Tensor:
-    """Mean distance `(N,)` to the nearest row of `table`, of `draws` random directions with the length of each vector."""
+    """Mean distance `(N,)` to the nearest row of `table`, of `draws` random directions with the length of each vector.
+
+    Raises `TypeError` or `ValueError` for vectors and a table that do not fit, and for fewer than one draw.
+    """
+    _check_neighbours(vectors, table)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
     directions = torch.randn(draws, *vectors.shape, generator=torch.Generator().manual_seed(seed)).to(vectors)
     others = F.normalize(directions, dim=-1) * vectors.norm(dim=-1, keepdim=True)
     return nearest_rows(others.flatten(0, 1), table)[0].view(draws, -1).mean(0)
@@ -437,6 +494,8 @@ class CoOp(nn.Module):
             raise ValueError(f"{path} holds a context for each of other classes; a class-specific context cannot move to new names")
         if ctx.shape != self.ctx.shape:
             raise ValueError(f"{path} holds a context of shape {tuple(ctx.shape)}; this model's is {tuple(self.ctx.shape)}")
+        if not torch.isfinite(ctx).all():
+            raise ValueError(f"{path} holds a context with NaN or infinity: its training failed")
         with torch.no_grad():
             self.ctx.copy_(ctx)
         return self
@@ -448,6 +507,8 @@ class CoOp(nn.Module):
         `options` (`tokenizer`, `chunk_size`) go to `CoOp`. Raises as `load_context` and `CoOp` do.
         """
         ctx, about = _read_context(path)
+        if ctx.ndim not in (2, 3):
+            raise ValueError(f"{path} holds a context of shape {tuple(ctx.shape)}; it must be (n_ctx, D), or (classes, n_ctx, D)")
         model = cls(clip, classnames, n_ctx=ctx.shape[-2], class_token_position=about["class_token_position"],
                     class_specific=json.loads(about["class_specific"]), **options)
         return model.load_context(path)
@@ -481,9 +542,12 @@ def encode_images(clip: nn.Module, images: Tensor, batch_size: int = 256) -> Ten
 
     Raises:
         TypeError: images that are not floating-point numbers, such as uint8.
-        ValueError: images of another size than the CLIP's, no images, or a CLIP in half precision on a CPU.
+        ValueError: images of another size than the CLIP's, no images, a batch size below 1, or a CLIP in half precision
+            on a CPU.
     """
     tower = text_tower(clip)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
     _check_half(tower)
     _check_images(images, image_size(clip))
     if len(images) == 0:

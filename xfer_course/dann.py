@@ -136,6 +136,8 @@ def learning_rate_schedule(p: _Progress, mu_0: float = 0.01, alpha: float = 10.0
     Source: Ganin et al. (2016), section 5.2.2, with the paper's constants as defaults.
     """
     _check_constants(mu_0=mu_0, alpha=alpha, beta=beta)
+    if beta * math.log1p(alpha) > 700:  # e**709 is the largest float
+        raise ValueError(f"(1 + alpha) ** beta must be a number that a float can hold, got alpha={alpha} and beta={beta}")
     return mu_0 / (1 + alpha * _check_progress(p)) ** beta
 
 # %% ../nbs/dann/method.ipynb #4e33de07

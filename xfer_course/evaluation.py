@@ -125,12 +125,17 @@ def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: A
         dpi: pixels per inch of the figures.
 
     Raises:
-        ValueError: fewer than two frames, an alternative text is missing or empty, `start` is no label, the pictures
+        TypeError: `alts` is a single string.
+        ValueError: fewer than two frames, two labels that read alike, an alternative text is missing or empty, `start` is no label, the pictures
             differ in size, or the HTML is larger than `FLIPBOOK_BYTES`.
     """
     from IPython.display import display
 
+    if isinstance(alts, str):
+        raise TypeError(f"alts must be a list with a sentence for each frame, got the one string {alts[:40]!r}")
     labels = [str(label) for label in frames]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"frames must have labels that differ when printed, got {', '.join(labels)}")
     if len(frames) < 2:
         raise ValueError(f"frames must hold at least 2 pictures, got {len(frames)}: a single one goes through `show`")
     if len(alts) != len(frames) or not all(alt.strip() for alt in alts):

@@ -116,6 +116,22 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, 
     return weights
 
 
+def _check_class_logits(logits: Tensor, targets: Tensor, ignored: int) -> None:
+    "Raise unless cross-entropy takes this pair: class numbers `(N,)`, or class probabilities `(N, C)`."
+    if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim != 2 or 0 in logits.shape:
+        raise ValueError(f"logits must hold floating-point tensors of shape (N, C), got {getattr(logits, 'dtype', type(logits).__name__)} "
+                         f"{tuple(getattr(logits, 'shape', ()))}")
+    shape = tuple(logits.shape)
+    if isinstance(targets, Tensor) and targets.dtype == logits.dtype and targets.shape == logits.shape:
+        return
+    if not isinstance(targets, Tensor) or targets.dtype != torch.long or targets.shape != shape[:1]:
+        got = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+        raise ValueError(f"targets must be int64 class numbers of shape ({shape[0]},) or probabilities like the logits {shape}, got {got}")
+    # On a GPU this look would wait for the device at every step; there, indexing itself refuses such labels.
+    if targets.device.type == "cpu" and ((targets < 0) | (targets >= shape[1]))[targets != ignored].any():
+        raise ValueError(f"targets must lie in 0..{shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}")
+
+
 class MatryoshkaLoss(nn.Module):
     """The sum over sizes of weight times cross-entropy, for logits of any model with one output per size.
 
@@ -136,6 +152,8 @@ class MatryoshkaLoss(nn.Module):
         "The loss of each size before weighting, `(G,)`; `logits` is `(G, N, C)` or G tensors `(N, C)`, `targets` `(N,)`."
         if len(logits) != len(self.nesting_dims):
             raise ValueError(f"logits has {len(logits)} sizes, but the loss was made for {len(self.nesting_dims)}")
+        for each in logits:
+            _check_class_logits(each, targets, self.cross_entropy_options.get("ignore_index", -100))
         return torch.stack([F.cross_entropy(z, targets, **self.cross_entropy_options) for z in logits])
 
     def forward(self, logits: Sequence[Tensor] | Tensor, targets: Tensor) -> Tensor:
@@ -421,6 +439,8 @@ class MatryoshkaContrastive(nn.Module):
             raise ValueError(f"anchors and positives must have one shape (N, D) with N at least 2, got {tuple(anchors.shape)} and {tuple(positives.shape)}")
         if not (anchors.is_floating_point() and positives.is_floating_point()):
             raise TypeError(f"anchors and positives must be floating point, got {anchors.dtype} and {positives.dtype}")
+        if anchors.dtype != positives.dtype and not torch.is_autocast_enabled(anchors.device.type):
+            raise TypeError(f"anchors and positives must have one dtype, got {anchors.dtype} and {positives.dtype}")
         _check_dims(self.nesting_dims, anchors.shape[1])
         logits = self.scale * self.similarities(anchors, positives)
         targets = torch.arange(len(anchors), device=anchors.device)
@@ -514,13 +534,23 @@ def oracle(predictions: Tensor, labels: Tensor) -> Tensor:
     return right.int().argmax(0)  # the first of equal values
 
 # %% ../nbs/mrl/method.ipynb #721e54ec
+def _check_found(indices: np.ndarray, gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> None:
+    for name, labels in (("gallery_labels", gallery_labels), ("query_labels", query_labels)):
+        if labels.ndim != 1:
+            raise ValueError(f"{name} must have one dimension, a label per row, got shape {labels.shape}")
+    if indices.ndim != 2 or len(indices) != len(query_labels) or len(indices) == 0:
+        raise ValueError(f"indices must have one row per query, got shape {indices.shape} for {len(query_labels)} queries")
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= indices.shape[1]:
+        raise ValueError(f"k is {k!r}, but indices hold {indices.shape[1]} neighbours per query")
+    if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(gallery_labels):
+        raise ValueError(f"indices must be whole numbers from 0 to {len(gallery_labels) - 1}, rows of the gallery, got {indices.dtype} "
+                         f"from {indices.min()} to {indices.max()}")
+
+
 def _hits(indices, gallery_labels, query_labels, k: int) -> np.ndarray:
     "Whether each of the first k neighbours has the label of its query: bool `(Q, k)`."
     indices, gallery_labels, query_labels = (np.asarray(a) for a in (indices, gallery_labels, query_labels))
-    if indices.ndim != 2 or len(indices) != len(query_labels) or len(indices) == 0:
-        raise ValueError(f"indices must have one row per query, got shape {indices.shape} for {len(query_labels)} queries")
-    if not 1 <= k <= indices.shape[1]:
-        raise ValueError(f"k is {k}, but indices hold {indices.shape[1]} neighbours per query")
+    _check_found(indices, gallery_labels, query_labels, k)
     return gallery_labels[indices[:, :k]] == query_labels[:, None]
 
 
@@ -630,12 +660,26 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best, columns.gather(1, order)
 
 
+def _check_candidates(gallery: Tensor, queries: Tensor, candidates: Tensor, dim: int, metric: str) -> None:
+    _check_embeddings("gallery", gallery)
+    _check_embeddings("queries", queries)
+    _check_dims([dim], min(gallery.shape[1], queries.shape[1]), "dim")
+    if candidates.ndim != 2 or len(candidates) != len(queries) or candidates.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"candidates must be whole numbers of shape ({len(queries)}, K), got {candidates.dtype} {tuple(candidates.shape)}")
+    # On a GPU this look would wait for the device.
+    if candidates.device.type == "cpu" and candidates.numel() and not 0 <= candidates.min() <= candidates.max() < len(gallery):
+        raise ValueError(f"candidates must lie in 0..{len(gallery) - 1}, got {int(candidates.min())} to {int(candidates.max())}")
+    if metric not in _METRICS:
+        raise ValueError(f"metric must be one of {', '.join(_METRICS)}, got {metric!r}")
+
+
 def rerank_scores(gallery: Tensor, queries: Tensor, candidates: Tensor, dim: int, metric: str = "cosine") -> Tensor:
     """Scores `(Q, K)` of each query's own candidates at the first `dim` dimensions; larger is nearer.
 
     `gallery` `(N, D)`, `queries` `(Q, D)`, `candidates` `(Q, K)` gallery rows. On a CPU one query at a time, so that
     the rows fetched for it stay in the cache; on a GPU many.
     """
+    _check_candidates(gallery, queries, candidates, dim, metric)
     scores = torch.empty(candidates.shape, dtype=torch.float32, device=queries.device)
     step = 1 if gallery.device.type == "cpu" else max(1, 2**28 // (4 * dim * candidates.shape[1]))
     prepared = _prepared(queries, dim, metric, is_query=True)
@@ -815,6 +859,9 @@ def search_grid(gallery, gallery_labels, queries, query_labels, *, shortlist_dim
     Every shortlist size is scanned once and every (shortlist, re-rank) pair fetched once, at the longest shortlist.
     Arguments as in `AdaptiveRetrieval` and `mean_average_precision_at_k`. Returns one `SearchSizes` per setting.
     """
+    _check_embeddings("gallery", gallery)
+    if not shortlists:
+        raise ValueError("shortlists is empty: give at least one length, for example 100")
     full, longest = gallery.shape[1], max(shortlists)
     if min(shortlists) < k:
         raise ValueError(f"shortlists goes down to {min(shortlists)}, but k is {k}: a shortlist must hold at least k")
@@ -858,6 +905,9 @@ def simulated_embeddings(n: int, dim: int, num_classes: int = 1000, exponent: fl
     (the centres too: cut one call's result into gallery and queries). `exponent=0.5` is a flat spectrum: which
     vectors are the nearest depends on many dimensions.
     """
+    for name, value, least in (("n", n, 0), ("dim", dim, 1), ("num_classes", num_classes, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(num_classes, dim, generator=generator)
     labels = torch.randint(num_classes, (n,), generator=generator)

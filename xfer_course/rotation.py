@@ -31,6 +31,19 @@ def _check_images(images: Tensor, name: str = "images") -> None:
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"{name} must have shape (N, C, H, W) with nothing empty, got {tuple(images.shape)}")
 
+
+def _check_dtype(name: str, images: Tensor, weight: Tensor) -> None:
+    if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"{name} are {images.dtype}, but the weights {weight.dtype}: convert one of them")
+
+
+def _check_fit(images: Tensor, weight: Tensor) -> None:
+    "Raise unless a convolution with `weight` takes the images."
+    _check_images(images)
+    if images.shape[1] != weight.shape[1]:
+        raise ValueError(f"images have {images.shape[1]} channels, shape {tuple(images.shape)}; this network takes {weight.shape[1]}")
+    _check_dtype("images", images, weight)
+
 # %% ../nbs/rotation/method.ipynb #5a2c6b2f
 def rotate(images: Tensor, quarter_turns: int) -> Tensor:
     """Turn images counter-clockwise by `quarter_turns` times 90 degrees, without resampling.
@@ -71,6 +84,8 @@ def rotate_degrees(images: Tensor, degrees: float, *, mode: str = "bilinear", pa
         raise ValueError(f"mode must be 'nearest', 'bilinear' or 'bicubic', got {mode!r}")
     if padding not in ("zeros", "border", "reflection"):
         raise ValueError(f"padding must be 'zeros', 'border' or 'reflection', got {padding!r}")
+    if images.dtype in (torch.float16, torch.bfloat16) and images.device.type == "cpu":
+        raise TypeError(f"images are {images.dtype} on a CPU, where torch cannot resample them: call images.float() first")
     height, width = images.shape[-2:]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # From output to input coordinates, which run from -1 to 1 along both sides: hence the ratio of the sides.
@@ -246,7 +261,7 @@ class NetworkInNetwork(nn.Module):
     map. `channels=192` is the paper's width; smaller ones scale all layers, for experiments on a CPU. `feature_dim`
     is the length of the feature vector. `in_channels` is 3 for colour images.
 
-    Raises `ValueError` for fewer than two blocks, channels below 2 or fewer than one class.
+    Raises `ValueError` for fewer than two blocks, channels below 2, no input channels or fewer than one class.
     Source: Gidaris et al. (2018), section 3.1; layers as in the authors' released code.
     """
 
@@ -256,6 +271,8 @@ class NetworkInNetwork(nn.Module):
             raise ValueError(f"num_blocks must be at least 2 (the paper has 3, 4 and 5), got {num_blocks}")
         if channels < 2:
             raise ValueError(f"channels must be at least 2 (the paper has 192), got {channels}")
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1 (3 for colour images), got {in_channels}")
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for no head, got {num_classes}")
         self.block_channels = (channels // 2, *[channels] * (num_blocks - 1))
@@ -275,9 +292,9 @@ class NetworkInNetwork(nn.Module):
         `images` is `(N, in_channels, H, W)`; the result is `(N, channels / 2, H / 2, W / 2)` after block 1 and
         `(N, channels, H / 4, W / 4)` after the others. Later blocks are not computed.
 
-        Raises `ValueError` for a block that does not exist, `TypeError` for integer images.
+        Raises `ValueError` for a block that does not exist or another number of channels, `TypeError` for integer images.
         """
-        _check_images(images)
+        _check_fit(images, next(self.parameters()))
         if isinstance(block, bool) or block not in range(1, len(self.blocks) + 1):
             raise ValueError(f"block is {block!r}; this network has blocks 1 to {len(self.blocks)}")
         for layer in self.blocks[:block]:
@@ -299,6 +316,8 @@ def attention_map(features: Tensor, power: float = 1.0) -> Tensor:
     _check_images(features, "features")
     if not (math.isfinite(power) and power > 0):
         raise ValueError(f"power must be a number above 0, got {power}")
+    if power > torch.finfo(features.dtype).max:
+        raise ValueError(f"power must be a number that {features.dtype} can hold, got {power}")
     return features.abs().pow(power).sum(dim=1)
 
 # %% ../nbs/rotation/method.ipynb #d11fb144
@@ -311,8 +330,9 @@ def _scale_linear_layers(probe: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _check_maps(features: Tensor, in_channels: int) -> None:
+def _check_maps(features: Tensor, in_channels: int, weight: Tensor) -> None:
     _check_images(features, "features")
+    _check_dtype("features", features, weight)
     if features.shape[1] != in_channels:
         raise ValueError(f"features have {features.shape[1]} channels, but this probe was built for {in_channels}")
 
@@ -335,7 +355,7 @@ class LinearProbe(nn.Module):
         _scale_linear_layers(self)
 
     def forward(self, features: Tensor) -> Tensor:
-        _check_maps(features, self.in_channels)
+        _check_maps(features, self.in_channels, self.linear.weight)
         return self.linear(self.norm(self.pool(features)).flatten(1))
 
 # %% ../nbs/rotation/method.ipynb #e94a329c
@@ -358,6 +378,7 @@ class NonLinearProbe(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         _check_images(features, "features")
+        _check_dtype("features", features, self[-1].weight)
         if features[0].numel() != self.inputs:
             raise ValueError(f"features hold {features[0].numel()} numbers per image (shape {tuple(features.shape)}), but this "
                              f"probe was built for {self.inputs}: check in_channels and size")
@@ -378,7 +399,7 @@ class ConvProbe(nn.Sequential):
         _scale_linear_layers(self)
 
     def forward(self, features: Tensor) -> Tensor:
-        _check_maps(features, self.in_channels)
+        _check_maps(features, self.in_channels, self[-1].weight)
         return super().forward(features)
 
 # %% ../nbs/rotation/method.ipynb #d2f8abea

@@ -40,12 +40,14 @@ def _check_positive(name: str, value: float) -> float:
     return float(value)
 
 
-def _check_features(name: str, features: Tensor, dim: int | None = None, rows: int | None = None) -> None:
-    "Raise unless `features` is a float tensor `(rows, dim)`."
+def _check_features(name: str, features: Tensor, dim: int | None = None, rows: int | None = None, like: Tensor | None = None) -> None:
+    "Raise unless `features` is a float tensor `(rows, dim)`, of the dtype of `like` unless autocast converts."
     if not isinstance(features, Tensor) or not features.is_floating_point():
         raise TypeError(f"{name} must be a floating-point tensor, got {getattr(features, 'dtype', type(features).__name__)}")
     if features.ndim != 2 or len(features) != (rows or len(features)) or features.shape[1] != (dim or features.shape[1]):
         raise ValueError(f"{name} must have shape ({rows or 'N'}, {dim or 'D'}), got {tuple(features.shape)}")
+    if like is not None and features.dtype != like.dtype and not torch.is_autocast_enabled(features.device.type):
+        raise TypeError(f"{name} are {features.dtype}, but the weights {like.dtype}: convert one of them")
 
 
 class CosineClassifier(nn.Module):
@@ -64,7 +66,7 @@ class CosineClassifier(nn.Module):
         nn.init.normal_(self.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        _check_features("features", features, self.weight.shape[1])
+        _check_features("features", features, self.weight.shape[1], like=self.weight)
         return self.scale * F.normalize(features) @ F.normalize(self.weight).T
 
 # %% ../nbs/upgrades/method.ipynb #35e2214a
@@ -243,7 +245,7 @@ class SimplexClassifier(nn.Module):
         return self.weight.shape[1]
 
     def forward(self, features: Tensor) -> Tensor:
-        _check_features("features", features, self.feature_dim)
+        _check_features("features", features, self.feature_dim, like=self.weight)
         return features @ self.weight.T if self.scale is None else self.scale * F.normalize(features) @ self.weight.T
 
 # %% ../nbs/upgrades/method.ipynb #2b01952b
@@ -295,7 +297,7 @@ class OrthogonalLayer(nn.Module):
         return cayley(self.free)
 
     def forward(self, features: Tensor) -> Tensor:
-        _check_features("features", features, len(self.free))
+        _check_features("features", features, len(self.free), like=self.free)
         return features @ self.weight.T
 
 # %% ../nbs/upgrades/method.ipynb #0dd7c182
@@ -321,7 +323,11 @@ class OrthogonalCompatibleHead(nn.Module):
         return self.classifier(self.rotation(features))
 
     def loss(self, features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-        "Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and old prototypes `(num_classes, old_dim)`."
+        """Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and old prototypes `(num_classes, old_dim)`.
+
+        Raises `TypeError` or `ValueError` for features or prototypes of another shape or dtype.
+        """
+        _check_features("prototypes", prototypes, self.old_dim, len(self.classifier.weight))
         aligned = influence_loss(features[:, : self.old_dim], prototypes, labels, self.scale)
         return F.cross_entropy(self(features), labels) + self.weight * aligned
 
@@ -364,7 +370,7 @@ class BasisTransformation(nn.Module):
         return self.old_dim + self.new_dim
 
     def forward(self, features: Tensor) -> Bases:
-        _check_features("features", features, self.in_features)
+        _check_features("features", features, self.in_features, like=self.added.weight)
         new, added = F.normalize(features[:, : self.new_dim]), F.normalize(self.added(F.relu(features)))
         joined = torch.cat([added, self.new_basis(self.scale * new)], dim=1)
         old = self.old_basis(joined[:, : self.old_dim])
