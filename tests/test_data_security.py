@@ -8,6 +8,7 @@ import os
 import stat
 import tarfile
 import threading
+import time
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -295,6 +296,19 @@ def test_get_takes_the_next_address_when_one_fails(tmp_path, server, declare):
     declare([part(served / "x", *addresses, gives={"x": "x"})], ["x"])
     data.get("toy", tmp_path / "root")
     assert everything_below(tmp_path / "root") == {"x"} and (tmp_path / "root/x").read_bytes() == b"right" * 100
+
+
+def test_get_removes_what_a_killed_download_left_and_spares_one_that_may_still_run(tmp_path, server, declare):
+    served, url = server
+    (served / "x").write_bytes(b"right")
+    declare([part(served / "x", f"{url}/x", gives={"x": "x"})], ["x"])
+    root = tmp_path / "root"
+    for name, age in ((".fetching-killed", 200_000), (".fetching-running", 60)):
+        (root / name).mkdir(parents=True)
+        (root / name / "half").write_bytes(b"ri")
+        os.utime(root / name, (time.time() - age,) * 2)
+    data.get("toy", root)
+    assert {path.name for path in root.iterdir()} == {".fetching-running", "x"}
 
 
 @pytest.mark.parametrize("address, words", [

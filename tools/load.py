@@ -1,6 +1,6 @@
 """How heavy the course and its tests are: seconds, slowest cells, memory. Writes `data/load.json`, which the page of benchmarks shows.
 
-    python tools/load.py course               every chapter and lab in `smoke`, one after the other
+    python tools/load.py course               every chapter and lab in `smoke`, one on each core
     python tools/load.py suite [PYTEST ...]   the tests, the memory of all their processes watched
 """
 from __future__ import annotations
@@ -13,16 +13,18 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
 import click
 import nbformat
 import psutil
 
-from xfer_course.cli import NotebookFailed, Run, course_notebooks, execute, plan_run
+from xfer_course.cli import CourseNotebook, NotebookFailed, Run, course_notebooks, execute, plan_run
 from xfer_course.data import write_atomically
-from xfer_course.results import course_root, device_name
+from xfer_course.results import available_jobs, course_root, device_name
 
 SLOWEST = 12
 
@@ -44,22 +46,32 @@ def main() -> None:
 
 @main.command()
 def course() -> None:
-    "Run every notebook of every chapter in `smoke`; keep the seconds of each, and the slowest cells."
-    notebooks, cells, failed = {}, [], {}
-    with tempfile.TemporaryDirectory() as folder:
-        for notebook in course_notebooks():
-            started = time.perf_counter()
-            run = plan_run(notebook, Path(folder), "smoke", (), "cpu", {})
-            try:
-                execute(run, bar=False)
-            except NotebookFailed as error:
-                failed[notebook.name] = str(error).splitlines()[0][:200]
-            notebooks[notebook.name] = round(time.perf_counter() - started, 1)
-            cells += cell_seconds(run)
-            click.echo(f"{notebook.name}: {notebooks[notebook.name]} s")
+    "Run every notebook of every chapter in `smoke`, one on each core; keep the seconds of all and of each, and the slowest cells."
+    cores, notebooks, cells, failed = available_jobs(), {}, [], {}
+    os.environ |= {"XFER_JOBS": "1", "OMP_NUM_THREADS": "1"}  # notebooks run side by side, not their seeds
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        running = [pool.submit(run_in_smoke, notebook, Path(folder)) for notebook in course_notebooks()]
+        for done in as_completed(running):
+            name, seconds, error, found = done.result()
+            notebooks[name], cells = seconds, cells + found
+            failed |= {name: error} if error else {}
+            click.echo(f"{name}: {seconds} s")
+        whole = time.perf_counter() - started
     slowest = sorted(cells, key=lambda cell: -cell["seconds"])[:SLOWEST]
-    keep("smoke", {"seconds": round(sum(notebooks.values()), 1), "notebooks": notebooks, "slowest cells": slowest, "failed": failed})
+    keep("smoke", {"seconds": round(whole, 1), "side by side": cores, "notebooks": dict(sorted(notebooks.items())), "slowest cells": slowest, "failed": failed})
     raise SystemExit(bool(failed))
+
+
+def run_in_smoke(notebook: CourseNotebook, folder: Path) -> tuple[str, float, str, list[dict]]:
+    "Name, seconds, error (empty if there was none) and cells of one notebook's run."
+    started, error = time.perf_counter(), ""
+    run = plan_run(notebook, folder, "smoke", (), "cpu", {})
+    try:
+        execute(run, bar=False)
+    except NotebookFailed as failure:
+        error = str(failure).splitlines()[0][:200]
+    return notebook.name, round(time.perf_counter() - started, 1), error, cell_seconds(run)
 
 
 def cell_seconds(run: Run) -> list[dict]:

@@ -23,6 +23,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 import warnings
 import zipfile
 import zlib
@@ -1434,6 +1435,7 @@ def _make_writable(folder: Path) -> None:
 # %% ../nbs/foundations/data.ipynb #80a7eb27
 def _fetch(part: Mapping, root: Path, entry: Mapping) -> None:
     """Download a file or an archive, verify it, and move what it gives into place under `root`."""
+    _remove_leftovers(root)
     with tempfile.TemporaryDirectory(dir=root, prefix=".fetching-") as scratch:
         files = Path(scratch) / "files"
         archive = Path(scratch) / part["file"]
@@ -1449,6 +1451,13 @@ def _fetch(part: Mapping, root: Path, entry: Mapping) -> None:
         for inside, path in part["gives"].items():
             _verify_tree(files / inside, part)
             _move(files / inside, root / path)
+
+
+def _remove_leftovers(root: Path, age: float = 86_400) -> None:
+    """Remove what killed downloads left; a folder touched within `age` seconds may belong to one that still runs."""
+    for folder in root.glob(".fetching-*"):
+        if time.time() - folder.stat().st_mtime > age:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _download(part: Mapping, path: Path) -> list[str]:
