@@ -501,6 +501,22 @@ def save_png(path: Path, array: np.ndarray) -> Path:
     return path
 
 
+def test_image_folder_scales_deep_pictures_and_skips_hidden_files(tmp_path):
+    from PIL import Image
+
+    grey = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for folder in ("flat", "classes/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(grey).save(tmp_path / folder / "deep.png")
+        (tmp_path / folder / "._deep.png").write_bytes(b"what macOS adds to archives")
+    for folder in ("flat", "classes"):
+        images = data.image_folder(tmp_path / folder, 8, channels=1)[0].images
+        np.testing.assert_allclose(images[0, 0], grey / 65535, atol=1 / 255)
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "flat/float.tiff")
+    with pytest.raises(data.DataFileError, match=r"float.tiff is not an image that can be read: its pixels have 32 bits"):
+        data.image_folder(tmp_path / "flat", 8)
+
+
 def test_image_folder_reads_classes_in_turn(tmp_path):
     for name, value, count in (("dog", 200, 2), ("cat", 100, 3)):
         for i in range(count):

@@ -1077,7 +1077,7 @@ def image_folder(path: str | Path, size: int, *, n: int | None = None, channels:
 
     Returns:
         `(images, class_names)`: `Images`, and the sorted names of the sub-folders, which the labels count from 0.
-        With sub-folders, images beside them are left out.
+        With sub-folders, images beside them are left out; so are hidden files, such as those that macOS adds to archives.
 
     Raises:
         FileNotFoundError: no such folder, no images in it, or a sub-folder without any.
@@ -1111,7 +1111,7 @@ def _flat_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     """The image files of a folder without sub-folders, sorted by name, as one class."""
     from torchvision.datasets.folder import is_image_file
 
-    files = sorted(child for child in path.iterdir() if child.is_file() and is_image_file(child.name))
+    files = sorted(child for child in path.iterdir() if child.is_file() and is_image_file(child.name) and not child.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"{path} holds neither images nor folders of images")
     return [(file, 0) for file in files], [path.resolve().name]
@@ -1119,13 +1119,13 @@ def _flat_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
 
 def _folder_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     """Files with their class numbers, the classes taking turns, and the class names."""
-    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import ImageFolder, is_image_file
 
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
     if not _class_folders(path):
         raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its own, such as {path / 'cat'}")
-    folder = ImageFolder(str(path), allow_empty=True)
+    folder = ImageFolder(str(path), allow_empty=True, is_valid_file=lambda name: is_image_file(name) and not Path(name).name.startswith("."))
     empty = sorted(set(folder.classes) - {folder.classes[label] for _, label in folder.samples})
     if empty:
         raise FileNotFoundError(f"{path} has class folders without any image: {', '.join(empty)}")
@@ -1148,12 +1148,23 @@ def _decode_samples(samples: Sequence[tuple[Path, int]], *, n: int | None, size:
     return _as_images(pixels, np.array([label for _, label in samples]), n=n, size=size, channels=channels)
 
 
+def _eight_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":  # noqa: F821 (Pillow is imported where it is needed)
+    """The image with 16-bit grey values scaled to 8 bits; Pillow itself would cut them off at 255, which is white."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels have 32 bits (mode {image.mode!r}), and their range is unknown; convert it to 8 or 16 bits")
+    return image
+
+
 def _read_square(path: Path, size: int) -> np.ndarray:
     """One image file as uint8 `(size, size, 3)`, upright, scaled and centre-cropped."""
     from PIL import Image, ImageOps
 
     with _reading_image(path), Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
+        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
         return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
 
 # %% ../nbs/foundations/data.ipynb #4558c9f6
