@@ -17,6 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from conftest import ROOT
@@ -168,6 +169,15 @@ def test_accessibility(page, site, theme, capsys):
 # ---------------------------------------------------------------- JupyterLab
 
 
+PAGES = """import matplotlib.pyplot as plt
+from xfer_course.evaluation import flipbook
+figures = {}
+for n in (1, 2, 3):
+    figures[n], axes = plt.subplots(figsize=(2, 2))
+    axes.plot([0, n])
+flipbook(figures, [f"A line that rises to {n}." for n in figures], "height", start=2)"""
+
+
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory):
     "JupyterLab on a copy of a chapter; yields its address."
@@ -177,6 +187,8 @@ def jupyter(tmp_path_factory):
     moons = work / "nbs/dann/moons.ipynb"  # in the size that takes seconds
     moons.write_text(moons.read_text("utf-8").replace('profile = \\"cpu\\"', 'profile = \\"smoke\\"'), "utf-8")
     assert "smoke" in moons.read_text("utf-8")
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(metadata=metadata, cells=[nbformat.v4.new_code_cell(PAGES)]), work / "pages.ipynb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -208,20 +220,24 @@ def wait_for(condition, what: str, seconds: float = 180) -> None:
         time.sleep(0.5)
 
 
-def idle(address: str) -> bool:
-    sessions = read(f"{address}/api/sessions")
-    return bool(sessions) and sessions[0]["kernel"]["execution_state"] == "idle" and sessions[0]["kernel"]["connections"] > 0
+def idle(address: str, notebook: str) -> bool:
+    kernels = [session["kernel"] for session in read(f"{address}/api/sessions") or () if session["path"] == notebook]
+    return bool(kernels) and kernels[0]["execution_state"] == "idle" and kernels[0]["connections"] > 0
 
 
-def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter):
-    page.goto(f"{jupyter}/lab/tree/nbs/dann/moons.ipynb?reset")
+def run_all_cells(page, jupyter: str, notebook: str) -> None:
+    page.goto(f"{jupyter}/lab/tree/{notebook}?reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * PATIENCE)
-    wait_for(lambda: idle(jupyter), "the kernel")
+    wait_for(lambda: idle(jupyter, notebook), "the kernel")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     page.wait_for_timeout(2000)
-    wait_for(lambda: idle(jupyter), "all cells to run", 600)
+    wait_for(lambda: idle(jupyter, notebook), "all cells to run", 600)
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
+
+
+def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter):
+    run_all_cells(page, jupyter, "nbs/dann/moons.ipynb")
     slider = page.locator(".widget-slider, .jupyter-widgets.widget-hslider").first
     slider.scroll_into_view_if_needed()
     picture = page.locator("img.widget-image").first
@@ -231,3 +247,15 @@ def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter)
     page.keyboard.press("ArrowRight")
     page.wait_for_function("(old) => document.querySelector('img.widget-image').src !== old", arg=before)
     print(f"the picture changed after {1000 * (time.perf_counter() - started):.0f} ms")
+
+
+def test_jupyterlab_leaves_the_keys_to_a_slider_without_kernel(page, jupyter):
+    run_all_cells(page, jupyter, "pages.ipynb")
+    book = page.locator(".flipbook")
+    slider, word = book.locator("input"), book.locator("span")
+    assert word.inner_text() == "2" and book.locator("small").count() == 0
+    slider.click()
+    for key, label in (("Home", "1"), ("ArrowRight", "2"), ("ArrowRight", "3"), ("ArrowLeft", "2")):
+        page.keyboard.press(key)
+        assert word.inner_text() == label, f"after {key}"
+    assert book.locator("img").get_attribute("alt") == "A line that rises to 2." and slider.is_visible()

@@ -112,8 +112,40 @@ def test_interrupt_keeps_what_was_done(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "interrupted" in errors
+    assert "interrupted" in errors and "Traceback" not in errors and "never retrieved" not in errors
     nbformat.read(next(tmp_path.rglob("training.ipynb")), as_version=4)
+
+
+FAKE_JUPYTER = """import signal, sys, time
+asked = []
+def ask(number, frame):
+    asked.append(number)
+    print("asked", flush=True)
+    if len(asked) == 2:
+        sys.exit(7)
+signal.signal(signal.SIGINT, ask)
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_interrupts_are_left_to_jupyterlab(tmp_path):
+    "The terminal sends Ctrl-C to both programs; JupyterLab asks whether it is meant, so `xfer lab` must live on."
+    (tmp_path / "jupyter.py").write_text(FAKE_JUPYTER)
+    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "lab"]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 7 and errors == ""
 
 
 BAD_INPUT = {

@@ -460,6 +460,8 @@ def test_ids_of_the_published_order():
     (lambda c: zero_shot_weights(c, []), ValueError, "at least one"),
     (lambda c: zero_shot_weights(c, "cat"), ValueError, "sequence"),
     (lambda c: zero_shot_weights(c, ["cat"], "a photo"), ValueError, "{}"),
+    (lambda c: zero_shot_weights(c, ["cat"], "a {} {}"), ValueError, "one {} each and no other braces, got 'a {} {}'"),
+    (lambda c: zero_shot_weights(c, ["cat"], "a {} {x}"), ValueError, "no other braces"),
     (lambda c: zero_shot_weights(c, ["hippopotamus"], "{}"), ValueError, "shorten"),
     (lambda c: zero_shot_weights(CLIP(VIT), ["cat"], "{}"), ValueError, "tokenizer"),
     (lambda c: c.tokenizer(["a", 3]), TypeError, "string"),

@@ -1,4 +1,5 @@
 """The nested head, losses, cascade and staged search: values, gradients, precision modes and bad input."""
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -340,6 +341,15 @@ BAD = {
     "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError, r"lie in 0\.\.6, got 7 to 7"),
     "labels of wrong shape": (lambda: HEAD.loss(X, Y[:3]), ValueError, r"shape \(6,\)"),
     "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError, "label_smoothing"),
+    "no classes": (lambda: MatryoshkaHead(16, 0, [8]), ValueError, "num_classes must be a whole number of at least 1, got 0"),
+    "targets out of range": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y + 7), ValueError, r"targets must lie in 0\.\.6, got 7 to 7"),
+    "targets of wrong shape": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y[:3]), ValueError, r"targets must be int64 class numbers of shape \(6,\)"),
+    "fractional dim": (lambda: doubling_dims(64.5), TypeError, "dim and smallest must be whole numbers"),
+    "NaN to classify": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X * math.nan, Y), ValueError, r"features\[0\] holds NaN"),
+    "fractional shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 1.9), TypeError, "shortlists must hold whole numbers"),
+    "fractional k": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 20).search(GALLERY[:2], 5.0), ValueError, r"k is 5\.0"),
+    "long shortlists": (lambda: search_grid(GALLERY[:50], torch.zeros(50), GALLERY[:2], torch.zeros(2), shortlist_dims=[4], rerank_dims=[8]), ValueError,
+                        "shortlists goes up to 200, but the gallery has 50 rows"),
     "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError, "logits has 4 sizes"),
     "size the head lacks": (lambda: HEAD.logits_at(X, 5), ValueError, "this head has the sizes"),
     "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError, "one shape"),

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from conftest import ROOT
-from xfer_course.results import RECORD_TYPE, code_hash
+from xfer_course.results import RECORD_TYPE, code_hash, load_records
 
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not any(part.startswith("_") for part in p.parts))
 names = {p: str(p.relative_to(ROOT / "nbs").with_suffix("")) for p in NOTEBOOKS}
@@ -188,6 +188,18 @@ def test_lab_shows_the_committed_record(path):
     assert len(outputs) == 1
     committed = ROOT / "data/results" / f"{names[path].replace('/', '-')}-cpu.json"
     assert json.loads(json.dumps(outputs[0])) == json.loads(committed.read_text())
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if is_lab(p)], ids=names.get)
+def test_lab_states_the_memory_that_its_record_shows(path):
+    "Within a factor of 1.5: the record also counts what two processes share."
+    text = "\n".join(c.source for c in read(path).cells[:8] if c.cell_type == "markdown")
+    row = re.search(r"^\| memory \|(?:\D*?)([\d.]+) GiB([^;|]*)", text, re.M)
+    if row is None:
+        pytest.skip("states no memory")
+    stated = float(row[1]) * (2 if "per core" in row[2] else 1)
+    (record,) = [r for r in load_records() if r.lab == names[path] and r.profile == "cpu"]
+    assert 1 / 1.5 < stated / (record.peak_memory_bytes / 2**30) < 1.5, f"says {stated} GiB, measured {record.peak_memory_bytes / 2**30:.1f}"
 
 
 LESSONS = [p for p in NOTEBOOKS if not is_lab(p)]

@@ -55,6 +55,15 @@ def test_pages_are_those_of_the_sidebar_in_its_order(site):
     assert all((site / name).is_file() for name in shown)
 
 
+def test_sidebar_keeps_the_teaching_order_of_the_command_line():
+    from xfer_course.cli import course_notebooks
+
+    listed = [name.removesuffix(".ipynb") for _, name in docs.sidebar_entries(ROOT)]
+    for chapter in {name.split("/")[0] for name in listed if "/" in name}:
+        of_chapter = [notebook.name for notebook in course_notebooks() if notebook.name.startswith(f"{chapter}/")]
+        assert [name for name in listed if name.startswith(f"{chapter}/")] == of_chapter
+
+
 def test_previous_and_next_walk_through_all_pages(site):
     seen, here = [], "index.html"
     while here:

@@ -196,7 +196,7 @@ class AlphaBatchNorm(nn.Module):
 
 
 def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
+    if isinstance(alpha, (bool, str)) or not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the share of the source statistics and must lie in [0, 1], got {alpha!r}")
 
 
@@ -289,6 +289,8 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     if len(images) != len(labels) or len(labels) == 0 or (labels.bincount() < 2).any():
         raise ValueError(f"images and labels must be equally many, with two images or more of every class 0 to K - 1, got "
                          f"{len(images)} images and classes of {labels.bincount().tolist()}")
+    if not images.isfinite().all():
+        raise ValueError("images has values that are not finite: they would spoil the statistics of their class")
     with torch.no_grad():
         _, features = _with_features(copy.deepcopy(model).eval(), images)
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
@@ -353,15 +355,21 @@ def adapt(model: nn.Module, loader: Iterable, method: str = "core", *, alpha: fl
         ValueError: an unknown method, alpha or a rate out of range, no batches or one tensor in their place, inputs that are
             not finite, statistics missing, or no batch norm (with scales and shifts, where those are to be learnt).
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a network (nn.Module), got {type(model).__name__}")
+    if not isinstance(loader, Iterable):
+        raise ValueError(f"loader must give batches, one after the other, got {type(loader).__name__}")
     if isinstance(loader, (Tensor, Images)):
         raise ValueError("loader must give batches, not be one: use images.split(64)")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "cafa" and statistics is None:
         raise ValueError("statistics is missing: method 'cafa' needs class_statistics of labelled source images")
+    if statistics is not None and not isinstance(statistics, ClassStatistics):
+        raise ValueError(f"statistics must come from class_statistics, got {type(statistics).__name__}")
     if alpha is not None and method in ("source", "test"):
         raise ValueError(f"alpha is {METHODS[method]} by the name of method {method!r}, got {alpha!r}: use 'alpha-bn' for a mixture")
-    if not 0 < learning_rate < math.inf:
+    if isinstance(learning_rate, (bool, str)) or not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate!r}")
     adapted = calibrate(model, METHODS[method] if alpha is None else alpha).requires_grad_(False)
     device, learns = next(adapted.parameters()).device, method in ("tent", "core", "cafa")
@@ -387,6 +395,8 @@ def _inputs(batch, place: int) -> Tensor:
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     if not isinstance(inputs, Tensor):
         raise ValueError(f"loader must give tensors, or tuples that begin with one; batch {place} is a {type(inputs).__name__}")
+    if inputs.dtype == torch.uint8 or len(inputs) == 0:
+        raise ValueError(f"batch {place} of loader is {inputs.dtype} {tuple(inputs.shape)}: it must hold one input or more, scaled as in training")
     if not inputs.isfinite().all():
         raise ValueError(f"batch {place} of loader has values that are not finite: one of them would spoil the statistics of all")
     return inputs

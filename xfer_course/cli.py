@@ -8,12 +8,16 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,8 +180,6 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
         NotebookFailed: if a cell raises; the message is the last line of its error.
         OSError: if the folder cannot be written.
     """
-    import logging
-
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -191,7 +193,7 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
         executed = papermill.execute_notebook(
             run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3", cwd=run.notebook.path.parent,
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
-            stderr_file=_Relay() if bar else None, start_timeout=120, extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            stderr_file=_Relay() if bar else None, start_timeout=120, extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         raise NotebookFailed(f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
@@ -281,6 +283,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the notebook's broken-off cell is no news
             click.echo("\nxfer: interrupted; what was finished is kept, the same command goes on from there", err=True)
             ctx.exit(130)
         except NotebookFailed as error:
@@ -544,7 +547,18 @@ def lab(jupyter_options):
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}",
                "--LabApp.default_url=/lab/tree/nbs/index.ipynb", *jupyter_options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
-    raise SystemExit(subprocess.call(command, env=environment))
+    with subprocess.Popen(command, env=environment) as jupyter, _ignoring_interrupts():
+        raise SystemExit(jupyter.wait())
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    "Ctrl-C reaches the programs that run below this one all the same: JupyterLab asks whether it is meant."
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 # %% ../nbs/cli.ipynb #c73066e2
 def learner_copy(notebook: Path, root: Path) -> dict:
@@ -597,7 +611,9 @@ def start(chapter, into):
         text = json.dumps(learner_copy(notebook.path, root), indent=1, ensure_ascii=False) + "\n"
         write_atomically(target, lambda file, text=text: file.write(text.encode()))
         click.echo(f"copied  {target}")
-    click.echo(f"\nOpen them with: jupyter lab {into}")
+    jupyter = Path(sys.executable).with_name("jupyter")
+    on_path = shutil.which("jupyter") and Path(shutil.which("jupyter")).resolve() == jupyter.resolve()
+    click.echo(f"\nOpen them with: {'jupyter' if on_path else jupyter} lab {into}")
 
 # %% ../nbs/cli.ipynb #a65aecef
 @main.command()

@@ -13,6 +13,7 @@ import gzip
 import html
 import json
 import math
+import string
 import unicodedata
 import zipfile
 from collections import Counter, OrderedDict
@@ -898,6 +899,9 @@ def zero_shot_weights(clip: nn.Module, classnames: Sequence[str], templates: str
     _check_names(classnames)
     if not templates or any("{}" not in template for template in templates):
         raise ValueError("templates must hold at least one text, each with a {} for the class name")
+    for template in templates:
+        if [field for _, field, _, _ in string.Formatter().parse(template) if field is not None] != [""]:
+            raise ValueError(f"templates must have one {{}} each and no other braces, got {template!r}")
     tokenizer = tokenizer or getattr(clip, "tokenizer", None)
     if tokenizer is None:
         raise ValueError("this CLIP has no tokenizer: pass tokenizer=Tokenizer.from_file('bpe_simple_vocab_16e6.txt.gz')")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -321,6 +322,8 @@ class CoOp(nn.Module):
         self.classnames = _check_names(classnames)
         if class_token_position not in POSITIONS:
             raise ValueError(f"class_token_position must be one of {', '.join(POSITIONS)}, got {class_token_position!r}")
+        if ctx_init is not None and not isinstance(ctx_init, str):
+            raise TypeError(f"ctx_init must be words, such as 'a photo of a', got {type(ctx_init).__name__}")
         if ctx_init is not None and class_specific:
             raise ValueError("ctx_init gives words to one context for all classes; leave it out, or set class_specific=False")
         _check_whole("n_ctx", n_ctx)
@@ -433,6 +436,8 @@ class CoOp(nn.Module):
         They are normalised here. The image tower is frozen, so features of images that are not augmented are computed
         once for the whole training.
         """
+        if not isinstance(image_features, Tensor) or not image_features.is_floating_point():
+            raise TypeError(f"image_features must be a floating-point tensor, got {getattr(image_features, 'dtype', type(image_features).__name__)}")
         text = self.text_features()
         if image_features.ndim != 2 or image_features.shape[1] != text.shape[1]:
             raise ValueError(f"image_features have shape {tuple(image_features.shape)}; this CLIP's are (N, {text.shape[1]})")
@@ -552,6 +557,8 @@ def encode_images(clip: nn.Module, images: Tensor, batch_size: int = 256) -> Ten
     _check_images(images, image_size(clip))
     if len(images) == 0:
         raise ValueError("images is empty: there is nothing to encode")
+    if images.device.type == "cpu" and not images.isfinite().all():  # on a GPU this look would wait for the device
+        raise ValueError("images holds NaN or infinity")
     device = tower.positional_embedding.device
     return torch.cat([clip.encode_image(batch.to(device)) for batch in images.split(batch_size)])
 
@@ -567,6 +574,8 @@ def few_shot(labels: Tensor, shots: int, seed: int = 0) -> Tensor:
     Raises:
         ValueError: a class has fewer images than shots.
     """
+    if not isinstance(labels, Tensor) and np.asarray(labels).dtype.kind in "OSU":
+        raise TypeError(f"labels must be class numbers, got {np.asarray(labels).dtype}")
     labels = torch.as_tensor(labels)
     _check_whole("shots", shots)
     if labels.ndim != 1 or len(labels) == 0:

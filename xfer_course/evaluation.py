@@ -99,7 +99,7 @@ FLIPBOOK_BYTES = 250_000  # of HTML, pictures included
 
 _TURN_THE_PAGES = """{
   const book = document.currentScript.parentElement, frames = %s;
-  const [bar, slider, word, picture] = ["p", "input", "span", "img"].map((tag) => book.querySelector(tag));
+  const [bar, slider, word, picture, still] = ["p", "input", "span", "img", "small"].map((tag) => book.querySelector(tag));
   const turn = () => {
     const [label, alt, source] = frames[slider.value];
     word.textContent = label;
@@ -110,6 +110,7 @@ _TURN_THE_PAGES = """{
   slider.addEventListener("input", turn);
   turn();
   bar.hidden = false;
+  still.remove();
 }"""
 
 # %% ../nbs/foundations/evaluation.ipynb #83311128
@@ -175,8 +176,9 @@ def _flipbook_html(pictures: list[bytes], labels: list[str], alts: list[str], na
     sources = [f"data:image/png;base64,{b64encode(picture).decode()}" for picture in pictures]
     frames = json.dumps(list(zip(labels, alts, sources))).replace("</", "<\\/")
     return f"""<div class="flipbook">
-<p hidden><label>{html.escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" autocomplete="off" style="width: 14rem; max-width: 60%; vertical-align: middle"></label> <span>{html.escape(labels[at])}</span></p>
+<p hidden><label>{html.escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" autocomplete="off" data-lm-suppress-shortcuts="true" style="width: 14rem; max-width: 60%; vertical-align: middle"></label> <span>{html.escape(labels[at])}</span></p>
 <img src="{sources[at]}" alt="{html.escape(alts[at])}" width="{width}" height="{height}" style="max-width: 100%; height: auto; background: #fff">
+<small>The picture stands still until scripts may run here; in JupyterLab: File, Trust Notebook.</small>
 <script>{_TURN_THE_PAGES % frames}</script>
 </div>"""
 

@@ -45,6 +45,8 @@ def doubling_dims(dim: int, smallest: int = 8) -> list[int]:
     Raises `ValueError` unless 1 <= smallest <= dim.
     Source: Kusupati et al. (2022), section 3: repeated halving down to an information bottleneck.
     """
+    if not all(isinstance(size, (int, np.integer)) for size in (dim, smallest)):
+        raise TypeError(f"dim and smallest must be whole numbers, got {dim!r} and {smallest!r}")
     if not 1 <= smallest <= dim:
         raise ValueError(f"smallest must lie between 1 and dim, got smallest={smallest} and dim={dim}")
     doubled = [smallest * 2**i for i in range(math.ceil(math.log2(dim / smallest)) + 1)]
@@ -347,6 +349,8 @@ class MatryoshkaHead(nn.Module):
     def __init__(self, in_features: int, num_classes: int, nesting_dims: Sequence[int], tied: bool = False, bias: bool = True) -> None:
         super().__init__()
         self.nesting_dims = _check_dims(nesting_dims, in_features)
+        if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+            raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
         self.in_features, self.num_classes, self.tied = in_features, num_classes, tied
         sizes = self.nesting_dims[-1:] if tied else self.nesting_dims
         self.classifiers = nn.ModuleList([nn.Linear(m, num_classes, bias=bias) for m in sizes])
@@ -477,7 +481,11 @@ class AdaptiveClassifier:
         """Choose, for each size and the next, the smallest threshold of highest accuracy on these held-out data.
 
         `features` `(N, D)`, `labels` `(N,)`. Data that the head was trained on make it look surer than it is.
+
+        Raises `TypeError` or `ValueError` for features that are not float and finite, and for labels of another shape.
         """
+        _check_embeddings("features", features)
+        _check_rows("features", features, nonzero=False)
         logits = self.head(features)
         if len(logits) != len(self.nesting_dims):
             raise ValueError(f"head gives {len(logits)} sizes, but nesting_dims has {len(self.nesting_dims)}")
@@ -497,7 +505,11 @@ class AdaptiveClassifier:
         """Labels and sizes used, two integer tensors `(N,)`, for features `(N, D)`.
 
         `max_dim`, one of the sizes, ends the cascade early: a way to several points of cost against accuracy.
+
+        Raises `TypeError` or `ValueError` for features that are not float and finite, `RuntimeError` before `fit`.
         """
+        _check_embeddings("features", features)
+        _check_rows("features", features, nonzero=False)
         if not hasattr(self, "thresholds_"):
             raise RuntimeError("the thresholds are not learned yet: call fit(features, labels) with held-out data first")
         if max_dim is not None and max_dim not in self.nesting_dims:
@@ -726,6 +738,8 @@ class FunnelRetrieval:
         self._prefixes = self._index()
 
     def _check_shortlists(self, shortlists: Sequence[int]) -> tuple[int, ...]:
+        if not all(isinstance(k, (int, np.integer)) for k in shortlists):
+            raise TypeError(f"shortlists must hold whole numbers, got {list(shortlists)}")
         shortlists = tuple(int(k) for k in shortlists)
         if len(shortlists) != len(self.dims) - 1:
             raise ValueError(f"shortlists must have one entry fewer than dims, got {len(shortlists)} for {len(self.dims)} sizes")
@@ -786,8 +800,8 @@ class FunnelRetrieval:
         vectors = _as_tensor("queries", queries).to(self.gallery.device)
         if vectors.shape[1] not in (self.gallery.shape[1], self.dims[-1]):
             raise ValueError(f"queries have {vectors.shape[1]} dimensions, but the gallery has {self.gallery.shape[1]}")
-        if not 1 <= k <= len(self.gallery):
-            raise ValueError(f"k is {k}, but the gallery has {len(self.gallery)} rows: k must lie between 1 and that")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(self.gallery):
+            raise ValueError(f"k is {k!r}, but the gallery has {len(self.gallery)} rows: k must lie between 1 and that")
         if self.shortlists and k > self.shortlists[-1]:
             raise ValueError(f"k is {k}, but the last shortlist keeps only {self.shortlists[-1]}: make it at least k")
         _check_rows("queries", vectors[:, : self.dims[-1]], nonzero=False)
@@ -862,6 +876,8 @@ def search_grid(gallery, gallery_labels, queries, query_labels, *, shortlist_dim
     _check_embeddings("gallery", gallery)
     if not shortlists:
         raise ValueError("shortlists is empty: give at least one length, for example 100")
+    if max(shortlists) > len(gallery):
+        raise ValueError(f"shortlists goes up to {max(shortlists)}, but the gallery has {len(gallery)} rows")
     full, longest = gallery.shape[1], max(shortlists)
     if min(shortlists) < k:
         raise ValueError(f"shortlists goes down to {min(shortlists)}, but k is {k}: a shortlist must hold at least k")

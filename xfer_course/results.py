@@ -468,8 +468,9 @@ def _versions() -> dict[str, str]:
 
 
 def speed_probe() -> float:
-    """Seconds that a fixed piece of training work takes on one CPU thread here (best of five).
+    """Seconds that a fixed piece of training work takes on one CPU thread here: the best that half a second sees.
 
+    Other work on the machine slows some repetitions down, seldom all of them.
     Records keep it, so that the minutes measured on one machine can be scaled to another.
     """
     import torch
@@ -480,7 +481,7 @@ def speed_probe() -> float:
         layer = torch.nn.Conv2d(3, 32, 5)
         images = torch.zeros(64, 3, 28, 28)
         times = []
-        for _ in range(5):
+        while sum(times) < 0.5 or len(times) < 5:
             started = time.perf_counter()
             layer(images).sum().backward()
             times.append(time.perf_counter() - started)
@@ -699,7 +700,7 @@ def count_verdicts(record: Record) -> str:
 
 
 def results_markdown(records: Sequence[Record], folded: bool = False) -> str:
-    """All records as Markdown: one table of claims per lab and profile, each with the line that says how it came about.
+    """All records as Markdown: a heading and a table of claims per lab and profile, each with the line that says how it came about.
 
     `folded` hides each table behind a line that counts its verdicts, for pages on which the tables are not the point.
     """
@@ -708,7 +709,7 @@ def results_markdown(records: Sequence[Record], folded: bool = False) -> str:
         title = f"{record.lab} ({record.profile})"
         table = f"{markdown_table(claim_rows(record))}\n\n{describe(record)}."
         summary = f"<summary><b>{title}</b>: {count_verdicts(record)}</summary>"
-        parts.append(f"<details>{summary}\n\n{table}\n\n</details>" if folded else f"**{title}**\n\n{table}")
+        parts.append(f"<details>{summary}\n\n{table}\n\n</details>" if folded else f"## {title}\n\n{table}")
     return "\n\n".join(parts) if parts else "No run has been recorded yet."
 
 

@@ -169,7 +169,7 @@ def rotate_batch(images: Tensor, quarter_turns: Sequence[int] = (0, 1, 2, 3), cr
         images = centre_square(images)
     height, width = images.shape[-2:]
     if height != width:
-        raise ValueError(f"images must be square, got {height} x {width} pixels: crop them, or pass crop=True")
+        raise ValueError(f"images must be square, got {height} x {width} pixels: centre_square(images) cuts them")
     labels = torch.arange(len(turns), device=images.device).repeat(len(images))
     return _stack_turns(images, turns).flatten(0, 1), labels
 
@@ -184,8 +184,8 @@ def crop_and_flip(images: Tensor, padding: int = 4, generator: torch.Generator |
     Raises `TypeError` for integer images, `ValueError` for a negative padding.
     """
     _check_images(images)
-    if padding < 0:
-        raise ValueError(f"padding must be at least 0, got {padding}")
+    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding < 0:
+        raise ValueError(f"padding must be a whole number of at least 0, got {padding!r}")
     n, channels, height, width = images.shape
     draws = torch.randint(2 * padding + 1, (2, n, 1), generator=generator)
     mirrored = torch.rand(n, 1, generator=generator) < 0.5
@@ -213,6 +213,10 @@ class RotationPretext(nn.Module):
         self.quarter_turns = _check_turns(quarter_turns)
         if len(self.quarter_turns) < 2:
             raise ValueError(f"quarter_turns must name at least two turns to tell apart, got {self.quarter_turns}")
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"backbone must be a network (nn.Module), got {type(backbone).__name__}")
+        if isinstance(feature_dim, bool) or not isinstance(feature_dim, (int, np.integer)) or feature_dim < 1:
+            raise ValueError(f"feature_dim must be a whole number of at least 1, got {feature_dim!r}")
         self.backbone = backbone
         self.feature_dim = feature_dim
         self.head = nn.Linear(feature_dim, len(self.quarter_turns))
@@ -220,6 +224,8 @@ class RotationPretext(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         "Logits `(N, R)` over the turns, for images `(N, C, S, S)` as they are."
         features = self.backbone(images)
+        if not isinstance(features, Tensor):
+            raise TypeError(f"backbone must return a tensor of features, got {type(features).__name__}")
         if features.ndim == 4:
             features = features.mean(dim=(2, 3))
         if features.ndim != 2 or features.shape[1] != self.feature_dim:
@@ -337,6 +343,12 @@ def _check_maps(features: Tensor, in_channels: int, weight: Tensor) -> None:
         raise ValueError(f"features have {features.shape[1]} channels, but this probe was built for {in_channels}")
 
 # %% ../nbs/rotation/method.ipynb #8d7a5343
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
 class LinearProbe(nn.Module):
     """A linear classifier on feature maps: max-pool to `size` x `size`, batch norm without weights, one linear layer.
 
@@ -347,6 +359,7 @@ class LinearProbe(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, size: int | None = None) -> None:
         super().__init__()
+        _check_counts(in_channels=in_channels, num_classes=num_classes, size=1 if size is None else size)
         self.in_channels = in_channels
         self.size = max(math.isqrt(10_000 // in_channels), 1) if size is None else size
         self.pool = nn.AdaptiveMaxPool2d(self.size)
@@ -368,6 +381,7 @@ class NonLinearProbe(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, size: int = 8) -> None:
+        _check_counts(in_channels=in_channels, num_classes=num_classes, size=size)
         hidden, inputs = min(20 * num_classes, 2048), in_channels * size * size
         layers = []
         for width in (inputs, hidden):
@@ -393,6 +407,7 @@ class ConvProbe(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, num_classes: int, channels: int = 192) -> None:
+        _check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
         block = _nin_block(in_channels, (channels,) * 3, kernel=3)
         super().__init__(block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
         self.in_channels = in_channels
@@ -412,6 +427,8 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
     Raises `ValueError` if `per_class` is below 1 or a class has fewer examples.
     Source: Gidaris et al. (2018), section 3.1 (semi-supervised setting).
     """
+    if not isinstance(labels, Tensor) and np.asarray(labels).dtype.kind in "OSU":
+        raise TypeError(f"labels must be class numbers, got {np.asarray(labels).dtype}")
     labels = torch.as_tensor(labels).cpu()
     if labels.ndim != 1 or len(labels) == 0:
         raise ValueError(f"labels must be N >= 1 class numbers, got shape {tuple(labels.shape)}")
@@ -443,6 +460,9 @@ class TransferClassifier(nn.Module):
 
     def __init__(self, backbone: nn.Module, head: nn.Module, frozen: bool = False) -> None:
         super().__init__()
+        for name, part in (("backbone", backbone), ("head", head)):
+            if not isinstance(part, nn.Module):
+                raise TypeError(f"{name} must be a network (nn.Module), got {type(part).__name__}")
         self.backbone, self.head, self.frozen = backbone, head, frozen
         self.train()
 

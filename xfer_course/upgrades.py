@@ -469,6 +469,8 @@ class Gallery:
 
     def _cut(self, queries: np.ndarray | Tensor) -> np.ndarray | Tensor:
         width = self.embeddings.shape[1]
+        if not isinstance(queries, (np.ndarray, Tensor)):
+            raise TypeError(f"queries must be a NumPy array or a tensor, got {type(queries).__name__}")
         if queries.ndim != 2 or queries.shape[1] < width:
             raise ValueError(f"queries must have shape (Q, D) with D at least {width}, got {tuple(queries.shape)}")
         return queries[:, :width]
@@ -476,6 +478,9 @@ class Gallery:
     def check_upgrade(self, version: str, old_queries: Tensor, new_queries: Tensor, query_labels: Tensor, k: int = 1,
                       margin: float = 0.0) -> UpgradeCheck:
         """Measure the compatibility criterion on labelled queries; a version that keeps it may search from now on.
+
+        One that does not is no longer `compatible`, even if it was declared so: what is measured counts. An old model
+        without any error leaves nothing to gain; a negative `margin` then says how much may be lost.
 
         Args:
             version: the new model.
@@ -488,6 +493,9 @@ class Gallery:
         Raises:
             ValueError: the gallery has no labels, numbers of queries and labels differ, or there are fewer than two.
         """
+        self._check_version("version", version)
+        if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not math.isfinite(margin):
+            raise ValueError(f"margin must be a finite number, got {margin!r}")
         if self.labels is None:
             raise ValueError("this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
         if not len(old_queries) == len(new_queries) == len(query_labels):
