@@ -154,11 +154,13 @@ def test_accessibility(page, site, theme, capsys):
     rules = {"light": {"resultTypes": ["violations"]}, "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}}[theme]
     source, found, checked = AXE.read_text("utf-8"), [], 0
     for path in sorted(site.rglob("*.html")):
-        page.goto(path.as_uri())
-        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        page.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
-        page.evaluate(source)
-        result = page.evaluate("(rules) => axe.run(document, rules)", rules)
+        opened = page.context.new_page()  # closed again: one page for all would grow to more than a GiB
+        opened.goto(path.as_uri())
+        opened.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        opened.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
+        opened.evaluate(source)
+        result = opened.evaluate("(rules) => axe.run(document, rules)", rules)
+        opened.close()
         checked += 1
         found += [f"{path.relative_to(site)}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
     with capsys.disabled():
