@@ -31,13 +31,22 @@ def test_a_report_is_read(tmp_path):
     assert {name: counts[name] for name in ("tests", "skipped", "failed")} == {"tests": 3, "skipped": 1, "failed": 1}
 
 
-def test_the_kept_load_is_within_its_bounds():
-    """The whole course in `smoke` under 8 minutes. The suite is meant to stay under 4 GiB; 4.10 were measured, and the page says so:
-    the looser bound here only keeps it from growing. What the labs take in `cpu` stands on the page."""
+@pytest.fixture
+def kept() -> dict:
+    "What `make load` wrote."
     path = ROOT / "data/load.json"
-    kept = json.loads(path.read_text()) if path.is_file() else {}
-    if not {"smoke", "suite"} <= set(kept):
+    content = json.loads(path.read_text()) if path.is_file() else {}
+    if not {"smoke", "suite"} <= set(content):
         pytest.skip("not measured yet: run `make load`")
+    return content
+
+
+def test_the_course_in_smoke_is_within_its_bound(kept):
+    "Under 8 minutes. What the labs take in `cpu` stands on the page."
     assert kept["smoke"]["seconds"] < 8 * 60 and kept["smoke"]["failed"] == {}
     assert set(kept["smoke"]["notebooks"]) <= {notebook.name for notebook in course_notebooks()}
-    assert kept["suite"]["peak memory bytes"] < 4.25 * 2**30
+
+
+@pytest.mark.xfail(strict=True, reason="the suite takes 4.10 GiB as measured; the page of benchmarks says that the bound is not kept")
+def test_the_memory_of_the_suite_is_within_its_bound(kept):
+    assert kept["suite"]["peak memory bytes"] < 4 * 2**30
