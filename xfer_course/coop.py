@@ -551,8 +551,7 @@ def encode_images(clip: nn.Module, images: Tensor, batch_size: int = 256) -> Ten
             on a CPU.
     """
     tower = text_tower(clip)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    _check_whole("batch_size", batch_size)
     _check_half(tower)
     _check_images(images, image_size(clip))
     if len(images) == 0:

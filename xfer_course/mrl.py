@@ -118,6 +118,12 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, 
     return weights
 
 
+def _check_class_numbers(targets: Tensor, num_classes: int, ignored: int = 0) -> None:
+    # On a GPU this look would wait for the device at every step; there, indexing itself refuses such labels.
+    if targets.device.type == "cpu" and ((targets != ignored) & ((targets < 0) | (targets >= num_classes))).any():
+        raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {int(targets.min())} to {int(targets.max())}")
+
+
 def _check_class_logits(logits: Tensor, targets: Tensor, ignored: int) -> None:
     "Raise unless cross-entropy takes this pair: class numbers `(N,)`, or class probabilities `(N, C)`."
     if not isinstance(logits, Tensor) or not logits.is_floating_point() or logits.ndim != 2 or 0 in logits.shape:
@@ -129,9 +135,7 @@ def _check_class_logits(logits: Tensor, targets: Tensor, ignored: int) -> None:
     if not isinstance(targets, Tensor) or targets.dtype != torch.long or targets.shape != shape[:1]:
         got = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(f"targets must be int64 class numbers of shape ({shape[0]},) or probabilities like the logits {shape}, got {got}")
-    # On a GPU this look would wait for the device at every step; there, indexing itself refuses such labels.
-    if targets.device.type == "cpu" and ((targets < 0) | (targets >= shape[1]))[targets != ignored].any():
-        raise ValueError(f"targets must lie in 0..{shape[1] - 1}, got {int(targets.min())} to {int(targets.max())}")
+    _check_class_numbers(targets, shape[1], ignored)
 
 
 class MatryoshkaLoss(nn.Module):
@@ -327,9 +331,7 @@ def _check_targets(targets: Tensor, rows: int, num_classes: int) -> None:
     if not isinstance(targets, Tensor) or targets.dtype != torch.long or targets.shape != (rows,):
         got = f"{targets.dtype} {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
         raise ValueError(f"targets must be int64 class numbers of shape ({rows},), got {got}")
-    # On a GPU this look would wait for the device at every step; there, indexing itself refuses such labels.
-    if targets.device.type == "cpu" and ((targets < 0) | (targets >= num_classes)).any():
-        raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {int(targets.min())} to {int(targets.max())}")
+    _check_class_numbers(targets, num_classes)
 
 
 class MatryoshkaHead(nn.Module):

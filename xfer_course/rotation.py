@@ -32,6 +32,12 @@ def _check_images(images: Tensor, name: str = "images") -> None:
         raise ValueError(f"{name} must have shape (N, C, H, W) with nothing empty, got {tuple(images.shape)}")
 
 
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
 def _check_dtype(name: str, images: Tensor, weight: Tensor) -> None:
     if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
         raise TypeError(f"{name} are {images.dtype}, but the weights {weight.dtype}: convert one of them")
@@ -114,40 +120,27 @@ def _check_turns(quarter_turns: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(k) for k in turns)
 
 
-def _quarter_turn(images: Tensor) -> Tensor:
-    "Turned by 90 degrees, contiguous."
-    if images.device.type == "cpu" and images.dtype in (torch.float16, torch.float32, torch.float64) and not images.requires_grad:
-        # NumPy can read backwards (negative strides), so one pass is enough; torch needs a flipped copy first.
-        return torch.from_numpy(np.rot90(images.numpy(), axes=(-2, -1)).copy())
-    return rotate(images, 1).contiguous()
-
-
-def _half_turn(images: Tensor) -> Tensor:
-    "Turned by 180 degrees: the same pixels in reverse order, one pass over contiguous memory."
-    return images.flatten(-2).flip(-1).view_as(images)
-
-
-def _all_turns(images: Tensor, turns: tuple[int, ...]) -> list[Tensor]:
-    "The turned images, one tensor `(N, C, S, S)` for each turn."
-    straight = images.contiguous()
-    quarter = _quarter_turn(straight) if {1, 3} & set(turns) else None
-    bases = [quarter if k % 2 else straight for k in turns]
-    return [_half_turn(base) if k >= 2 else base for base, k in zip(bases, turns)]
-
-
-# On a CPU the copies are written this many bytes at a time, so that what is read again is still in its cache.
-_CACHE_BYTES = 3 * 2**20
+# On a CPU, copies of this many bytes are written at a time, so that what is read again is still in its cache.
+_CACHE_BYTES = 3 * 2**19
 
 
 def _stack_turns(images: Tensor, turns: tuple[int, ...]) -> Tensor:
     "All turned copies `(N, R, C, S, S)`, written once into one batch."
-    if images.device.type != "cpu" or images.requires_grad:
-        return torch.stack(_all_turns(images, turns), dim=1)
-    copies = images.new_empty(len(images), len(turns), *images.shape[1:])
+    if images.device.type != "cpu" or images.requires_grad or images.dtype not in (torch.float16, torch.float32, torch.float64):
+        return torch.stack([rotate(images, k) for k in turns], dim=1)
+    rows = images.flatten(2)
+    # NumPy can read backwards (negative strides), so that a quarter turn is one pass; torch would flip a copy first.
+    turned = np.rot90(images.numpy(), axes=(-2, -1))
+    copies = rows.new_empty(len(rows), len(turns), *rows.shape[1:])
     at_once = max(_CACHE_BYTES // (copies[0].numel() * copies.element_size()), 1)
-    for part, place in zip(images.split(at_once), copies.split(at_once)):
-        torch.stack(_all_turns(part, turns), dim=1, out=place)
-    return copies
+    for number, (straight, place) in enumerate(zip(rows.split(at_once), copies.split(at_once))):
+        bases = [straight]
+        if {1, 3} & set(turns):
+            part = turned[number * at_once : (number + 1) * at_once]
+            bases.append(torch.from_numpy(part.copy()).view_as(straight))
+        # Half a turn more is the same pixels in reverse order.
+        torch.stack([bases[k % 2].flip(2) if k >= 2 else bases[k] for k in turns], dim=1, out=place)
+    return copies.unflatten(-1, images.shape[2:])
 
 
 def rotate_batch(images: Tensor, quarter_turns: Sequence[int] = (0, 1, 2, 3), crop: bool = False) -> tuple[Tensor, Tensor]:
@@ -215,8 +208,7 @@ class RotationPretext(nn.Module):
             raise ValueError(f"quarter_turns must name at least two turns to tell apart, got {self.quarter_turns}")
         if not isinstance(backbone, nn.Module):
             raise TypeError(f"backbone must be a network (nn.Module), got {type(backbone).__name__}")
-        if isinstance(feature_dim, bool) or not isinstance(feature_dim, (int, np.integer)) or feature_dim < 1:
-            raise ValueError(f"feature_dim must be a whole number of at least 1, got {feature_dim!r}")
+        _check_counts(feature_dim=feature_dim)
         self.backbone = backbone
         self.feature_dim = feature_dim
         self.head = nn.Linear(feature_dim, len(self.quarter_turns))
@@ -343,12 +335,6 @@ def _check_maps(features: Tensor, in_channels: int, weight: Tensor) -> None:
         raise ValueError(f"features have {features.shape[1]} channels, but this probe was built for {in_channels}")
 
 # %% ../nbs/rotation/method.ipynb #8d7a5343
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
 class LinearProbe(nn.Module):
     """A linear classifier on feature maps: max-pool to `size` x `size`, batch norm without weights, one linear layer.
 
@@ -432,8 +418,7 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
     labels = torch.as_tensor(labels).cpu()
     if labels.ndim != 1 or len(labels) == 0:
         raise ValueError(f"labels must be N >= 1 class numbers, got shape {tuple(labels.shape)}")
-    if isinstance(per_class, bool) or not isinstance(per_class, (int, np.integer)) or per_class < 1:
-        raise ValueError(f"per_class must be a whole number from 1 up, got {per_class!r}")
+    _check_counts(per_class=per_class)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     kept = []
     for label, count in zip(*labels.unique(return_counts=True)):
