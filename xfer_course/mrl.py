@@ -119,6 +119,7 @@ def _check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, 
 
 
 def _check_class_numbers(targets: Tensor, num_classes: int, ignored: int = 0) -> None:
+    "Raise for numbers that are no class; `ignored` passes (0 does so anyway)."
     # On a GPU this look would wait for the device at every step; there, indexing itself refuses such labels.
     if targets.device.type == "cpu" and ((targets != ignored) & ((targets < 0) | (targets >= num_classes))).any():
         raise ValueError(f"targets must lie in 0..{num_classes - 1}, got {int(targets.min())} to {int(targets.max())}")
