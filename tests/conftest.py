@@ -22,6 +22,25 @@ import numpy as np  # noqa: E402  (after the environment is set)
 import pytest  # noqa: E402
 
 
+# Handed out in this order, before all else: what takes longest, and starts kernels or a browser while the processes of
+# the tests themselves are still small.
+LONG = ("test_claims_of_the_cpu_profile_hold", "test_lesson_runs", "test_browser", "test_lab_runs_in_smoke", "test_cells_may_be_run_twice")
+
+
+def pytest_configure(config):
+    "Side by side (`-n`), tests go out group by group, in the order that `pytest_collection_modifyitems` gives them."
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def pytest_collection_modifyitems(items):
+    "Long tests come first, each by itself; the others of a file go to one process, with what their fixtures build."
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if name in (item.originalname, item.path.stem)), len(LONG)))
+    for item in items:
+        if item.originalname not in LONG:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     "The checkout under test."

@@ -16,7 +16,14 @@ def test_memory_of_all_descendants_is_counted():
     holds = "import time; kept = bytearray(b'x') * 60_000_000; time.sleep(1.5)"
     starts_two = f"import subprocess, sys; c = [sys.executable, '-c', {holds!r}]; p = [subprocess.Popen(c) for _ in range(2)]; sys.exit(sum(q.wait() for q in p))"
     code, peak = load.watch([sys.executable, "-c", starts_two], interval=0.1)
-    assert code == 0 and 120e6 < peak < 300e6
+    assert code == 0 and 120e6 < sum(peak.values()) < 300e6
+    assert list(peak) == ["other"]
+
+
+def test_processes_are_told_apart_by_their_command_lines():
+    lines = {"python -m ipykernel_launcher -f kernel.json": "kernels", "python -m pytest -n 2": "tests", "/usr/bin/chromium --headless": "browser",
+             "python /tmp/twice.py": "lessons", "python -c import sys;exec(eval(sys.stdin.readline()))": "tests", "sleep 1": "other"}
+    assert [load.part_of(line.split()) for line in lines] == list(lines.values())
 
 
 def test_a_report_is_read(tmp_path):

@@ -96,36 +96,47 @@ def suite(pytest_options: tuple[str, ...]) -> None:
         started = time.perf_counter()
         code, peak = watch(command)
         files, properties = read_report(report)
-    keep("suite", {"seconds": round(time.perf_counter() - started, 1), "peak memory bytes": peak, "exit code": code, "options": options,
-                   "files": files, "properties": properties})
+    keep("suite", {"seconds": round(time.perf_counter() - started, 1), "peak memory bytes": sum(peak.values()), "at the peak": peak,
+                   "exit code": code, "options": options, "files": files, "properties": properties})
     raise SystemExit(code)
 
 
-def watch(command: list[str], interval: float = 1.0) -> tuple[int, int]:
-    "Exit code of a command, and the largest memory that it and all its descendants held at a time; shared pages count once."
+def watch(command: list[str], interval: float = 1.0) -> tuple[int, dict[str, int]]:
+    """Exit code of a command, and what the parts of its tree of processes held (bytes) when they held most together.
+
+    Shared pages count once.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    process, peak = subprocess.Popen(command, cwd=course_root(), env=environment), 0
+    process, peak = subprocess.Popen(command, cwd=course_root(), env=environment), {}
     while process.poll() is None:
-        peak = max(peak, tree_bytes(process.pid))
+        peak = max(peak, tree_bytes(process.pid), key=lambda held: sum(held.values()))
         time.sleep(interval)
     return process.returncode, peak
 
 
-def tree_bytes(pid: int) -> int:
-    "Memory of a process and its descendants now: the proportional share of pages that several of them use."
+def tree_bytes(pid: int) -> dict[str, int]:
+    "Memory of a process and its descendants now, by their part: the proportional share of pages that several of them use."
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
-    total = 0
+        return {}
+    held = Counter()
     for member in family:
         try:
             used = member.memory_full_info()
-            total += getattr(used, "pss", used.rss)
+            held[part_of(member.cmdline())] += getattr(used, "pss", used.rss)
         except (psutil.NoSuchProcess, psutil.AccessDenied):  # ended meanwhile
             continue
-    return total
+    return dict(held)
+
+
+def part_of(arguments: list[str]) -> str:
+    "What a process is for, by its command line."
+    line = " ".join(arguments)
+    parts = {"ipykernel": "kernels", "loky": "seeds", "nbdev_test": "lessons", "twice.py": "lessons", "chrom": "browser", "playwright": "browser",
+             "jupyter": "JupyterLab", "pytest": "tests", "exec(eval(sys.stdin": "tests"}  # execnet starts pytest's workers with that line
+    return next((part for word, part in parts.items() if word in line), "other")
 
 
 def read_report(report: Path) -> tuple[dict[str, dict], dict[str, str]]:
