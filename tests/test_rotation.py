@@ -55,9 +55,13 @@ def test_rotate_batch_keeps_the_dtype_and_the_images(dtype):
     assert torch.equal(images, before)
 
 
-def test_rotate_batch_reads_channels_last_images():
-    images = noise(3, 4, 6, 6)
-    assert torch.equal(rotate_batch(images.contiguous(memory_format=torch.channels_last))[0], rotate_batch(images)[0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("turns", [(2,), (0, 1, 2, 3)])
+def test_rotate_batch_reads_channels_last_images(dtype, turns):
+    images = noise(3, 4, 6, 6).to(dtype)
+    rotated, _ = rotate_batch(images.contiguous(memory_format=torch.channels_last), turns)
+    assert torch.equal(rotated, rotate_batch(images, turns)[0])
+    assert rotated.is_contiguous()
 
 
 def test_gradients_reach_the_images():

@@ -127,7 +127,7 @@ _CACHE_BYTES = 3 * 2**19
 def _stack_turns(images: Tensor, turns: tuple[int, ...]) -> Tensor:
     "All turned copies `(N, R, C, S, S)`, written once into one batch."
     if images.device.type != "cpu" or images.requires_grad or images.dtype not in (torch.float16, torch.float32, torch.float64):
-        return torch.stack([rotate(images, k) for k in turns], dim=1)
+        return torch.stack([rotate(images, k) for k in turns], dim=1).contiguous()
     rows = images.flatten(2)
     # NumPy can read backwards (negative strides), so that a quarter turn is one pass; torch would flip a copy first.
     turned = np.rot90(images.numpy(), axes=(-2, -1))
