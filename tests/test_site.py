@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 
 from conftest import ROOT
 
@@ -167,6 +168,13 @@ def test_what_colab_needs_first_works_in_an_empty_folder(tmp_path):
 
 
 # ---------------------------------------------------------------- small courses of our own
+
+
+@pytest.mark.parametrize("first, wide", [("a whole sentence, which must not become a column one word wide", True), ("DANN", False)])
+def test_a_first_column_of_sentences_keeps_its_width(first, wide):
+    soup = BeautifulSoup(f"<table><tr><td>{first}</td><td>0.5</td></tr></table>", "html.parser")
+    docs.mend_table(soup.table, soup)
+    assert ("sentences" in soup.table.get("class", [])) == wide
 
 
 @pytest.fixture

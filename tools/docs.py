@@ -249,6 +249,8 @@ def mend_table(table, soup) -> None:
             words = soup.new_tag("span", attrs={"class": "unseen"})
             words.string = _plain(cell)
             cell.append(words)
+    if max((len(first.get_text()) for row in table.find_all("tr") if (first := row.find(["td", "th"]))), default=0) > 40:
+        table["class"] = [*table.get_attribute_list("class", []), "sentences"]  # a first column that must not become one word wide
     table.wrap(soup.new_tag("div", attrs={"class": "table"}))
 
 
