@@ -1,19 +1,31 @@
 """What the rotations cost, held to bounds; measured by `benchmarks/rotation.py`. Run alone: `-m benchmark`."""
 from __future__ import annotations
 
+import statistics
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks import rotation
+from conftest import ROOT
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 
+def speed_beside_plain_copies() -> float:
+    """How many times faster than plain copying, in a process of its own.
+
+    Where the memory of a process lies decides a third of what plain copying costs, and stays until it ends.
+    """
+    code = "import torch; torch.set_num_threads(1); from benchmarks import rotation; print(rotation.copies().times('plain copies'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
 def test_rotate_batch_costs_at_most_three_plain_copies():
-    for attempt in range(3):  # the machine may be busy
-        measured = rotation.copies()
-        if measured.times("plain copies") >= 1 / 3:
-            break
-    assert measured.times("plain copies") >= 1 / 3, str(measured)
+    speeds = [speed_beside_plain_copies() for _ in range(5)]
+    assert statistics.median(speeds) >= 1 / 3, speeds
 
 
 def test_rotate_batch_is_faster_than_the_obvious_loops():

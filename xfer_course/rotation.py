@@ -125,22 +125,22 @@ _CACHE_BYTES = 3 * 2**19
 
 
 def _stack_turns(images: Tensor, turns: tuple[int, ...]) -> Tensor:
-    "All turned copies `(N, R, C, S, S)`, written once into one batch."
+    "All turned copies `(R * N, C, S, S)`, image by image, written once into one batch."
     if images.device.type != "cpu" or images.requires_grad or images.dtype not in (torch.float16, torch.float32, torch.float64):
-        return torch.stack([rotate(images, k) for k in turns], dim=1).contiguous()
+        return torch.stack([rotate(images, k) for k in turns], dim=1).flatten(0, 1).contiguous()
+    channels, side = images.shape[1:3]
     rows = images.flatten(2)
     # NumPy can read backwards (negative strides), so that a quarter turn is one pass; torch would flip a copy first.
-    turned = np.rot90(images.numpy(), axes=(-2, -1))
-    copies = rows.new_empty(len(rows), len(turns), *rows.shape[1:])
+    turned = images.numpy().swapaxes(2, 3)[:, :, ::-1]
+    copies = rows.new_empty(len(rows), len(turns) * channels, side * side)
     at_once = max(_CACHE_BYTES // (copies[0].numel() * copies.element_size()), 1)
-    for number, (straight, place) in enumerate(zip(rows.split(at_once), copies.split(at_once))):
+    for first, straight, place in zip(range(0, len(rows), at_once), rows.split(at_once), copies.split(at_once)):
         bases = [straight]
         if {1, 3} & set(turns):
-            part = turned[number * at_once : (number + 1) * at_once]
-            bases.append(torch.from_numpy(part.copy()).view_as(straight))
+            bases.append(torch.from_numpy(turned[first : first + at_once].reshape(straight.shape)))
         # Half a turn more is the same pixels in reverse order.
-        torch.stack([bases[k % 2].flip(2) if k >= 2 else bases[k] for k in turns], dim=1, out=place)
-    return copies.unflatten(-1, images.shape[2:])
+        torch.cat([bases[k % 2].flip(2) if k >= 2 else bases[k] for k in turns], dim=1, out=place)
+    return copies.view(-1, channels, side, side)
 
 
 def rotate_batch(images: Tensor, quarter_turns: Sequence[int] = (0, 1, 2, 3), crop: bool = False) -> tuple[Tensor, Tensor]:
@@ -163,8 +163,8 @@ def rotate_batch(images: Tensor, quarter_turns: Sequence[int] = (0, 1, 2, 3), cr
     height, width = images.shape[-2:]
     if height != width:
         raise ValueError(f"images must be square, got {height} x {width} pixels: centre_square(images) cuts them")
-    labels = torch.arange(len(turns), device=images.device).repeat(len(images))
-    return _stack_turns(images, turns).flatten(0, 1), labels
+    rotated = _stack_turns(images, turns)
+    return rotated, torch.arange(len(rotated), device=images.device) % len(turns)
 
 # %% ../nbs/rotation/method.ipynb #940c7219
 def crop_and_flip(images: Tensor, padding: int = 4, generator: torch.Generator | None = None) -> Tensor:
