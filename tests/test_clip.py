@@ -1,7 +1,9 @@
 """CLIP: loading of weights, key maps, the tokenizer, and bad input."""
 from __future__ import annotations
 
+import json
 import zipfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -86,6 +88,28 @@ def test_half_precision_files_become_float32(tmp_path):
     loaded = CLIP.from_checkpoint(tmp_path / "half.safetensors")
     assert loaded.dtype == torch.float32
     torch.testing.assert_close(loaded.text_projection, clip.text_projection.half().float())
+
+
+@pytest.mark.parametrize("stored", ["{", "3", '{"zz": 1}', '{"embed_dim": -1}', '{"transformer_width": 0}', '{"image_std": [0, 0, 0]}', '{"image_mean": [1]}', "[" * 5000])
+def test_a_configuration_that_is_none_gives_one_sentence(tmp_path, stored):
+    save_file(model(VIT).state_dict(), tmp_path / "a.safetensors", {"config": stored})
+    with pytest.raises(ValueError, match="a.safetensors holds no configuration of a CLIP beside its weights"):
+        CLIP.from_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_more_layers_than_weights_are_refused_before_they_are_built(tmp_path):
+    clip = model(VIT)
+    save_file(clip.state_dict(), tmp_path / "a.safetensors", {"config": json.dumps(asdict(VIT) | {"vision_layers": 1_000_000})})
+    with pytest.raises(ValueError, match="more layers than it holds weights"):
+        CLIP.from_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("spoil", [lambda weight: weight * torch.nan, lambda weight: weight.to(torch.complex64), lambda weight: weight.long()])
+def test_weights_that_are_no_numbers_are_named(tmp_path, spoil):
+    state = model(VIT).state_dict()
+    save_file(state | {"ln_final.weight": spoil(state["ln_final.weight"])}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="ln_final.weight of the checkpoint holds"):
+        CLIP.from_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_configuration_that_shapes_cannot_show_survives(tmp_path):

@@ -406,6 +406,10 @@ def usps_arrays(**changes) -> dict[str, np.ndarray]:
     ({"train_x": np.zeros((4, 16, 16))}, "float64"),
     ({"train_x": np.zeros((4, 8, 8), np.int16)}, r"\(4, 8, 8\)"),
     ({"train_x": np.array([{}] * 4, dtype=object)}, "allow_pickle"),
+    ({"train_y": np.array([0, 1, 2, 500])}, "labels from 0 to 9"),
+    ({"train_y": np.array([0, 1, 2, np.nan])}, "labels from 0 to 9"),
+    ({"train_x": np.full((4, 16, 16), 30000, np.int16)}, "grey values from -1000 to 1000"),
+    ({"train_x": np.full((4, 16, 16), -32768, np.int16)}, "grey values from -1000 to 1000"),
 ])
 def test_wrong_arrays_in_an_npz_file_are_named(tmp_path, changes, words):
     np.savez(tmp_path / "usps.npz", **usps_arrays(**changes))
@@ -565,6 +569,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     (lambda path: (path / "cat").mkdir(parents=True), FileNotFoundError, "class folders without any image: cat"),
     (lambda path: save_png(path / "cat/1.png", NOISE).write_bytes(b"oops"), DataFileError, "1.png is not an image that can be read"),
     (lambda path: cut_short(save_png(path / "cat/1.png", NOISE)), DataFileError, "1.png"),
+    (lambda path: (save_png(path / "cat/1.png", NOISE).parent / "self").symlink_to("."), ValueError, "self is a link to a folder inside a class folder"),
+    (lambda path: (path / "cat").mkdir(parents=True) or os.mkfifo(path / "cat/1.png"), FileNotFoundError, "without any image: cat"),
 ])
 def test_image_folder_says_what_is_wrong(tmp_path, prepare, error, words):
     prepare(tmp_path / "mine")

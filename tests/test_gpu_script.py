@@ -42,6 +42,12 @@ def fails(words: str) -> list[str]:
     return [sys.executable, "-c", f"import sys; print('first words'); sys.exit({words!r})"]
 
 
+@pytest.mark.parametrize("arguments", [["--minutes", "-5"], ["--minutes", "nan"], ["--list", "--profile", "nope"]])
+def test_bad_options_are_refused(arguments):
+    result = CliRunner().invoke(gpu.main, arguments)
+    assert result.exit_code == 2 and arguments[-2] in result.output
+
+
 HANGS = [sys.executable, "-c", "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\ntime.sleep(60)"]
 
 

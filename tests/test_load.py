@@ -54,6 +54,5 @@ def test_the_course_in_smoke_is_within_its_bound(kept):
     assert set(kept["smoke"]["notebooks"]) <= {notebook.name for notebook in course_notebooks()}
 
 
-@pytest.mark.xfail(strict=True, reason="the suite takes 4.10 GiB as measured; the page of benchmarks says that the bound is not kept")
 def test_the_memory_of_the_suite_is_within_its_bound(kept):
     assert kept["suite"]["peak memory bytes"] < 4 * 2**30

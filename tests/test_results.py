@@ -66,6 +66,14 @@ def test_run_grid_keeps_order_and_loads_what_is_finished(tmp_path):
     assert np.array_equal(again[0]["array"], [3, 3, 3])
 
 
+def test_a_damaged_point_of_a_grid_runs_again(tmp_path):
+    run_grid(square, [dict(seed=3)], cache=tmp_path)
+    (file,) = tmp_path.glob("*.npz")
+    for damaged in (b"", b"oops", file.read_bytes()[:-30]):
+        file.write_bytes(damaged)
+        assert run_grid(square, [dict(seed=3)], cache=tmp_path)[0]["value"] == 9
+
+
 def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()

@@ -275,6 +275,20 @@ def test_with_a_schedule_the_same_objects_may_be_fitted_again(tmp_path):
     assert run.fit(checkpoint=tmp_path).loss == first.loss
 
 
+def test_without_one_too_as_often_as_one_likes(tmp_path):
+    run = Run()
+    first = run.fit(checkpoint=tmp_path, schedule=None)
+    assert [run.fit(checkpoint=tmp_path, schedule=None).loss for _ in range(3)] == [first.loss] * 3
+
+
+def test_a_checkpoint_with_other_buffers_is_refused(tmp_path):
+    Run().fit(checkpoint=tmp_path)
+    other = Run()
+    other.net.register_buffer("count", torch.zeros(1))
+    with pytest.raises(ValueError, match="does not fit the model or the optimizer .*count.* pass resume=False"):
+        other.fit(checkpoint=tmp_path)
+
+
 def test_checkpoint_of_another_network_is_refused(tmp_path):
     Run().fit(checkpoint=tmp_path)
     other = Run()
@@ -320,7 +334,28 @@ def empty(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [truncate, garble_header, foreign_weights, half_a_state, other_json, pickled, empty])
+def zero_the_end(file):
+    file.write_bytes(file.read_bytes()[:-100] + bytes(100))
+
+
+def edited(**changes):
+    "Another content under the same tensors and checksum."
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    def damage(file):
+        with safe_open(file, framework="pt") as stored:
+            header, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in stored.keys()}
+        save_file(tensors, file, header | {"state": json.dumps(json.loads(header["state"]) | changes)})
+
+    return damage
+
+
+EDITS = [{"epochs_done": "2"}, {"epochs_done": -1}, {"epochs_done": 99}, {"run": [1]}, {"optimizer": {}}, {"history": [1]}, {"history": {"nonsense": 1}}]
+
+
+@pytest.mark.parametrize("damage", [truncate, garble_header, foreign_weights, half_a_state, other_json, pickled, empty, zero_the_end,
+                                    *(pytest.param(edited(**changes), id=str(changes)) for changes in EDITS)])
 def test_damaged_checkpoint_gives_one_sentence(tmp_path, damage):
     Run().fit(checkpoint=tmp_path)
     damage(tmp_path / "checkpoint.safetensors")

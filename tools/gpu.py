@@ -10,6 +10,7 @@ with the runs of its grid that were done.
 """
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -112,7 +113,7 @@ def unrun(profile: str = "gpu") -> list[str]:
 
 @click.command()
 @click.argument("targets", nargs=-1)
-@click.option("--profile", default="gpu", show_default=True, help="The profile to run.")
+@click.option("--profile", type=click.Choice(["smoke", "cpu", "gpu", "paper"]), default="gpu", show_default=True, help="The profile to run.")
 @click.option("--device", default="cuda", show_default=True, help="Where to.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/gpu"), show_default=True, help="Folder for notebooks, pages and logs.")
 @click.option("--records", type=click.Path(file_okay=False, path_type=Path), default=Path("data/results"), show_default=True, help="Folder that new records are copied to.")
@@ -120,6 +121,8 @@ def unrun(profile: str = "gpu") -> list[str]:
 @click.option("--list", "only_list", is_flag=True, help="Name the labs without a record of this profile, and stop.")
 def main(targets: tuple[str, ...], profile: str, device: str, out: Path, records: Path, minutes: float, only_list: bool) -> None:
     "Run labs one after the other and print a summary; exit code 1 where one left no record."
+    if not 0 < minutes < math.inf:
+        raise click.BadParameter(f"it must be a finite number above 0, got {minutes}", param_hint="--minutes")
     if only_list:
         return click.echo("\n".join(f"unrun in {profile}: {name}" for name in unrun(profile)) or f"every lab has a record of {profile}")
     try:

@@ -124,6 +124,13 @@ class Run:
 _OPTIONS = ("profile", "seeds", "device", "out")
 
 
+def _check_knob(name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"parameter {name!r} is {value!r}; it must be a number, a text, True, False, None, or a list or dict of these") from None
+
+
 def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int, ...], device: str, knobs: dict) -> Run:
     """The run of a notebook; a notebook without parameters runs as it is.
 
@@ -135,6 +142,8 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
         raise ValueError(f"parameter {unknown[0]!r} is unknown to {notebook.name}; it has {', '.join(own) or 'none'}")
     if not notebook.is_lab:
         return Run(notebook, {}, out / notebook.name)
+    for name, value in knobs.items():
+        _check_knob(name, value)
     special = {**knobs, **({"seeds": list(seeds)} if seeds else {}), **({"device": device} if device != "auto" else {})}
     suffix = "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8] if special else ""
     folder = out / notebook.name / (profile + suffix)

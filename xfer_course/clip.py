@@ -276,6 +276,15 @@ class CLIPConfig:
         self._check()
 
     def _check(self) -> None:
+        counts = {"embed_dim": self.embed_dim, "image_resolution": self.image_resolution, "vision_width": self.vision_width, "context_length": self.context_length,
+                  "vocab_size": self.vocab_size, "transformer_width": self.transformer_width, "transformer_layers": self.transformer_layers}
+        layers = self.vision_layers if self.is_resnet else (self.vision_layers,)
+        for name, value in [*counts.items(), *(("vision_layers", number) for number in layers)]:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, values in (("image_mean", self.image_mean), ("image_std", self.image_std)):
+            if len(values) != 3 or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values) or (name == "image_std" and min(values) <= 0):
+                raise ValueError(f"{name} must hold three finite numbers (image_std: above 0), got {values}")
         if self.activation not in ("quick_gelu", "gelu"):
             raise ValueError(f"activation is {self.activation!r}, but must be 'quick_gelu' or 'gelu'")
         if self.is_resnet and (len(self.vision_layers) != 4 or self.image_resolution % 32):
@@ -563,7 +572,7 @@ class CLIP(nn.Module):
         """Load a state dict with OpenAI's names, strictly; the first parameter that does not fit is named.
 
         Raises:
-            ValueError: a parameter is missing, unknown, or of another shape.
+            ValueError: a parameter is missing, unknown, of another shape, or holds NaN or infinity.
         """
         mine = self.state_dict()
         for name, tensor in mine.items():
@@ -571,6 +580,8 @@ class CLIP(nn.Module):
                 raise ValueError(f"the checkpoint has no parameter {name}: it is of another architecture")
             if state[name].shape != tensor.shape:
                 raise ValueError(f"parameter {name} has shape {tuple(state[name].shape)} in the checkpoint, but {tuple(tensor.shape)} in this model")
+            if tensor.is_floating_point() and not (state[name].is_floating_point() and state[name].isfinite().all()):
+                raise ValueError(f"parameter {name} of the checkpoint holds NaN or infinity, or numbers of type {state[name].dtype}")
         unknown = next((name for name in state if name not in mine), None)
         if unknown is not None:
             raise ValueError(f"the checkpoint has a parameter {unknown} that this architecture lacks")
@@ -598,8 +609,9 @@ class CLIP(nn.Module):
         """
         state, metadata = _read_checkpoint(Path(path))
         state = openai_names(state)
-        stored = json.loads(metadata["config"]) if "config" in metadata else {}
-        config = CLIPConfig(**stored) if stored else infer_config(state)
+        config = _stored_config(Path(path), metadata["config"]) if "config" in metadata else infer_config(state)
+        if config.transformer_layers > len(state) or (not config.is_resnet and config.vision_layers > len(state)):
+            raise ValueError(f"{Path(path).name} says that it has more layers than it holds weights")
         unknown = next((name for name in changes if name not in {f.name for f in fields(CLIPConfig)}), None)
         if unknown is not None:
             raise ValueError(f"{unknown!r} is not a field of CLIPConfig")
@@ -774,6 +786,17 @@ def _rename_layer(name: str, state: dict[str, Tensor], renamed: dict[str, Tensor
         renamed[f"{prefix}attn.in_proj_{kind}"] = torch.cat([_need(state, part) for part in parts])
 
 # %% ../nbs/coop/clip.ipynb #0096df48
+def _stored_config(path: Path, text: str) -> CLIPConfig:
+    "The configuration that `CLIP.save` put beside the weights."
+    try:
+        stored = json.loads(text)
+        if not isinstance(stored, dict):
+            raise ValueError(f"expected names and values, found {stored!r}")
+        return CLIPConfig(**stored)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path.name} holds no configuration of a CLIP beside its weights: {error}") from error
+
+
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     "Tensors and metadata of a file, without running any code in it."
     if not path.is_file():

@@ -499,6 +499,8 @@ class CoOp(nn.Module):
             raise ValueError(f"{path} holds a context for each of other classes; a class-specific context cannot move to new names")
         if ctx.shape != self.ctx.shape:
             raise ValueError(f"{path} holds a context of shape {tuple(ctx.shape)}; this model's is {tuple(self.ctx.shape)}")
+        if not ctx.is_floating_point():
+            raise ValueError(f"{path} holds a context of type {ctx.dtype}; it must be floating point")
         if not torch.isfinite(ctx).all():
             raise ValueError(f"{path} holds a context with NaN or infinity: its training failed")
         with torch.no_grad():

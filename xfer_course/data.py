@@ -21,9 +21,11 @@ import math
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import time
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -607,7 +609,8 @@ def _mnist_m_cache(split: str, seed: int = 0) -> Path:
 # %% ../nbs/foundations/data.ipynb #3b77c4a3
 MAX_MEMBERS = 200_000  # files in an archive
 MAX_UNPACKED = 4 * 2**30  # bytes in a file or an archive, once unpacked
-_DAMAGE = (EOFError, ValueError, KeyError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+_DAMAGE = (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError, SyntaxError,
+           tokenize.TokenError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 
 
 @contextmanager
@@ -683,6 +686,8 @@ class _Members:
 
     def _add(self, name: str, size: int, ordinary: bool) -> None:
         path = PurePosixPath(name)
+        if size < 0:
+            self._refuse(f"{name!r} has {size:,} bytes")
         if not ordinary:
             self._refuse(f"{name!r} is a link, a device or encrypted")
         if _leads_out(name):
@@ -925,6 +930,8 @@ def _usps_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         values, labels = arrays[f"{split}_x"], arrays[f"{split}_y"]
         if values.shape[1:] != (16, 16) or labels.shape != values.shape[:1] or values.dtype != np.int16:
             raise ValueError(f"expected int16 (N, 16, 16) and labels (N,), found {values.dtype} {values.shape} and {labels.shape}")
+        if not np.isin(labels, range(10)).all() or not (np.abs(values.astype(np.int32)) <= 1000).all():
+            raise ValueError("expected labels from 0 to 9 and grey values from -1000 to 1000")
     return np.rint((values / 1000 + 1) / 2 * 255).astype(np.uint8), labels
 
 
@@ -1010,10 +1017,10 @@ def _reading_image(name: str | Path) -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, SyntaxError, DecompressionBombError) as error:
+    except (ValueError, SyntaxError, struct.error, DecompressionBombError) as error:
         raise DataFileError(f"{name} is not an image that can be read: {error}") from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # Pillow seeks to places that a damaged file names
             raise
         raise DataFileError(f"{name} is not an image that can be read: {error}") from error
 
@@ -1082,6 +1089,7 @@ def image_folder(path: str | Path, size: int, *, n: int | None = None, channels:
     Raises:
         FileNotFoundError: no such folder, no images in it, or a sub-folder without any.
         DataFileError: an image is corrupt or truncated.
+        ValueError: a class folder holds a link to another folder.
     """
     _check_whole("size", size)
     _check_choice("channels", channels, (1, 3))
@@ -1117,6 +1125,16 @@ def _flat_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     return [(file, 0) for file in files], [path.resolve().name]
 
 
+def _check_links(path: Path) -> None:
+    "A class folder may be a link; links to folders inside it are refused, since they can lead round in a circle."
+    for folder in _class_folders(path):
+        for inside, names, _ in os.walk(folder):
+            for name in names:
+                if os.path.islink(os.path.join(inside, name)):
+                    raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose images could be read "
+                                     "twice or without end: put the images themselves there")
+
+
 def _folder_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     """Files with their class numbers, the classes taking turns, and the class names."""
     from torchvision.datasets.folder import ImageFolder, is_image_file
@@ -1125,7 +1143,12 @@ def _folder_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
         raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
     if not _class_folders(path):
         raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its own, such as {path / 'cat'}")
-    folder = ImageFolder(str(path), allow_empty=True, is_valid_file=lambda name: is_image_file(name) and not Path(name).name.startswith("."))
+    _check_links(path)
+
+    def is_sample(name: str) -> bool:
+        return is_image_file(name) and not Path(name).name.startswith(".") and Path(name).is_file()  # no pipe, no broken link
+
+    folder = ImageFolder(str(path), allow_empty=True, is_valid_file=is_sample)
     empty = sorted(set(folder.classes) - {folder.classes[label] for _, label in folder.samples})
     if empty:
         raise FileNotFoundError(f"{path} has class folders without any image: {', '.join(empty)}")

@@ -14,6 +14,8 @@ import os
 import platform
 import re
 import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -90,10 +92,14 @@ def _save_point(path: Path, result: dict) -> None:
     write_atomically(path, lambda file: np.savez(file, **arrays, __json__=np.array(rest)))
 
 
-def _load_point(path: Path) -> dict:
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files if name != "__json__"}
-        return {**json.loads(str(stored["__json__"])), **arrays}
+def _load_point(path: Path) -> dict | None:
+    "What was kept of a run; `None` where the file is damaged: the run is then done again."
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files if name != "__json__"}
+            return {**json.loads(str(stored["__json__"])), **arrays}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 # %% ../nbs/foundations/results.ipynb #cd615bf2
 def _progress_bar(total: int, initial: int, desc: str):
@@ -450,6 +456,8 @@ def resolve_device(device: str = "auto") -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if str(device).startswith("meta"):
+        raise ValueError("device is 'meta', which holds no numbers; try 'auto' or 'cpu'")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -264,13 +265,21 @@ class Checkpoint:
                     f"{self.file} belongs to a run with other {key}: pass resume=False to start anew, "
                     "or choose another folder"
                 )
+        try:
+            self._restore(state)
+        except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+            raise ValueError(f"{self.file} does not fit the model or the optimizer ({reason}): pass resume=False to start anew, "
+                             "or choose another folder") from error
+        return state["epochs_done"]
+
+    def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"] | {"state": _integer_keys(state["optimizer"]["state"])})
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for name, value in state["history"].items():
             setattr(self.history, name, value)
-        return state["epochs_done"]
 
     def save(self, epochs_done: int) -> None:
         """Write the state. Only the main process writes; the others wait for it."""
@@ -304,6 +313,7 @@ def _write_state(file: Path, state: dict) -> None:
 
     tensors = {}
     header = {"state": json.dumps(_take_tensors(state, "state", tensors))}
+    header["crc32"] = _checksum(tensors)
     temporary = file.with_suffix(".tmp")
     try:
         with open(temporary, "wb") as out:
@@ -317,19 +327,41 @@ def _write_state(file: Path, state: dict) -> None:
         raise OSError(error.errno, message) from error
 
 
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    "CRC-32 over the bytes of all tensors, in the order of their names: shows damage, protects from nobody."
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), value)
+    return f"{value:08x}"
+
+
+def _check_state(state: dict) -> None:
+    "Raise unless a checkpoint's content has the form that `Checkpoint.save` gives it."
+    missing = [name for name in _STATE if name not in state]
+    if missing:
+        raise KeyError(f"it lacks {', '.join(missing)}")
+    run, done, optimizer, history = (state[name] for name in ("run", "epochs_done", "optimizer", "history"))
+    if not isinstance(run, dict) or not isinstance(done, int) or not 0 <= done <= run.get("epochs", done):
+        raise ValueError(f"it says that {done!r} epochs are done")
+    if not isinstance(optimizer, dict) or not {"state", "param_groups"} <= set(optimizer) or not isinstance(optimizer["state"], dict):
+        raise ValueError("the state of its optimizer is none")
+    if not isinstance(history, dict) or set(history) != set(vars(History())):
+        raise ValueError("its history is none")
+
+
 def _read_state(file: Path) -> dict:
     """Read what `_write_state` wrote. Raises ValueError if the file is damaged or something else."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, framework="pt") as stored:
-            header = json.loads(stored.metadata()["state"])
+            header = stored.metadata()
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}
-        state = _put_tensors(header, tensors)
-        missing = [name for name in _STATE if name not in state]
-        if missing:
-            raise KeyError(f"it lacks {', '.join(missing)}")
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        state = _put_tensors(json.loads(header["state"]), tensors)
+        if header.get("crc32", _checksum(tensors)) != _checksum(tensors):
+            raise ValueError("its numbers are not those that were written")
+        _check_state(state)
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is damaged or no checkpoint of fit ({error}): delete it to start anew") from error
     return state
 
@@ -571,7 +603,7 @@ def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimi
     learning rate does not count: the schedule replaces it.
     """
     ignored = {"params"} | (set() if schedule is None else {"lr", "initial_lr"})
-    options = [{name: repr(group[name]) for name in sorted(set(group) - ignored)} for group in optimizer.param_groups]
+    options = [{name: _option(group[name]) for name in sorted(set(group) - ignored)} for group in optimizer.param_groups]
     rates = None if schedule is None else [scheduled_rate(schedule, p) for p in (0.0, 0.2, 0.4, 0.6, 0.8)]
     return {
         "epochs": int(epochs),
@@ -583,6 +615,11 @@ def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimi
         "schedule": rates,
         "precision": accelerator.mixed_precision,
     }
+
+
+def _option(value) -> str:
+    "An optimizer's option as text; a tuple such as Adam's `betas` comes back as a list from a checkpoint, and is the same."
+    return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _check_steps(steps: int, epoch: int, epoch_steps: int) -> None:
