@@ -97,9 +97,9 @@ def test_a_configuration_that_is_none_gives_one_sentence(tmp_path, stored):
         CLIP.from_checkpoint(tmp_path / "a.safetensors")
 
 
-def test_more_layers_than_weights_are_refused_before_they_are_built(tmp_path):
-    clip = model(VIT)
-    save_file(clip.state_dict(), tmp_path / "a.safetensors", {"config": json.dumps(asdict(VIT) | {"vision_layers": 1_000_000})})
+@pytest.mark.parametrize("config, layers", [(VIT, 1_000_000), (RESNET, (1, 1_000_000, 1, 1))])
+def test_more_layers_than_weights_are_refused_before_they_are_built(tmp_path, config, layers):
+    save_file(model(config).state_dict(), tmp_path / "a.safetensors", {"config": json.dumps(asdict(config) | {"vision_layers": layers})})
     with pytest.raises(ValueError, match="more layers than it holds weights"):
         CLIP.from_checkpoint(tmp_path / "a.safetensors")
 

@@ -610,7 +610,7 @@ class CLIP(nn.Module):
         state, metadata = _read_checkpoint(Path(path))
         state = openai_names(state)
         config = _stored_config(Path(path), metadata["config"]) if "config" in metadata else infer_config(state)
-        if config.transformer_layers > len(state) or (not config.is_resnet and config.vision_layers > len(state)):
+        if max(config.transformer_layers, *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > len(state):
             raise ValueError(f"{Path(path).name} says that it has more layers than it holds weights")
         unknown = next((name for name in changes if name not in {f.name for f in fields(CLIPConfig)}), None)
         if unknown is not None:
