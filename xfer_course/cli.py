@@ -152,16 +152,16 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
 
 def finished_record(run: Run) -> dict | None:
     "The record of an earlier, finished run of the same parameters and the same code, or `None`."
-    from xfer_course.results import Record, code_hash
+    from xfer_course.labs import Record, is_current
 
     if not run.notebook.is_lab or not run.record_file.is_file():
         return None
     try:
         content = json.loads(run.record_file.read_text("utf-8"))
-        Record.from_json(content)
+        record = Record.from_json(content)
     except ValueError:  # damaged: run again
         return None
-    return content if content["code"] == code_hash(run.notebook.path) else None
+    return content if is_current(record) else None
 
 # %% ../nbs/cli.ipynb #dd56b682
 class _Relay:
@@ -397,7 +397,7 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
 
 
 def _check_profile(profile: str) -> None:
-    allowed = ("smoke", "cpu", "gpu", "paper")
+    allowed = ("smoke", "cpu", "long", "gpu", "paper")
     if profile not in allowed:
         raise ValueError(f"profile is {profile!r}; allowed are {', '.join(allowed)}")
 
@@ -426,9 +426,11 @@ def _report(runs: list[Run], records: list, seconds: float) -> None:
     for planned in runs:
         click.echo(f"  {planned.executed}\n  {planned.page}")
     click.echo(f"\n{_minutes(seconds)} in all.")
+    for sentence in (sentence for record in records for sentence in record.borders()):
+        click.echo(f"xfer: {sentence}")
     surprises = [sentence for record in records for sentence in record.surprises()]
     for sentence in surprises:
-        click.echo(f"xfer: not as declared: {sentence}", err=True)
+        click.echo(f"xfer: not as recorded: {sentence}", err=True)
     if surprises:
         raise SystemExit(1)
 
@@ -533,7 +535,7 @@ def _state_of(package: str) -> str:
 
 def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
     "A record's seconds, scaled to this machine's speed and cores; no forecast across kinds of device."
-    recorded_cores = re.search(r"(\d+) cores", record.device)
+    recorded_cores = re.search(r"(\d+) cores", record.measured["device"])
     if (recorded_cores is None) != (device != "cpu"):
         here = "recorded on another kind of device"
     elif recorded_cores is None:
@@ -542,7 +544,7 @@ def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
         jobs = max(len(record.seeds), 1)
         rounds = -(-jobs // cores) / -(-jobs // int(recorded_cores[1]))
         here = "about " + _minutes(record.seconds * probe / record.speed_probe_seconds * rounds)
-    return {"lab": record.lab, "profile": record.profile, "recorded": _minutes(record.seconds), "on": record.device,
+    return {"lab": record.lab, "profile": record.profile, "recorded": _minutes(record.seconds), "on": record.measured["device"],
             "memory": f"{record.peak_memory_bytes / 2**20:.0f} MiB", "here": here}
 
 
