@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import nbformat
 
-from xfer_course.cli import CourseNotebook, Run, course_notebooks, execute, select_notebooks, _read_notebook
+from xfer_course.cli import Run, execute
+from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 from xfer_course.results import code_hash, course_root, partial_folder
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -22,9 +23,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 def committed_notebooks() -> list[CourseNotebook]:
     "All notebooks that are committed executed: the chapters' and those at the top of `nbs/`."
-    root = course_root()
-    top = [_read_notebook(root, path) for path in sorted((root / "nbs").glob("*.ipynb"))]
-    return course_notebooks(root) + top
+    return notebooks() + pages()
 
 
 def is_stale(notebook: CourseNotebook) -> bool:
@@ -48,7 +47,7 @@ def refresh(notebook: CourseNotebook) -> None:
             cell.execution_count = None
             cell.outputs = [_without_counts(o) for o in outputs.get(cell.id, []) if _is_kept(o)]
     stored.metadata.pop("widgets", None)
-    stored.metadata["xfer"] = {"code": code_hash(notebook.path)}
+    stored.metadata["xfer"] = {**stored.metadata.get("xfer", {}), "code": code_hash(notebook.path)}
     nbformat.write(stored, notebook.path)
     if notebook.is_lab:  # finished: what an interrupted run would have resumed from is no longer needed
         shutil.rmtree(partial_folder(notebook.name, results), ignore_errors=True)
@@ -69,12 +68,14 @@ def _without_counts(output):
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Only say what is stale.")
 def main(names: tuple[str, ...], check: bool) -> None:
-    notebooks = committed_notebooks()
-    chosen = select_notebooks(names, notebooks) if names else [n for n in notebooks if is_stale(n)]
+    there = committed_notebooks()
+    chosen = select_notebooks(names, there) if names else [n for n in there if is_stale(n)]
     if check:
         for notebook in chosen:
             click.echo(f"stale: {notebook.name}")
         raise SystemExit(bool(chosen))
+    for path, text in generated_files().items():
+        path.write_text(text, "utf-8")
     for notebook in chosen:
         started = time.perf_counter()
         refresh(notebook)

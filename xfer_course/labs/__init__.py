@@ -1,10 +1,11 @@
 """The kit of every lab: profiles and grids, claims, records with their provenance, and the tables made of them."""
+from ..registry import course_root
 from .claims import VERDICTS, Claim, Claims, agreement_limit, agrees, measured_text, number_text
 from .environment import blas_kernels, cpu_model, device_name, measuring_environment, minor, resolve_device, same_environment, speed_probe
 from .fingerprint import FINGERPRINT_SEEDS, LOSS_TOLERANCE, fingerprint_differences, fingerprint_of, vouch
 from .grid import FIRST_LOSSES, Runs, available_jobs, choose_profile, load_point, plain_value, run_grid, run_point, run_points, save_point
 from .provenance import (
-    REPORTING, Experiment, Reader, code_hash, course_root, experiment_of, head_commit, lab_notebook, measuring_commit, read_commit, read_tree,
+    REPORTING, Experiment, Reader, code_hash, experiment_of, head_commit, lab_notebook, measuring_commit, read_commit, read_tree,
 )
 from .record import (
     Record, best_records, committed_record, disagreements, is_comparable, load_records, on_the_border, record_from_json, record_to_json, with_repeat,

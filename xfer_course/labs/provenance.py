@@ -17,26 +17,13 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 # %% auto #0
-__all__ = ['Reader', 'REPORTING', 'course_root', 'lab_notebook', 'read_tree', 'read_commit', 'Experiment', 'experiment_of',
-           'code_hash', 'head_commit', 'measuring_commit']
+__all__ = ['Reader', 'REPORTING', 'lab_notebook', 'read_tree', 'read_commit', 'Experiment', 'experiment_of', 'code_hash',
+           'head_commit', 'measuring_commit']
+
+# %% ../../nbs/foundations/provenance.ipynb #4e406bc1
+from ..registry import course_root
 
 # %% ../../nbs/foundations/provenance.ipynb #b42734eb
-def course_root() -> Path:
-    """The folder of the course (it holds `settings.ini` and `nbs/`): at or above the working folder, else beside the package.
-
-    Raises:
-        FileNotFoundError: if there is none, as in an installed library without the notebooks.
-    """
-    import xfer_course
-
-    here = Path.cwd()
-    for folder in (here, *here.parents, Path(xfer_course.__file__).resolve().parent.parent):
-        settings = folder / "settings.ini"
-        if (folder / "nbs").is_dir() and settings.is_file() and "lib_name = xfer_course" in settings.read_text("utf-8"):
-            return folder
-    raise FileNotFoundError("no course found at or above the working folder; clone the repository and run inside it")
-
-
 def lab_notebook(lab: str) -> Path:
     """Path of the notebook of a lab named `chapter/lab`.
 
