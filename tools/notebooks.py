@@ -1,22 +1,30 @@
-"""Keep the committed notebooks executed: run those whose code has changed since, and note the code they ran with.
+"""Keep the committed notebooks executed and the records fresh.
 
-    python tools/notebooks.py            execute what is stale
+    python tools/notebooks.py            do what is needed: execute lessons, vouch for labs or run them anew
     python tools/notebooks.py --check    name what is stale, exit 1 if there is any
-    python tools/notebooks.py dann/moons execute this one, stale or not
+    python tools/notebooks.py dann/moons run this one in full, stale or not (--profile long for that record)
+    python tools/notebooks.py --replay   show labs again whose report has changed, from their finished points
+
+A lab is asked for its fingerprint when the code of its experiment has changed: a smoke run whose numbers agree with the
+recorded ones vouches for the record, another one means that the lab runs in full.
 """
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import nbformat
 
 from xfer_course.cli import Run, execute
+from xfer_course.labs import (
+    FINGERPRINT_SEEDS, Record, code_hash, committed_record, course_root, experiment_of, fingerprint_differences, fingerprint_of, partial_folder, vouch,
+)
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
-from xfer_course.results import code_hash, course_root, partial_folder
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -26,20 +34,71 @@ def committed_notebooks() -> list[CourseNotebook]:
     return notebooks() + pages()
 
 
-def is_stale(notebook: CourseNotebook) -> bool:
-    "Whether the notebook was executed with other code than what stands there now, or never."
+def page_is_stale(notebook: CourseNotebook) -> bool:
+    "Whether the stored outputs were made by other code than what stands there now, or never."
     metadata = nbformat.read(notebook.path, as_version=4).metadata
     return metadata.get("xfer", {}).get("code") != code_hash(notebook.path)
 
 
-def refresh(notebook: CourseNotebook) -> None:
-    "Execute a notebook (a lab in its `cpu` profile, its record into `data/results`) and keep the outputs."
-    results = course_root() / "data" / "results"
-    parameters = {"profile": "cpu", "out": str(results)} if notebook.is_lab else {}
+def profiles_of(notebook: CourseNotebook) -> list[str]:
+    "The profiles of a lab that have a record; `cpu` always should."
+    return ["cpu", *(profile for profile in ("long", "gpu", "paper") if committed_record(notebook.name, profile))]
+
+
+def record_is_stale(notebook: CourseNotebook, profile: str) -> bool:
+    "Whether the experiment as it stands was neither measured nor vouched for."
+    record = committed_record(notebook.name, profile)
+    return record is None or experiment_of(notebook.name, profile).hash not in record.experiments
+
+
+def results_folder() -> Path:
+    return course_root() / "data" / "results"
+
+
+def run_smoke(notebook: CourseNotebook) -> Record:
+    "The record of a lab's smoke run, with the first seeds that its parameters name."
+    seeds = default_seeds(notebook)[:FINGERPRINT_SEEDS]
+    with tempfile.TemporaryDirectory() as folder:
+        return Record.from_json(execute(Run(notebook, {"profile": "smoke", "seeds": seeds, "device": "cpu", "out": folder}, Path(folder)), bar=False))
+
+
+def default_seeds(notebook: CourseNotebook) -> list[int]:
+    "The seeds in a lab's cell of parameters."
+    cell = next(c for c in nbformat.read(notebook.path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    values: dict = {}
+    for line in cell.source.splitlines():
+        name, _, value = line.partition(" = ")
+        if name == "seeds":
+            values[name] = json.loads(value.partition("#")[0])
+    return values["seeds"]
+
+
+def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
+    "Execute a notebook (a lab in a profile, its record into `data/results`) and keep the outputs; points that are there are not run again."
+    parameters = {"profile": profile, "out": str(results_folder())} if notebook.is_lab else {}
+    before = committed_record(notebook.name, profile) if notebook.is_lab else None
     with tempfile.TemporaryDirectory() as folder:
         run = Run(notebook, parameters, Path(folder))
         execute(run)
         executed = nbformat.read(run.executed, as_version=4)
+    if profile == "cpu":
+        keep_outputs(notebook, executed)
+    if notebook.is_lab:
+        complete(notebook, profile, before)
+
+
+def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> None:
+    "Give a new record its fingerprint; a replay of the same numbers keeps what was known of them."
+    record = committed_record(notebook.name, profile)
+    if before is not None and (record.metrics, record.claims and [c.measured for c in record.claims]) == (before.metrics, [c.measured for c in before.claims]):
+        record = replace(record, measured=before.measured, fingerprint=before.fingerprint, vouched=before.vouched, repeats=before.repeats)
+    else:
+        record = replace(record, fingerprint=fingerprint_of(run_smoke(notebook)))
+    record.save(results_folder())
+
+
+def keep_outputs(notebook: CourseNotebook, executed) -> None:
+    "Put the outputs of an executed copy into the committed notebook, with the hash of the code that made them."
     outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
     stored = nbformat.read(notebook.path, as_version=4)
     for cell in stored.cells:
@@ -49,8 +108,6 @@ def refresh(notebook: CourseNotebook) -> None:
     stored.metadata.pop("widgets", None)
     stored.metadata["xfer"] = {**stored.metadata.get("xfer", {}), "code": code_hash(notebook.path)}
     nbformat.write(stored, notebook.path)
-    if notebook.is_lab:  # finished: what an interrupted run would have resumed from is no longer needed
-        shutil.rmtree(partial_folder(notebook.name, results), ignore_errors=True)
 
 
 def _is_kept(output) -> bool:
@@ -64,22 +121,71 @@ def _without_counts(output):
     return output
 
 
+def freshen(notebook: CourseNotebook, profile: str) -> str:
+    "Vouch for a stale record where the numbers agree, else run the lab in full; says what was done."
+    record = committed_record(notebook.name, profile)
+    if record is not None:
+        smoke = run_smoke(notebook)
+        differences = fingerprint_differences(record, smoke)
+        if not differences:
+            vouch(record, smoke).save(results_folder())
+            return "the numbers agree: vouched for"
+        click.echo(f"{notebook.name}: {differences[0]}; runs in full")
+    refresh(notebook, profile)
+    return "measured anew"
+
+
+def clear_points(notebook: CourseNotebook) -> None:
+    "Remove the finished points of earlier versions of a lab."
+    kept = partial_folder(notebook.name, results_folder())
+    for folder in kept.parent.glob(f"{notebook.name.replace('/', '-')}-*"):
+        if folder != kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def stale_work(chosen: list[CourseNotebook], replay: bool) -> list[tuple[str, CourseNotebook, str]]:
+    "What is to be done, as (kind, notebook, profile): lessons to execute, records to ask, labs to replay."
+    work = [("execute", n, "") for n in chosen if not n.is_lab and page_is_stale(n)]
+    records = [("record", n, profile) for n in chosen if n.is_lab for profile in profiles_of(n) if record_is_stale(n, profile)]
+    asked = {n for _, n, _ in records}
+    return work + records + [("replay", n, "cpu") for n in chosen if replay and n.is_lab and n not in asked and page_is_stale(n)]
+
+
+def write_generated() -> list[str]:
+    "Write what is generated from the registry where it differs; returns the files."
+    changed = []
+    for path, text in generated_files().items():
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+            changed.append(path.name)
+    return changed
+
+
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Only say what is stale.")
-def main(names: tuple[str, ...], check: bool) -> None:
-    there = committed_notebooks()
-    chosen = select_notebooks(names, there) if names else [n for n in there if is_stale(n)]
+@click.option("--replay", is_flag=True, help="Also show labs again whose report has changed.")
+@click.option("--profile", default="cpu", show_default=True, help="The profile in which named labs run.")
+def main(names: tuple[str, ...], check: bool, replay: bool, profile: str) -> None:
+    if names:
+        for notebook in select_notebooks(names, committed_notebooks()):
+            started = time.perf_counter()
+            refresh(notebook, profile)
+            click.echo(f"{notebook.name}: executed in {time.perf_counter() - started:.0f} s")
+        return
     if check:
-        for notebook in chosen:
-            click.echo(f"stale: {notebook.name}")
-        raise SystemExit(bool(chosen))
-    for path, text in generated_files().items():
-        path.write_text(text, "utf-8")
-    for notebook in chosen:
+        work = stale_work(committed_notebooks(), replay)
+        for kind, notebook, of in work:
+            click.echo(f"stale: {notebook.name}" + (f" ({of} {kind})" if of else ""))
+        raise SystemExit(bool(work))
+    for name in write_generated():
+        click.echo(f"{name}: written")
+    for kind, notebook, of in stale_work(committed_notebooks(), replay):
         started = time.perf_counter()
-        refresh(notebook)
-        click.echo(f"{notebook.name}: executed in {time.perf_counter() - started:.0f} s")
+        done = freshen(notebook, of) if kind == "record" else refresh(notebook, of or "cpu") or "executed"
+        if notebook.is_lab:
+            clear_points(notebook)
+        click.echo(f"{notebook.name}: {done} ({time.perf_counter() - started:.0f} s)")
 
 
 if __name__ == "__main__":
