@@ -1,4 +1,4 @@
-"""Tests of `xfer_course.evaluation` that its notebook cannot hold: parity, bad input, what exports make of a figure."""
+"""Tests of measures, intervals and figures that their notebooks cannot hold: parity, bad input, figures on disk."""
 
 import math
 import subprocess
@@ -23,6 +23,7 @@ from xfer_course.evaluation import (
     course_style,
     evaluation_mode,
     flipbook,
+    interval_text,
     knn_accuracy,
     linear_probe,
     mean_and_interval,
@@ -138,6 +139,13 @@ def test_single_value_has_a_mean_but_no_interval():
 
 def test_equal_values_have_an_interval_of_no_width():
     assert mean_and_interval([0.25, 0.25, 0.25]) == (0.25, 0.25, 0.25)
+
+
+def test_interval_as_text():
+    mean, low, high = mean_and_interval([0.8, 0.9, 0.85])
+    assert interval_text(torch.tensor([0.8, 0.9, 0.85])) == f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    assert interval_text([1, 2], digits=1) == "1.5 (-4.9 to 7.9)"
+    assert interval_text([0.5]) == "0.500"
 
 
 def test_pairing_removes_what_two_arms_share():
@@ -274,93 +282,88 @@ def test_arms_figure_draws_every_seed_and_takes_one_seed():
 X, Y = clouds(1, n=10)[0], np.arange(10) % 2
 NAN = np.where(np.arange(40).reshape(10, 4) == 5, np.nan, X)
 
+IMAGES = torch.eye(3)
+
 BAD_INPUT = {
-    "NaN in training features": (
-        lambda: linear_probe(NAN, Y, X, Y),
-        "train_features must be finite, but 1 of its values",
-    ),
-    "infinite test features": (lambda: knn_accuracy(X, Y, X * np.inf, Y), "test_features must be finite, but 40"),
-    "features without rows": (
-        lambda: linear_probe(X[:0], Y[:0], X, Y),
-        r"shape \(N, D\) with N and D at least 1, got \(0, 4\)",
-    ),
-    "features that are images": (lambda: knn_accuracy(X[None], Y, X, Y), r"shape \(N, D\).*got \(1, 10, 4\)"),
-    "fewer labels than features": (
-        lambda: linear_probe(X, Y[:9], X, Y),
-        "train_features and train_labels must be equally many, got 10 and 9",
-    ),
-    "more test labels": (
-        lambda: knn_accuracy(X, Y, X[:5], Y),
-        "test_features and test_labels must be equally many, got 5 and 10",
-    ),
-    "one-hot labels": (lambda: linear_probe(X, np.eye(10), X, Y), r"train_labels must have shape \(N,\)"),
-    "other width": (lambda: linear_probe(X, Y, X[:, :3], Y), "same number of features, got 4 and 3"),
-    "one class only": (lambda: linear_probe(X, Y * 0, X, Y), "at least two classes, got only"),
-    "k larger than n": (
-        lambda: knn_accuracy(X, Y, X, Y, k=11),
-        r"between 1 and the number of training examples \(10\), got 11",
-    ),
-    "k of zero": (lambda: knn_accuracy(X, Y, X, Y, k=0), "got 0"),
-    "sparse features": (
-        lambda: proxy_a_distance(csr_matrix(X), X),
-        r"source must be dense, got a sparse matrix of shape \(10, 4\): pass source.toarray\(\)",
-    ),
-    "features that are words": (
-        lambda: linear_probe(X.astype(str), Y, X, Y),
-        "train_features must hold real numbers, got values of type <U32",
-    ),
-    "negative seed": (lambda: proxy_a_distance(X, X, seed=-1), "seed must be an integer of at least 0, got -1"),
-    "empty domain": (lambda: proxy_a_distance(X, X[:0]), r"target must have shape"),
-    "tiny domain": (lambda: proxy_a_distance(X, X[:7]), "at least 8 rows, got 10 and 7"),
-    "domains of other width": (lambda: proxy_a_distance(X, X[:, :2]), "source and target must have the same number"),
+    "NaN in training features": (lambda: linear_probe(NAN, Y, X, Y), r"train_features must be finite, got nan at \[1,"),
+    "infinite test features": (lambda: knn_accuracy(X, Y, X * np.inf, Y), "test_features must be finite, got -?inf at"),
+    "features without rows": (lambda: linear_probe(X[:0], Y[:0], X, Y),
+                              r"train_features must hold at least one value, got shape \(0, 4\)"),
+    "features that are images": (lambda: knn_accuracy(X[None], Y, X, Y),
+                                 r"train_features must be of shape \(N D\), got \(1, 10, 4\)"),
+    "fewer labels than features": (lambda: linear_probe(X, Y[:9], X, Y),
+                                   r"train_labels must have as many rows as train_features \(10\), got 9"),
+    "more test labels": (lambda: knn_accuracy(X, Y, X[:5], Y),
+                         r"test_labels must have as many rows as test_features \(5\), got 10"),
+    "one-hot labels": (lambda: linear_probe(X, np.eye(10), X, Y), r"train_labels must be of shape \(N\), got"),
+    "no labels": (lambda: linear_probe(X, Y[:0], X, Y), "train_labels must hold at least one value"),
+    "other width": (lambda: linear_probe(X, Y, X[:, :3], Y), r"test_features must be of shape \(N 4\), got \(10, 3\)"),
+    "one class only": (lambda: linear_probe(X, Y * 0, X, Y), "at least two classes, got only 0"),
+    "k larger than n": (lambda: knn_accuracy(X, Y, X, Y, k=11), "k must be a whole number from 1 to 10, got 11"),
+    "k of zero": (lambda: knn_accuracy(X, Y, X, Y, k=0), "k must be a whole number from 1 to 10, got 0"),
+    "sparse features": (lambda: proxy_a_distance(csr_matrix(X), X),
+                        r"source must be a dense array, got a sparse matrix of shape \(10, 4\): pass source.toarray"),
+    "features that are words": (lambda: linear_probe(X.astype(str), Y, X, Y),
+                                "train_features must hold real numbers, got values of type <U32"),
+    "complex features": (lambda: linear_probe(X * 1j, Y, X, Y), "must hold real numbers, got .* complex128"),
+    "negative seed": (lambda: proxy_a_distance(X, X, seed=-1), "seed must be a whole number of at least 0, got -1"),
+    "seed of a half": (lambda: proxy_a_distance(X, X, seed=0.5), "seed must be a whole number of at least 0, got 0.5"),
+    "empty domain": (lambda: proxy_a_distance(X, X[:0]), "target must hold at least one value"),
+    "tiny domain": (lambda: proxy_a_distance(X, X[:7]), "rows of target must be a whole number of at least 8, got 7"),
+    "tiny limit": (lambda: proxy_a_distance(X, X, max_rows=7), "max_rows must be a whole number of at least 8, got 7"),
+    "domains of other width": (lambda: proxy_a_distance(X, X[:, :2]), r"target must be of shape \(N 4\)"),
     "NaN in a domain": (lambda: proxy_a_distance(NAN, X), "source must be finite"),
-    "unknown protocol": (
-        lambda: proxy_a_distance(X, X, protocol="svm"),
-        "protocol must be 'held-out' or 'paper', got 'svm'",
-    ),
-    "no values": (lambda: mean_and_interval([]), "at least one number"),
-    "NaN value": (lambda: mean_and_interval([1.0, math.nan]), "values must be finite"),
-    "table of values": (lambda: mean_and_interval([[1.0], [2.0]]), "list of at least one number"),
-    "confidence in per cent": (lambda: mean_and_interval([1.0, 2.0], 95), "between 0 and 1, got 95"),
-    "unpaired values": (lambda: paired_difference([1, 2, 3], [1, 2]), "paired by seed"),
-    "nothing to predict": (lambda: predict(nn.Identity(), torch.zeros(0, 3)), "images is empty"),
-    "batch of none": (lambda: predict(nn.Identity(), torch.zeros(1, 3), 0), "batch_size must be at least 1, got 0"),
-    "fewer labels than images": (
-        lambda: accuracy(nn.Identity(), torch.eye(3), torch.arange(2)),
-        "equally many, got 3 and 2",
-    ),
-    "predictions of other length": (
-        lambda: confusion_figure([0, 1], [0]),
-        "labels and predictions must be equally many",
-    ),
-    "too few names": (lambda: confusion_figure([0, 2], [0, 1], ["a", "b"]), "has 2 names, but class 2 occurs"),
-    "no panels": (lambda: tsne_figure({}), "panels must be"),
-    "panel without groups": (lambda: tsne_figure({"a": {}}), "at least one group each"),
-    "unknown method": (
-        lambda: tsne_figure({"a": {"x": X}}, method="umap"),
-        "method must be 'tsne' or 'pca', got 'umap'",
-    ),
+    "unknown protocol": (lambda: proxy_a_distance(X, X, protocol="svm"),
+                         "protocol must be one of 'held-out', 'paper', got 'svm'"),
+    "no values": (lambda: mean_and_interval([]), r"values must hold at least one value, got shape \(0,\)"),
+    "one number": (lambda: mean_and_interval(1.0), r"values must be of shape \(N\), got \(\)"),
+    "NaN value": (lambda: mean_and_interval([1.0, math.nan]), r"values must be finite, got nan at \[1\]"),
+    "words for values": (lambda: mean_and_interval(["a", "b"]), "values must hold real numbers"),
+    "table of values": (lambda: mean_and_interval([[1.0], [2.0]]), r"values must be of shape \(N\), got \(2, 1\)"),
+    "confidence in per cent": (lambda: mean_and_interval([1.0, 2.0], 95),
+                               "confidence must be a finite number above 0 and below 1, got 95"),
+    "unpaired values": (lambda: paired_difference([1, 2, 3], [1, 2]), r"a must have as many rows as b \(2\), got 3"),
+    "table of pairs": (lambda: paired_difference([[1, 2]], [[1, 2]]), r"a must be of shape \(N\), got \(1, 2\)"),
+    "text of nothing": (lambda: interval_text([]), "values must hold at least one value"),
+    "nothing to predict": (lambda: predict(nn.Identity(), torch.zeros(0, 3)), "images must hold at least one value"),
+    "predict a list": (lambda: predict(nn.Identity(), [1.0]), "images must be a tensor, got list"),
+    "batch of none": (lambda: predict(nn.Identity(), torch.zeros(1, 3), 0),
+                      "batch_size must be a whole number of at least 1, got 0"),
+    "fewer labels than images": (lambda: accuracy(nn.Identity(), IMAGES, torch.arange(2)),
+                                 r"labels must have as many rows as images \(3\), got 2"),
+    "predictions of other length": (lambda: confusion_figure([0, 1], [0]),
+                                    r"predictions must have as many rows as labels \(2\), got 1"),
+    "no predictions": (lambda: confusion_figure([], []), "labels must hold at least one value"),
+    "too few names": (lambda: confusion_figure([0, 2], [0, 1], ["a", "b"]),
+                      r"class_names must be 3 names or more \(class 2 occurs\), got 2"),
+    "no panels": (lambda: tsne_figure({}), r"panels must be .* at least one group each, got \{\}"),
+    "panel without groups": (lambda: tsne_figure({"a": {}}), r"at least one group each, got \{'a': 0\}"),
+    "unknown method": (lambda: tsne_figure({"a": {"x": X}}, method="umap"),
+                       "method must be one of 'tsne', 'pca', got 'umap'"),
     "panel with one row": (lambda: tsne_figure({"a": {"x": X[:1]}}), "at least 4 rows and 2 features"),
-    "groups of other width": (
-        lambda: tsne_figure({"a": {"x": X, "y": X[:, :2]}}),
-        "x and y must have the same number",
-    ),
-    "no arms": (lambda: arms_figure({}), "arms is empty"),
-    "colour of no arm": (lambda: arms_figure({"a": [1]}, colours={"b": "red"}), "arms that do not exist: b"),
-    "arm without values": (lambda: arms_figure({"a": []}), "at least one number"),
-    "figure without words": (lambda: show(plt.figure(), "  "), "alt is empty"),
-    "slider with one picture": (lambda: flipbook({1: b""}, ["one"], "n"), "at least 2 pictures, got 1"),
-    "slider with labels that read alike": (lambda: flipbook({1: b"", "1": b""}, ["one", "two"], "n"), "labels that differ when printed, got 1, 1"),
-    "slider without words": (lambda: flipbook({1: b"", 2: b""}, ["one", " "], "n"), "of which 1 are empty"),
+    "groups of other width": (lambda: tsne_figure({"a": {"x": X, "y": X[:, :2]}}),
+                              r"y must be of shape \(N 4\), got \(10, 2\)"),
+    "no arms": (lambda: arms_figure({}), "arms must hold at least one"),
+    "colour of no arm": (lambda: arms_figure({"a": [1]}, colours={"b": "red"}),
+                         "a name in colours must be one of 'a', got 'b'"),
+    "arm without values": (lambda: arms_figure({"a": []}), "values must hold at least one value"),
+    "figure without words": (lambda: show(plt.figure(), "  "), "alt must be a list of texts that are not empty"),
+    "slider with one picture": (lambda: flipbook({1: b""}, ["one"], "n"),
+                                "frames must be 2 or more pictures whose labels differ when printed, got 1"),
+    "slider with labels that read alike": (lambda: flipbook({1: b"", "1": b""}, ["one", "two"], "n"),
+                                           "labels differ when printed, got 1, 1"),
+    "slider without words": (lambda: flipbook({1: b"", 2: b""}, ["one", " "], "n"), "alts must be .* not empty"),
+    "slider with too few words": (lambda: flipbook({1: b"", 2: b""}, ["one"], "n"),
+                                  r"alts must have as many rows as frames \(2\), got 1"),
+    "slider that starts nowhere": (lambda: flipbook({1: b"", 2: b""}, ["one", "two"], "n", start=3),
+                                   "start must be one of '1', '2', got '3'"),
 }
-
-
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_gives_one_clear_sentence(case):
     call, sentence = BAD_INPUT[case]
-    with pytest.raises(ValueError, match=sentence) as caught:
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value)
 
@@ -370,10 +373,21 @@ def test_one_string_is_not_a_sentence_for_each_picture():
         flipbook({1: b"", 2: b""}, "ab", "n")
 
 
-def test_import_is_light():
+@pytest.mark.parametrize("module", ["checks", "intervals", "figures", "evaluation"])
+def test_import_is_light(module):
     heavy = ("torch", "scipy", "sklearn", "matplotlib", "IPython")
-    code = f"import sys, xfer_course.evaluation; sys.exit(any(name in sys.modules for name in {heavy}))"
+    code = f"import sys, xfer_course.{module}; sys.exit(any(name in sys.modules for name in {heavy}))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_evaluation_has_the_names_of_its_three_modules():
+    from xfer_course import evaluation, figures, intervals
+    from xfer_course.evaluation import measures
+
+    names = [*measures.__all__, *intervals.__all__, *figures.__all__]
+    assert sorted(names) == sorted(evaluation.__all__)
+    assert all(getattr(evaluation, name) is getattr(module, name)
+               for module in (measures, intervals, figures) for name in module.__all__)
 
 
 def test_style_is_opaque_and_colours_differ():

@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+import numpy as np
 
 # %% auto #0
-__all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'labels', 'module']
+__all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'as_array', 'array', 'labels',
+           'module']
+
+# %% ../nbs/foundations/checks.ipynb #a7c40002
+if TYPE_CHECKING:
+    import torch
 
 # %% ../nbs/foundations/checks.ipynb #f1729649
 def _scalar(value: Any) -> Any:
@@ -101,9 +105,9 @@ def texts(name: str, values: Any, least: int = 1) -> list[str]:
 
 # %% ../nbs/foundations/checks.ipynb #18e1764d
 _KINDS: dict[str, Callable[[torch.Tensor], bool]] = {
-    "float": torch.Tensor.is_floating_point,
-    "integer": lambda x: not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool),
-    "real": lambda x: not (x.is_complex() or x.dtype == torch.bool),
+    "float": lambda x: x.is_floating_point(),
+    "integer": lambda x: not (x.is_floating_point() or x.is_complex() or str(x.dtype) == "torch.bool"),
+    "real": lambda x: not (x.is_complex() or str(x.dtype) == "torch.bool"),
 }
 
 
@@ -130,6 +134,8 @@ def tensor(name: str, x: Any, dims: str | None = None, *, kind: str | None = Non
         TypeError: if it is not a tensor, or of another kind.
         ValueError: if shape or values are not as wanted.
     """
+    import torch
+
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a tensor{f' of shape ({dims})' if dims else ''}, got {type(x).__name__}")
     if dims and not any(_fits(x.shape, each) for each in dims.split("|")):
@@ -160,6 +166,41 @@ def same_length(name: str, x: Any, other_name: str, other: Any) -> None:
     if len(x) != len(other):
         raise ValueError(f"{name} must have as many rows as {other_name} ({len(other)}), got {len(x)}")
 
+# %% ../nbs/foundations/checks.ipynb #a7c40005
+def as_array(values: Any) -> np.ndarray:
+    "A NumPy array of an array, a list, or a tensor on any device; half precision in a tensor becomes float32."
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.element_size() < 4 else values
+    return np.asarray(values)
+
+
+def array(name: str, values: Any, dims: str | None = None, *, numbers: bool = True, empty: bool = False) -> np.ndarray:
+    """`values` as a NumPy array (see `as_array`), if it is of the wanted shape.
+
+    Args:
+        dims: the shape, as in `tensor`.
+        numbers: refuse what is no finite real number, and return floats. False allows anything, such as names of classes.
+        empty: allow an array without elements.
+
+    Raises:
+        TypeError: if it is a sparse matrix, or something else than numbers.
+        ValueError: if shape or values are not as wanted.
+    """
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} must be a dense array, got a sparse matrix of shape {values.shape}: pass {name}.toarray()")
+    found = as_array(values)
+    if dims and not any(_fits(found.shape, each) for each in dims.split("|")):
+        raise ValueError(f"{name} must be of shape ({dims}), got {found.shape}")
+    if not empty and not found.size:
+        raise ValueError(f"{name} must hold at least one value, got shape {found.shape}")
+    if numbers and found.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got values of type {found.dtype}")
+    if numbers and not np.isfinite(found).all():
+        place = np.argwhere(~np.isfinite(found))[0].tolist()
+        raise ValueError(f"{name} must be finite, got {found[tuple(place)]} at {place}")
+    return found.astype(np.float64) if numbers and found.dtype.kind != "f" else found
+
 # %% ../nbs/foundations/checks.ipynb #2388046e
 def labels(name: str, y: Any, rows: int | None = None, classes: int | None = None) -> torch.Tensor:
     """`y`, if it is a tensor (N,) of class numbers from 0 up.
@@ -183,8 +224,11 @@ def labels(name: str, y: Any, rows: int | None = None, classes: int | None = Non
     return y
 
 # %% ../nbs/foundations/checks.ipynb #92306959
-def module(name: str, value: Any, kind: type = nn.Module) -> Any:
+def module(name: str, value: Any, kind: type | None = None) -> Any:
     """`value`, if it is an `nn.Module` (or of the class `kind`). Raises TypeError otherwise."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {'an nn.Module' if kind is nn.Module else f'a {kind.__name__}'}, got {type(value).__name__}")
+    from torch import nn
+
+    if not isinstance(value, kind or nn.Module):
+        wanted = f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}" if kind else "an nn.Module"
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
     return value

@@ -1,0 +1,39 @@
+"""How good are features, how far apart are two domains, and is a difference between two methods more than luck?
+
+The measures, with the intervals and the figures that go with them.
+"""
+from ..figures import (
+    FLIPBOOK_BYTES,
+    PALETTE,
+    STYLE,
+    arms_figure,
+    confusion_figure,
+    course_style,
+    flipbook,
+    show,
+    tsne_figure,
+)
+from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
+from .measures import accuracy, evaluation_mode, knn_accuracy, linear_probe, predict, proxy_a_distance
+
+__all__ = [
+    "FLIPBOOK_BYTES",
+    "Interval",
+    "PALETTE",
+    "STYLE",
+    "accuracy",
+    "arms_figure",
+    "confusion_figure",
+    "course_style",
+    "evaluation_mode",
+    "flipbook",
+    "interval_text",
+    "knn_accuracy",
+    "linear_probe",
+    "mean_and_interval",
+    "paired_difference",
+    "predict",
+    "proxy_a_distance",
+    "show",
+    "tsne_figure",
+]
