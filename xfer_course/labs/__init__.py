@@ -1,4 +1,5 @@
 """The kit of every lab: profiles and grids, claims, records with their provenance, and the tables made of them."""
+from ..intervals import interval_text
 from ..registry import course_root
 from .claims import VERDICTS, Claim, Claims, agreement_limit, agrees, measured_text, number_text
 from .environment import blas_kernels, cpu_model, device_name, measuring_environment, minor, resolve_device, same_environment, speed_probe
@@ -16,11 +17,11 @@ from .tables import (
 )
 
 __all__ = [
-    "VERDICTS", "Claim", "Claims", "agreement_limit", "agrees", "measured_text", "number_text",
+    "interval_text", "course_root", "VERDICTS", "Claim", "Claims", "agreement_limit", "agrees", "measured_text", "number_text",
     "blas_kernels", "cpu_model", "device_name", "measuring_environment", "minor", "resolve_device", "same_environment", "speed_probe",
     "FINGERPRINT_SEEDS", "LOSS_TOLERANCE", "fingerprint_differences", "fingerprint_of", "vouch",
     "FIRST_LOSSES", "Runs", "available_jobs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point", "run_points", "save_point",
-    "REPORTING", "Experiment", "Reader", "code_hash", "course_root", "experiment_of", "head_commit", "lab_notebook", "measuring_commit", "read_commit", "read_tree",
+    "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit", "lab_notebook", "measuring_commit", "read_commit", "read_tree",
     "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border", "record_from_json", "record_to_json", "with_repeat",
     "RECORD_TYPE", "finish", "is_current", "partial_folder", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown", "show_table", "with_results",

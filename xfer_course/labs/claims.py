@@ -15,7 +15,7 @@ import numpy as np
 __all__ = ['VERDICTS', 'Claim', 'number_text', 'measured_text', 'Claims', 'agreement_limit', 'agrees']
 
 # %% ../../nbs/foundations/claims.ipynb #edb41b57
-from ..evaluation import mean_and_interval
+from ..intervals import mean_and_interval
 
 # %% ../../nbs/foundations/claims.ipynb #e86bca2a
 VERDICTS = ("reproduced", "partly", "not reproduced here")

@@ -47,6 +47,7 @@ def read_tree(root: Path) -> Reader:
     return read
 
 
+@lru_cache(maxsize=64)
 def read_commit(root: Path, commit: str) -> Reader:
     "A reader of the files as a commit has them; `None` where it has no such file, or is not in this clone's history."
     @lru_cache(maxsize=None)

@@ -1,0 +1,307 @@
+"""Runs, claims, records and the tables made of them."""
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from xfer_course.labs import (
+    README_MARKS, Claim, Claims, Record, agreement_limit, agrees, best_records, choose_profile, claim_rows, disagreements, fingerprint_differences,
+    fingerprint_of, finish, load_records, markdown_table, on_the_border, partial_folder, resolve_device, results_markdown, run_grid, vouch, with_repeat,
+    with_results,
+)
+
+MEASURED = {"commit": "0" * 12, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01", "device": "x86_64 CPU, 2 cores", "cpu": "a CPU", "kernels": "k",
+            "threads": 1, "versions": {"torch": "2.14.0", "numpy": "2.4.0", "scikit-learn": "1.9.0"}}
+ELSEWHERE = {**MEASURED, "cpu": "another CPU"}
+
+
+@dataclass(frozen=True)
+class Size:
+    steps: int = 20
+    widths: tuple[int, int] = (16, 32)
+
+
+def a_record(**changes) -> Record:
+    claims = (Claim("method beats baseline", (0.10, 0.12, 0.11), at_least=0.0, paper=0.2, expected="reproduced"),)
+    values = dict(lab="dann/example", profile="cpu", seeds=(0, 1, 2), setting={"steps": 20}, metrics={"gain": [0.10, 0.12, 0.11]},
+                  claims=claims, measured=MEASURED, page="0" * 16, seconds=1.5, peak_memory_bytes=2**20, speed_probe_seconds=0.01)
+    return Record(**{**values, **changes})
+
+
+def a_smoke(**changes) -> Record:
+    notes = {"first_losses": {"DANN": [0.693, 0.690]}, "experiments": {"cpu": "v2:new"}}
+    return a_record(**{"profile": "smoke", "seeds": (0, 1), "metrics": {"gain": [0.5, 0.25], "seconds": [1.0, 2.0]}, "claims": (), "notes": notes, **changes})
+
+
+def square(seed, setting=None):
+    return {"value": seed**2, "array": np.full(3, seed), "widths": list(setting.widths) if setting else []}
+
+
+def fails_once(seed, folder):
+    from pathlib import Path
+    mark = Path(folder) / f"ran-{seed}"
+    if seed == 2 and not mark.exists():
+        mark.touch()
+        raise RuntimeError("interrupted")
+    (Path(folder) / f"count-{seed}").open("a").write("x")
+    return {"value": seed}
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_run_grid_keeps_order_and_loads_what_is_finished(tmp_path):
+    grid = [dict(seed=seed) for seed in (3, 1, 2)]
+    first = run_grid(square, grid, cache=tmp_path)
+    assert first["value"].tolist() == [9, 1, 4]
+    again = run_grid(square, grid, cache=tmp_path)
+    assert again["seconds"].tolist() == first["seconds"].tolist()
+    assert np.array_equal(again[0]["array"], [3, 3, 3])
+    assert first[0]["environment"]["threads"] == 1 and again.points == grid
+
+
+def test_a_dataclass_in_a_point_arrives_as_it_is_and_is_named_by_its_fields(tmp_path):
+    run_grid(square, [dict(seed=3, setting=Size())], cache=tmp_path)
+    run_grid(square, [dict(seed=3, setting={"steps": 20, "widths": [16, 32]})], cache=tmp_path)
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+    assert run_grid(square, [dict(seed=3, setting=Size())])[0]["widths"] == [16, 32]
+
+
+def test_where_selects_by_the_point():
+    runs = run_grid(square, [dict(seed=seed, setting=Size(steps)) for steps in (1, 2) for seed in (0, 3)])
+    assert runs.where(setting=Size(2))["value"].tolist() == [0, 9]
+    assert runs.where(seed=3, setting=Size(1))[0]["value"] == 9
+    with pytest.raises(ValueError, match="no run has seed=7"):
+        runs.where(seed=7)
+
+
+def test_a_damaged_point_of_a_grid_runs_again(tmp_path):
+    run_grid(square, [dict(seed=3)], cache=tmp_path)
+    (file,) = tmp_path.glob("*.npz")
+    for damaged in (b"", b"oops", file.read_bytes()[:-30]):
+        file.write_bytes(damaged)
+        assert run_grid(square, [dict(seed=3)], cache=tmp_path)[0]["value"] == 9
+
+
+def test_an_interrupted_grid_goes_on_where_it_stopped(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    grid = [dict(seed=seed, folder=str(marks)) for seed in (0, 1, 2)]
+    with pytest.raises(RuntimeError):
+        run_grid(fails_once, grid, cache=tmp_path / "cache")
+    kept = len(list((tmp_path / "cache").glob("*.npz")))
+    assert [r["value"] for r in run_grid(fails_once, grid, cache=tmp_path / "cache")] == [0, 1, 2]
+    ran = sum(len((marks / f"count-{seed}").read_text()) for seed in (0, 1, 2))
+    assert ran <= 3 + (2 - kept), "points that were kept must not run again"
+
+
+def trains(seed):
+    import torch
+
+    from xfer_course.data import batches
+    from xfer_course.training import choose_accelerator, fit, seed_everything
+
+    seed_everything(seed)
+    model = torch.nn.Linear(2, 1)
+    loader = batches(torch.ones(8, 2), torch.ones(8, 1), batch_size=4, steps=9, seed=seed)
+    fit(lambda batch, p: ((model(batch[0]) - batch[1]).square().mean(), {}), loader, torch.optim.SGD(model.parameters(), lr=0.1), epochs=1,
+        progress=False, accelerator=choose_accelerator("cpu"), model=model)
+    return {"weight": model.weight.detach().numpy()}
+
+
+def test_a_point_notes_the_first_losses_of_what_it_trains(tmp_path):
+    first, again = (run_grid(trains, [dict(seed=0)], cache=tmp_path)[0]["first_losses"] for _ in range(2))
+    assert first == again and len(first) == 5 and first[0] > first[-1] > 0
+
+
+# ---------------------------------------------------------------- claims
+
+
+def test_interval_is_students_t():
+    values = (0.10, 0.12, 0.17)
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert Claim("c", values, at_least=0).interval == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("measured, bound, verdict", [
+    ((0.1, 0.11, 0.12), dict(at_least=0.0), "reproduced"),
+    ((0.1, -0.05, 0.02), dict(at_least=0.0), "partly"),
+    ((-0.1, -0.05, 0.02), dict(at_least=0.0), "not reproduced here"),
+    ((0.1, 0.11, 0.12), dict(at_most=0.2), "reproduced"),
+    ((0.1, 0.11, 0.12), dict(at_most=0.1), "not reproduced here"),
+    ((0.1,), dict(at_least=0.0), "partly"),
+    ((-0.1,), dict(at_least=0.0), "not reproduced here"),
+])
+def test_verdict(measured, bound, verdict):
+    assert Claim("c", measured, **bound).verdict == verdict
+
+
+def test_agreement_is_the_two_sample_test():
+    one, other = Claim("c", (0.1, 0.2, 0.3, 0.2), at_least=0), Claim("c", (0.2, 0.3, 0.4, 0.1, 0.2), at_least=0)
+    error = math.sqrt(stats.sem(one.measured) ** 2 + stats.sem(other.measured) ** 2)
+    assert agreement_limit(one, other, 4) == pytest.approx(0.001 + stats.t.ppf(1 - 0.01 / 8, 7) * error)
+
+
+def test_two_runs_of_the_same_thing_agree_nearly_always_and_a_shift_of_three_spreads_does_not():
+    draws = np.random.default_rng(0)
+    pairs = [[Claim("c", tuple(draws.normal(0.1, 0.02, 5)), at_least=0) for _ in range(2)] for _ in range(1000)]
+    assert sum(not agrees(one, other) for one, other in pairs) <= 15, "the level is one in a hundred"
+    shifted = [(one, replace(other, measured=tuple(v + 0.1 for v in other.measured))) for one, other in pairs]
+    assert sum(agrees(one, other) for one, other in shifted) <= 50
+
+
+def test_without_spread_only_rounding_is_granted():
+    exact = Claim("c", (0.5, 0.5), at_least=0)
+    assert agrees(exact, replace(exact, measured=(0.5005, 0.5005))) and not agrees(exact, replace(exact, measured=(0.51, 0.51)))
+
+
+def test_seconds_of_two_machines_are_held_to_the_verdict():
+    fast = Claim("c", (14.0, 14.1), at_least=2.0, timed=True)
+    assert agrees(fast, replace(fast, measured=(9.0, 9.1))) and not agrees(fast, replace(fast, measured=(1.0, 1.1)))
+
+
+# ---------------------------------------------------------------- records
+
+
+def test_record_survives_the_file(tmp_path):
+    record = a_record(fingerprint=fingerprint_of(a_smoke()), vouched=({"experiment": "v2:1", "commit": None, "date": "d", "by": "smoke"},))
+    path = record.save(tmp_path)
+    assert path.name == "dann-example-cpu.json"
+    assert load_records(tmp_path) == [record]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name], "no temporary file is left"
+
+
+@pytest.mark.parametrize("edit", [
+    lambda content: content["claims"][0].update(verdict="partly"),
+    lambda content: content["claims"][0].update(mean=0.5),
+    lambda content: content["claims"][0].update(measured=[0.9, 0.9, 0.9]),
+    lambda content: content.pop("seeds"),
+    lambda content: content.update(measured="yesterday"),
+    lambda content: content["measured"].pop("cpu"),
+    lambda content: content.update(metrics=None),
+])
+def test_hand_edited_record_is_refused(tmp_path, edit):
+    path = a_record().save(tmp_path)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="dann-example-cpu.json"):
+        load_records(tmp_path)
+
+
+def test_of_several_processes_the_first_writes_the_record(tmp_path, monkeypatch):
+    claims = [Claim("c", (1.0,), at_least=0.0)]
+    for rank, written in (("1", 0), ("0", 1)):
+        monkeypatch.setenv("RANK", rank)
+        finish("dann/moons", profile="smoke", seeds=[0], setting=Size(), metrics={"m": [1.0]}, claims=claims, started=0.0, out=tmp_path)
+        assert len(list(tmp_path.iterdir())) == written
+
+
+def test_the_best_profile_of_a_lab_is_shown():
+    cpu, long, other = a_record(), a_record(profile="long"), a_record(lab="dann/other")
+    assert best_records([cpu, long, other]) == [long, other]
+
+
+def test_a_flip_at_the_border_is_no_disagreement_and_another_result_is():
+    claim = Claim("gain", (0.03, 0.01, 0.05, 0.02, 0.04), at_least=0)
+    recorded = a_record(claims=(claim,))
+    flipped = a_record(claims=(replace(claim, measured=(0.03, -0.01, 0.05, 0.01, 0.02)),), measured=ELSEWHERE)
+    moved = a_record(claims=(replace(claim, measured=(0.23, 0.21, 0.25, 0.22, 0.24)),), measured=ELSEWHERE)
+    assert disagreements(flipped, recorded) == [] and len(on_the_border(flipped, recorded)) == 1
+    (sentence,) = disagreements(moved, recorded)
+    assert on_the_border(moved, recorded) == []
+    assert all(text in sentence for text in ("another CPU", "a CPU", "torch 2.14.0", "0.230", "0.030"))
+    assert "on the border: partly" in claim_rows(with_repeat(recorded, flipped))[0]["verdict"]
+
+
+def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
+    record = a_record()
+    repeated = with_repeat(with_repeat(record, a_record(measured=ELSEWHERE)), a_record(measured=ELSEWHERE))
+    assert repeated.measured == record.measured and len(repeated.repeats) == 1
+    with pytest.raises(ValueError, match="profile, seeds and setting"):
+        with_repeat(record, a_record(setting={"steps": 30}))
+
+
+# ---------------------------------------------------------------- freshness
+
+
+def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
+    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    vouched = vouch(record, a_smoke())
+    assert vouched.experiments == ("v2:0", "v2:new") and replace(vouched, vouched=()) == record
+    assert vouch(vouched, a_smoke()) == vouched
+
+
+@pytest.mark.parametrize("changes, word", [
+    (dict(metrics={"gain": [0.5, 0.2501], "seconds": [1.0, 2.0]}), "metric 'gain' was"),
+    (dict(metrics={"seconds": [1.0, 2.0]}), "metric 'gain' is gone"),
+    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v2:new"}}), "first losses of 'DANN' was"),
+    (dict(notes={"first_losses": {}, "experiments": {"cpu": "v2:new"}}), "first losses of 'DANN' is gone"),
+    (dict(seeds=(0,)), "seeds"),
+])
+def test_numbers_that_moved_cannot_be_vouched_for(changes, word):
+    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    with pytest.raises(ValueError, match=word):
+        vouch(record, a_smoke(**changes))
+
+
+def test_seconds_do_not_count_and_metrics_only_on_the_same_machine():
+    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.5, 0.25], "seconds": [9.0, 9.0]})) == []
+    assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
+    other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v2:new"}}
+    assert fingerprint_differences(record, a_smoke(measured=ELSEWHERE, notes=other_losses))
+
+
+def test_a_record_without_fingerprint_cannot_be_vouched_for():
+    with pytest.raises(ValueError, match="no fingerprint"):
+        vouch(a_record(), a_smoke())
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_table_escapes_and_aligns():
+    table = markdown_table(claim_rows(a_record(claims=(Claim("a | b", (1.0, 1.0), at_least=0.5),))))
+    assert r"a \| b" in table and len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1
+    assert "No run" in results_markdown([])
+    folded = results_markdown([a_record()], folded=True)
+    assert folded.startswith("<details><summary><b>") and markdown_table(claim_rows(a_record())) in folded
+
+
+def test_a_number_edited_between_the_marks_is_noticed():
+    text = with_results("\n".join(README_MARKS), [a_record()])
+    assert "0.110" in text
+    assert with_results(text.replace("0.110", "0.990"), [a_record()]) == text
+
+
+BAD_INPUT = [
+    ("unknown profile", lambda tmp: choose_profile({"cpu": Size()}, "cup"), "'cup'"),
+    ("unknown knob", lambda tmp: choose_profile({"cpu": Size()}, "cpu", stepz=3), "'stepz'"),
+    ("empty grid", lambda tmp: run_grid(square, []), "grid is empty"),
+    ("claim without bound", lambda tmp: Claims().add("c", [1.0]), "exactly one of"),
+    ("claim with two bounds", lambda tmp: Claims().add("c", [1.0], at_least=0, at_most=1), "exactly one of"),
+    ("claim without values", lambda tmp: Claims().add("c", [], at_least=0), "empty"),
+    ("claim with NaN", lambda tmp: Claims().add("c", [math.nan], at_least=0), "finite"),
+    ("unknown verdict", lambda tmp: Claims().add("c", [1.0], at_least=0, expected="yes"), "'yes'"),
+    ("metric of wrong length", lambda tmp: finish("dann/moons", profile="cpu", seeds=[0, 1], setting=Size(),
+                                                  metrics={"m": [1.0]}, claims=[], started=0.0), r"metrics\['m'\]"),
+    ("unknown lab", lambda tmp: partial_folder("dann/none", tmp), "dann/none"),
+    ("unknown device", lambda tmp: resolve_device("quantum"), "'quantum'"),
+    ("README without marks", lambda tmp: with_results("text", []), "marks"),
+    ("result that is no dict", lambda tmp: run_grid(lambda seed: 3, [dict(seed=0)]), "must return a dict"),
+    ("fingerprint of a long run", lambda tmp: fingerprint_of(a_record()), "smoke profile"),
+]
+
+
+@pytest.mark.parametrize("call, message", [case[1:] for case in BAD_INPUT], ids=[case[0] for case in BAD_INPUT])
+def test_bad_input_gets_one_sentence(call, message, tmp_path):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
+        call(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
