@@ -5,14 +5,29 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lab docs notebooks readme bench gpu load clean
+.PHONY: run check test test-all rota lab docs notebooks readme bench gpu load clean
 
 run: $(READY)           ## the DANN chapter, end to end: claims, notebooks, HTML in runs/
 	$(BIN)/xfer run dann/method dann/moons dann/digits
 
-test: $(READY)          ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not benchmark"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m benchmark
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15 --durations-min=1
+
+check: $(READY)         ## before a commit, under 5 minutes: rules that read the files, and the unit tests
+	$(BIN)/ruff check
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not full and not benchmark"
+
+test: $(READY)          ## what CI runs: also every lesson, every lab in its smallest size, the wheel, the site in a browser
+	$(BIN)/ruff check
+	$(PYTEST) -n 2 --dist worksteal -m "not full and not benchmark"
+
+test-all: $(READY)      ## everything: also every page, JupyterLab, what is killed and resumed, the benchmarks, the rota
+	$(BIN)/ruff check
+	$(PYTEST) -n 2 --dist worksteal -m "not benchmark"
+	$(PYTEST) -m benchmark
+	$(BIN)/python tools/rota.py
+
+rota: $(READY)          ## a seventh of the labs in full, chosen by the date, against their records
+	$(BIN)/python tools/rota.py
 
 lab: $(READY)           ## JupyterLab on the course
 	$(BIN)/xfer lab

@@ -17,7 +17,17 @@ from xfer_course.data import write_atomically
 from xfer_course.results import available_jobs, device_name
 
 CHAPTERS = ("rotation", "dann", "mrl", "coop")
-LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "sentence-transformers", "pytorch-adapt", "open_clip_torch", "pillow")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scikit-learn",
+    "faiss-cpu",
+    "sentence-transformers",
+    "pytorch-adapt",
+    "open_clip_torch",
+    "pillow",
+)
 
 
 def library_versions() -> dict[str, str]:
@@ -49,7 +59,13 @@ def measure(chapter: str) -> list:
 
 @click.command()
 @click.argument("chapters", nargs=-1, type=click.Choice(CHAPTERS))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=Path("runs/benchmarks.json"), show_default=True, help="The file to write; what it holds of other chapters stays.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("runs/benchmarks.json"),
+    show_default=True,
+    help="The file to write; what it holds of other chapters stays.",
+)
 def main(chapters: tuple[str, ...], out: Path) -> None:
     "Measure every claim of speed and memory, beside the straightforward way and the libraries that are installed."
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is fetched

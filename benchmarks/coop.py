@@ -1,8 +1,8 @@
 """What cutting, the shared prefix and chunks save in CoOp's text tower, beside the plain form and open_clip; on one thread."""
+
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 
 import torch
@@ -29,7 +29,9 @@ def b32_text_tower(layers: int = 4) -> StubCLIP:
 
 def prompt_model(clip: nn.Module, classes: int, position: str = "end", class_specific: bool = False, **options) -> CoOp:
     tokenizer = WordTokenizer(VOCABULARY, len(clip.positional_embedding))
-    return CoOp(clip, names(classes), options.pop("n_ctx", 16), position, class_specific, tokenizer=tokenizer, **options)
+    return CoOp(
+        clip, names(classes), options.pop("n_ctx", 16), position, class_specific, tokenizer=tokenizer, **options
+    )
 
 
 def fast(model: CoOp, features: torch.Tensor) -> torch.Tensor:
@@ -47,7 +49,14 @@ def close(got: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool((got - expected).abs().max() <= 1e-5 * expected.abs().max())
 
 
-def steps_side_by_side(model: CoOp, others: dict[str, Callable], what: str, rounds: int, from_libraries: tuple[str, ...] = (), skipped: dict | None = None) -> Measurement:
+def steps_side_by_side(
+    model: CoOp,
+    others: dict[str, Callable],
+    what: str,
+    rounds: int,
+    from_libraries: tuple[str, ...] = (),
+    skipped: dict | None = None,
+) -> Measurement:
     """Every way trains a copy of the model, in turns; the logits and the context that they end with must agree."""
     torch.manual_seed(1)
     features, labels = torch.randn(32, model.clip.text_projection.shape[1]), torch.randint(len(model.classnames), (32,))
@@ -62,28 +71,42 @@ def steps_side_by_side(model: CoOp, others: dict[str, Callable], what: str, roun
 
         ways[name] = train
     seconds = seconds_in_turns(ways, rounds)
-    assert all(close(last[name], last["CoOp"]) and close(twins[name].ctx, twins["CoOp"].ctx) for name in others), "the ways do not agree"
+    assert all(close(last[name], last["CoOp"]) and close(twins[name].ctx, twins["CoOp"].ctx) for name in others), (
+        "the ways do not agree"
+    )
     return Measurement("coop", what, "s", seconds, kinds_of(seconds, "CoOp", from_libraries), skipped or {})
 
 
 def text_tower(position: str = "end", class_specific: bool = False, rounds: int = 2) -> Measurement:
     model = prompt_model(b32_text_tower(), 100, position, class_specific)
     kind = "a context for each class" if class_specific else "one context"
-    return steps_side_by_side(model, {"all classes, positions and layers": plain_logits}, f"a step, 4 layers of ViT-B/32, 100 classes, {kind}, name at the {position}", rounds)
+    return steps_side_by_side(
+        model,
+        {"all classes, positions and layers": plain_logits},
+        f"a step, 4 layers of ViT-B/32, 100 classes, {kind}, name at the {position}",
+        rounds,
+    )
 
 
 def towers(rounds: int = 3) -> list[Measurement]:
-    return [text_tower(position, class_specific, rounds) for class_specific in (False, True) for position in ("end", "middle", "front")]
+    return [
+        text_tower(position, class_specific, rounds)
+        for class_specific in (False, True)
+        for position in ("end", "middle", "front")
+    ]
 
 
 def with_open_clip(rounds: int = 3) -> Measurement:
     "The same step on open_clip's own modules: its transformer over all 77 positions of all classes, as CoOp's public code does it."
+
     def make() -> CoOp:
         import open_clip
 
         torch.manual_seed(0)
         text = {"context_length": 77, "vocab_size": VOCABULARY, "width": 512, "heads": 8, "layers": 4}
-        clip = open_clip.model.CLIP(512, {"layers": 1, "width": 64, "head_width": 64, "patch_size": 32, "image_size": 32}, text)
+        clip = open_clip.model.CLIP(
+            512, {"layers": 1, "width": 64, "head_width": 64, "patch_size": 32, "image_size": 32}, text
+        )
         return prompt_model(clip, 100)
 
     def open_clip_logits(model: CoOp, image_features: torch.Tensor) -> torch.Tensor:
@@ -93,7 +116,10 @@ def with_open_clip(rounds: int = 3) -> Measurement:
         text = F.normalize(x[torch.arange(len(x)), model.ends] @ clip.text_projection, dim=-1)
         return clip.logit_scale.exp() * F.normalize(image_features, dim=-1) @ text.T
 
-    name, what = "open_clip's text tower", "a step on open_clip's modules, 4 layers of ViT-B/32, 100 classes, one context, name at the end"
+    name, what = (
+        "open_clip's text tower",
+        "a step on open_clip's modules, 4 layers of ViT-B/32, 100 classes, one context, name at the end",
+    )
     found, skipped = libraries({name: "open_clip_torch"}, {name: make})
     if not found:
         model = prompt_model(b32_text_tower(), 100)
@@ -108,13 +134,20 @@ def tiny_clip_step(rounds: int = 15) -> Measurement:
     clip = tiny_clip()
 
     def plain(model: CoOp, features: torch.Tensor) -> torch.Tensor:
-        x = model.clip.transformer(plain_prompts(model, clip.context_length) + model.clip.positional_embedding, causal=True)
+        x = model.clip.transformer(
+            plain_prompts(model, clip.context_length) + model.clip.positional_embedding, causal=True
+        )
         text = model.clip.ln_final(x)[torch.arange(len(x)), model.ends] @ model.clip.text_projection
         return model.clip.logit_scale.exp() * F.normalize(features, dim=-1) @ F.normalize(text, dim=-1).T
 
     ten = ["cat", "rabbit", "bird", "fish", "turtle", "spider", "car", "bus", "boat", "rocket"]
     model = CoOp(clip, ten, n_ctx=4)
-    return steps_side_by_side(model, {"all classes, positions and layers": plain}, f"a step, the tiny CLIP with {clip.context_length} positions, 10 classes, one context", rounds)
+    return steps_side_by_side(
+        model,
+        {"all classes, positions and layers": plain},
+        f"a step, the tiny CLIP with {clip.context_length} positions, 10 classes, one context",
+        rounds,
+    )
 
 
 def image_tower(rounds: int = 3) -> Measurement:
@@ -122,7 +155,9 @@ def image_tower(rounds: int = 3) -> Measurement:
     from torchvision.models import VisionTransformer
 
     torch.manual_seed(0)
-    tower = VisionTransformer(image_size=224, patch_size=32, num_layers=4, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=512).eval()
+    tower = VisionTransformer(
+        image_size=224, patch_size=32, num_layers=4, num_heads=12, hidden_dim=768, mlp_dim=3072, num_classes=512
+    ).eval()
     model, images, labels = prompt_model(b32_text_tower(), 100), torch.randn(32, 3, 224, 224), torch.randint(100, (32,))
 
     @torch.no_grad()
@@ -130,9 +165,18 @@ def image_tower(rounds: int = 3) -> Measurement:
         return tower(images)
 
     features = encoded()
-    ways = {"cached image features": lambda: step(model, fast, features, labels), "images encoded in every step": lambda: step(model, fast, encoded(), labels)}
+    ways = {
+        "cached image features": lambda: step(model, fast, features, labels),
+        "images encoded in every step": lambda: step(model, fast, encoded(), labels),
+    }
     seconds = seconds_in_turns(ways, rounds)
-    return Measurement("coop", "a step, 4 layers of ViT-B/32 in both towers, 100 classes, 32 images", "s", seconds, kinds_of(seconds, "cached image features", {}))
+    return Measurement(
+        "coop",
+        "a step, 4 layers of ViT-B/32 in both towers, 100 classes, 32 images",
+        "s",
+        seconds,
+        kinds_of(seconds, "cached image features", {}),
+    )
 
 
 def thousand_classes() -> Measurement:
@@ -146,10 +190,21 @@ def thousand_classes() -> Measurement:
         model = prompt_model(clip, classes, **options)
         return allocated_bytes(lambda: step(model, logits_of, features, labels))
 
-    memory = {"CoOp in chunks of 50": [peak(1000, chunk_size=50)], "CoOp without chunks (10 x 100 classes)": [10 * peak(100, chunk_size=100)],
-              "all positions and layers (50 x 20 classes)": [50 * peak(20, plain_logits)]}
+    memory = {
+        "CoOp in chunks of 50": [peak(1000, chunk_size=50)],
+        "CoOp without chunks (10 x 100 classes)": [10 * peak(100, chunk_size=100)],
+        "all positions and layers (50 x 20 classes)": [50 * peak(20, plain_logits)],
+    }
     notes = {"the model's own estimate without chunks": 10 * prompt_model(clip, 100).activation_bytes(100)}
-    return Measurement("coop", "a step, ViT-B/32's text tower, 1000 classes, one context, name at the end", "bytes", memory, kinds_of(memory, "CoOp in chunks of 50", {}), {}, notes)
+    return Measurement(
+        "coop",
+        "a step, ViT-B/32's text tower, 1000 classes, one context, name at the end",
+        "bytes",
+        memory,
+        kinds_of(memory, "CoOp in chunks of 50", {}),
+        {},
+        notes,
+    )
 
 
 MEASUREMENTS = (towers, with_open_clip, tiny_clip_step, image_tower, thousand_classes)

@@ -44,8 +44,18 @@ def training_steps() -> tuple[dict[str, Callable[[], None]], dict[str, Callable[
 
         model = mnist_dann()
         hook = DANNHook([torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)])
-        parts = {"G": model.feature_extractor, "C": model.label_predictor, "D": torch.nn.Sequential(model.domain_classifier, torch.nn.Flatten(0))}
-        batch = {"src_imgs": source, "target_imgs": target, "src_labels": labels, "src_domain": torch.zeros(64), "target_domain": torch.ones(64)}
+        parts = {
+            "G": model.feature_extractor,
+            "C": model.label_predictor,
+            "D": torch.nn.Sequential(model.domain_classifier, torch.nn.Flatten(0)),
+        }
+        batch = {
+            "src_imgs": source,
+            "target_imgs": target,
+            "src_labels": labels,
+            "src_domain": torch.zeros(64),
+            "target_domain": torch.ones(64),
+        }
 
         def step() -> None:
             hook({**parts, **batch})
@@ -59,14 +69,23 @@ def training_steps() -> tuple[dict[str, Callable[[], None]], dict[str, Callable[
         "one batch per domain": step_with(separate, lambda: separate.loss(source, labels, target).total),
         "source forwarded twice": step_with(joint, source_twice),
     }
-    found, skipped = libraries({"pytorch-adapt, DANNHook": "pytorch-adapt"}, {"pytorch-adapt, DANNHook": with_pytorch_adapt})
+    found, skipped = libraries(
+        {"pytorch-adapt, DANNHook": "pytorch-adapt"}, {"pytorch-adapt, DANNHook": with_pytorch_adapt}
+    )
     return ways, found, skipped
 
 
 def step_cost(rounds: int = 25) -> Measurement:
     ways, found, skipped = training_steps()
     seconds = seconds_in_turns(ways | found, rounds, clock=time.process_time)
-    return Measurement("dann", "one training step, 64 + 64 images, the paper's MNIST network", "s", seconds, kinds_of(seconds, "DANN", found), skipped)
+    return Measurement(
+        "dann",
+        "one training step, 64 + 64 images, the paper's MNIST network",
+        "s",
+        seconds,
+        kinds_of(seconds, "DANN", found),
+        skipped,
+    )
 
 
 def bag_of_words(rows: int, rng: np.random.RandomState, features: int = 5000, per_row: int = 115) -> sp.csr_matrix:
@@ -91,7 +110,16 @@ def algorithm_1(rounds: int = 5, rows: int = 150) -> Measurement:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
 
-        network = MLPClassifier((50,), activation="logistic", solver="sgd", batch_size=1, learning_rate_init=1e-3, momentum=0.0, max_iter=1, random_state=0)
+        network = MLPClassifier(
+            (50,),
+            activation="logistic",
+            solver="sgd",
+            batch_size=1,
+            learning_rate_init=1e-3,
+            momentum=0.0,
+            max_iter=1,
+            random_state=0,
+        )
 
         def fit() -> None:
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
@@ -103,9 +131,20 @@ def algorithm_1(rounds: int = 5, rows: int = 150) -> Measurement:
     found, skipped = libraries({name: "scikit-learn"}, {name: with_scikit_learn})
     expected = printed_loop(estimator, dense, y, dense_target, epochs=1)
     np.testing.assert_allclose(estimator.fit(X, y, X_target).W_, expected["W_"], atol=1e-10)
-    ways = {"sparse blocks": lambda: estimator.fit(X, y, X_target), "loop over dense rows": lambda: printed_loop(estimator, dense, y, dense_target, epochs=1), **found}
+    ways = {
+        "sparse blocks": lambda: estimator.fit(X, y, X_target),
+        "loop over dense rows": lambda: printed_loop(estimator, dense, y, dense_target, epochs=1),
+        **found,
+    }
     seconds = seconds_in_turns(ways, rounds, clock=time.process_time)
-    return Measurement("dann", f"an epoch of Algorithm 1, {rows} pairs of texts with 5,000 words, 50 hidden units", "s", seconds, kinds_of(seconds, "sparse blocks", found), skipped)
+    return Measurement(
+        "dann",
+        f"an epoch of Algorithm 1, {rows} pairs of texts with 5,000 words, 50 hidden units",
+        "s",
+        seconds,
+        kinds_of(seconds, "sparse blocks", found),
+        skipped,
+    )
 
 
 MEASUREMENTS = (step_cost, algorithm_1)

@@ -38,7 +38,11 @@ class Measurement:
     def __post_init__(self):
         if self.unit not in ("s", "bytes"):
             raise ValueError(f"unit must be 's' or 'bytes', got {self.unit!r}")
-        if set(self.kinds) != set(self.values) or list(self.kinds.values()).count("course") != 1 or set(self.kinds.values()) - set(KINDS):
+        if (
+            set(self.kinds) != set(self.values)
+            or list(self.kinds.values()).count("course") != 1
+            or set(self.kinds.values()) - set(KINDS)
+        ):
             raise ValueError(f"kinds must name every way, exactly one of them 'course', got {self.kinds}")
         if len({len(values) for values in self.values.values()}) != 1:
             raise ValueError("every way must have one value per round")
@@ -59,12 +63,21 @@ class Measurement:
         return float(np.median(self.values[way]))
 
     def __str__(self) -> str:
-        size = (lambda value: f"{value * 1e3:.1f} ms") if self.unit == "s" else (lambda value: f"{value / 2**20:.1f} MiB")
-        parts = [f"{way} {size(self.median(way))}" + ("" if way == self.course else f" ({self.times(way):.2f}x)") for way in self.values]
-        return f"{self.chapter}: {self.what}: " + ", ".join(parts + [f"{way} skipped ({why})" for way, why in self.skipped.items()])
+        size = (
+            (lambda value: f"{value * 1e3:.1f} ms") if self.unit == "s" else (lambda value: f"{value / 2**20:.1f} MiB")
+        )
+        parts = [
+            f"{way} {size(self.median(way))}" + ("" if way == self.course else f" ({self.times(way):.2f}x)")
+            for way in self.values
+        ]
+        return f"{self.chapter}: {self.what}: " + ", ".join(
+            parts + [f"{way} skipped ({why})" for way, why in self.skipped.items()]
+        )
 
 
-def seconds_in_turns(ways: Mapping[str, Callable[[], Any]], rounds: int, runs: int = 1, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+def seconds_in_turns(
+    ways: Mapping[str, Callable[[], Any]], rounds: int, runs: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of every way in every round, after one round that does not count.
 
     With `runs` above 1 a way runs so often in a row, and the shortest counts: memory that another way gave back to the
@@ -119,7 +132,9 @@ def resident_bytes(action: Callable[[], Any]) -> int:
     return peak
 
 
-def libraries(packages: Mapping[str, str], make: Mapping[str, Callable[[], Callable]]) -> tuple[dict[str, Callable], dict[str, str]]:
+def libraries(
+    packages: Mapping[str, str], make: Mapping[str, Callable[[], Callable]]
+) -> tuple[dict[str, Callable], dict[str, str]]:
     """The ways that libraries offer: those that can be imported here, and for the others a reason.
 
     Args:
@@ -134,9 +149,13 @@ def libraries(packages: Mapping[str, str], make: Mapping[str, Callable[[], Calla
         except PackageNotFoundError:
             skipped[name] = f"{package} is not installed"
         except Exception as error:  # an optional library that does not work with these versions must not end the run
-            skipped[name] = f"{package} fails here: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+            skipped[name] = (
+                f"{package} fails here: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+            )
     return ways, skipped
 
 
 def kinds_of(values: Mapping[str, list], course: str, from_libraries: Mapping[str, Any]) -> dict[str, str]:
-    return {way: "course" if way == course else "library" if way in from_libraries else "straightforward" for way in values}
+    return {
+        way: "course" if way == course else "library" if way in from_libraries else "straightforward" for way in values
+    }

@@ -1,4 +1,5 @@
 """What the nested head and the staged search save, beside plain forms, sentence-transformers, faiss and scikit-learn; on all cores."""
+
 from __future__ import annotations
 
 import tempfile
@@ -14,8 +15,15 @@ from torch.nn import functional as F
 
 from benchmarks.measuring import Measurement, allocated_bytes, kinds_of, libraries, resident_bytes, seconds_in_turns
 from xfer_course.mrl import (
-    AdaptiveRetrieval, FunnelRetrieval, MatryoshkaContrastive, MatryoshkaHead, choose_sizes, doubling_dims,
-    mean_average_precision_at_k, search_grid, simulated_embeddings,
+    AdaptiveRetrieval,
+    FunnelRetrieval,
+    MatryoshkaContrastive,
+    MatryoshkaHead,
+    choose_sizes,
+    doubling_dims,
+    mean_average_precision_at_k,
+    search_grid,
+    simulated_embeddings,
 )
 
 THREADS = None  # as many as there are
@@ -52,21 +60,32 @@ def head_step(form: Callable, head: nn.Module, x: torch.Tensor, y: torch.Tensor)
 
 def check_equal(got: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = 1e-5) -> None:
     for a, b in zip(got, expected, strict=True):
-        assert (a - b).abs().max() <= tolerance * max(float(b.abs().max()), 1e-3), "the two ways do not give the same numbers"
+        assert (a - b).abs().max() <= tolerance * max(float(b.abs().max()), 1e-3), (
+            "the two ways do not give the same numbers"
+        )
 
 
 def head(tied: bool, rounds: int = 9) -> list[Measurement]:
     "Time and memory of loss and gradients; both ways must give the same numbers."
     torch.manual_seed(0)
-    module, x, y = MatryoshkaHead(D, CLASSES, DIMS, tied=tied), torch.randn(N, D, requires_grad=True), torch.randint(CLASSES, (N,))
+    module, x, y = (
+        MatryoshkaHead(D, CLASSES, DIMS, tied=tied),
+        torch.randn(N, D, requires_grad=True),
+        torch.randint(CLASSES, (N,)),
+    )
     forms = {"head.loss": fused, "one product per size": one_product_per_size}
-    results = [[head_step(form, module, x, y), x.grad.clone(), *(p.grad.clone() for p in module.parameters())] for form in forms.values()]
+    results = [
+        [head_step(form, module, x, y), x.grad.clone(), *(p.grad.clone() for p in module.parameters())]
+        for form in forms.values()
+    ]
     check_equal(*results)
-    seconds = seconds_in_turns({name: lambda form=form: head_step(form, module, x, y) for name, form in forms.items()}, rounds)
+    seconds = seconds_in_turns(
+        {name: lambda form=form: head_step(form, module, x, y) for name, form in forms.items()}, rounds
+    )
     memory = {}
     for name, form in forms.items():
         forget(module, x)  # or freeing the old gradients would count as memory won
-        memory[name] = [allocated_bytes(lambda: head_step(form, module, x, y))]
+        memory[name] = [allocated_bytes(lambda form=form: head_step(form, module, x, y))]
     what = f"loss and gradients of {'a tied' if tied else 'an untied'} head, {D} dimensions in {len(DIMS)} sizes, {CLASSES} classes, batch {N}"
     kinds = kinds_of(seconds, "head.loss", {})
     return [Measurement("mrl", what, unit, values, kinds) for unit, values in (("s", seconds), ("bytes", memory))]
@@ -96,7 +115,10 @@ def contrastive(rounds: int = 9, pairs: int = 256, dim: int = 768) -> list[Measu
 
     def per_size() -> torch.Tensor:
         targets = torch.arange(pairs)
-        return sum(F.cross_entropy(20 * F.normalize(anchors[:, :m], dim=1) @ F.normalize(positives[:, :m], dim=1).T, targets) for m in dims)
+        return sum(
+            F.cross_entropy(20 * F.normalize(anchors[:, :m], dim=1) @ F.normalize(positives[:, :m], dim=1).T, targets)
+            for m in dims
+        )
 
     def with_sentence_transformers() -> Callable:
         from sentence_transformers import SentenceTransformer
@@ -116,16 +138,22 @@ def contrastive(rounds: int = 9, pairs: int = 256, dim: int = 768) -> list[Measu
 
     name = "sentence-transformers, MatryoshkaLoss"
     found, skipped = libraries({name: "sentence-transformers"}, {name: with_sentence_transformers})
-    losses = {"MatryoshkaContrastive": lambda: ours(anchors, positives), "one similarity matrix per size": per_size, **found}
+    losses = {
+        "MatryoshkaContrastive": lambda: ours(anchors, positives),
+        "one similarity matrix per size": per_size,
+        **found,
+    }
     check_equal([part.clone() for part in step(losses["MatryoshkaContrastive"])], step(per_size), 1e-4)
     seconds = seconds_in_turns({way: lambda loss=loss: step(loss) for way, loss in losses.items()}, rounds)
     memory = {}
     for way, loss in losses.items():
         anchors.grad = positives.grad = None
-        memory[way] = [allocated_bytes(lambda: step(loss))]
+        memory[way] = [allocated_bytes(lambda loss=loss: step(loss))]
     kinds = kinds_of(seconds, "MatryoshkaContrastive", found)
     what = f"contrastive loss and gradients, {pairs} pairs, {dim} dimensions in {len(dims)} sizes"
-    return [Measurement("mrl", what, unit, values, kinds, skipped) for unit, values in (("s", seconds), ("bytes", memory))]
+    return [
+        Measurement("mrl", what, unit, values, kinds, skipped) for unit, values in (("s", seconds), ("bytes", memory))
+    ]
 
 
 # --- retrieval
@@ -153,7 +181,9 @@ def exact_searches(gallery: torch.Tensor, queries: torch.Tensor, k: int) -> dict
     return {"torch at once": torch_at_once, "torch in blocks": torch_in_blocks, "NumPy in blocks": numpy_in_blocks}
 
 
-def library_searches(gallery: torch.Tensor, queries: torch.Tensor, k: int, notes: dict) -> tuple[dict[str, Callable], dict[str, str]]:
+def library_searches(
+    gallery: torch.Tensor, queries: torch.Tensor, k: int, notes: dict
+) -> tuple[dict[str, Callable], dict[str, str]]:
     "Search by faiss and scikit-learn on unit vectors; building an index is not counted, and noted."
     array, others = gallery.numpy(), queries.numpy()
 
@@ -168,7 +198,9 @@ def library_searches(gallery: torch.Tensor, queries: torch.Tensor, k: int, notes
             if kind == "flat":
                 index = faiss.IndexFlatIP(array.shape[1])
             else:
-                index = faiss.index_factory(array.shape[1], f"IVF{int(len(array) ** 0.5)},Flat", faiss.METRIC_INNER_PRODUCT)
+                index = faiss.index_factory(
+                    array.shape[1], f"IVF{int(len(array) ** 0.5)},Flat", faiss.METRIC_INNER_PRODUCT
+                )
                 index.train(array[:: max(1, len(array) // 20_000)])
                 index.nprobe = 8
             index.add(array)
@@ -183,14 +215,20 @@ def library_searches(gallery: torch.Tensor, queries: torch.Tensor, k: int, notes
         search = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="cosine").fit(array)
         return lambda: search.kneighbors(others, return_distance=False)
 
-    packages = {"faiss, flat (exact)": "faiss-cpu", "faiss, IVF with 8 of 316 cells": "faiss-cpu", "scikit-learn, NearestNeighbors (exact)": "scikit-learn"}
+    packages = {
+        "faiss, flat (exact)": "faiss-cpu",
+        "faiss, IVF with 8 of 316 cells": "faiss-cpu",
+        "scikit-learn, NearestNeighbors (exact)": "scikit-learn",
+    }
     return libraries(packages, dict(zip(packages, (faiss_way("flat"), faiss_way("IVF"), with_scikit_learn))))
 
 
 def retrieval(rounds: int = 3, with_libraries: bool = True) -> Measurement:
     "1,000 queries in 100,000 vectors: sizes chosen on held-out queries, quality noted beside the seconds."
     vectors, labels = simulated_embeddings(101_200, D, num_classes=1000, exponent=1.0, noise=0.5, seed=0)
-    gallery, held_out, queries = ((vectors[part], labels[part]) for part in (slice(0, 100_000), slice(100_000, 100_200), slice(100_200, 101_200)))
+    gallery, held_out, queries = (
+        (vectors[part], labels[part]) for part in (slice(0, 100_000), slice(100_000, 100_200), slice(100_200, 101_200))
+    )
     grid = search_grid(*gallery, *held_out, shortlist_dims=(8, 16, 32, 64), rerank_dims=(128, 256, 512, 2048))
     chosen = choose_sizes(grid, tolerance=0.0025)
     search = AdaptiveRetrieval(gallery[0], chosen.shortlist_dim, chosen.rerank_dim, chosen.shortlist)
@@ -200,10 +238,24 @@ def retrieval(rounds: int = 3, with_libraries: bool = True) -> Measurement:
     notes = {"sizes chosen (D_s, D_r, K)": [chosen.shortlist_dim, chosen.rerank_dim, chosen.shortlist]}
     found, skipped = library_searches(unit_gallery, unit_queries, 10, notes) if with_libraries else ({}, {})
     exact = f"best exact search ({best})"
-    ways = {"AdaptiveRetrieval": lambda: search.search(queries[0], 10)[1], exact: exact_searches(unit_gallery, unit_queries, 10)[best], **found}
-    notes["mAP@10"] = {way: round(mean_average_precision_at_k(run(), gallery[1], queries[1], 10), 4) for way, run in ways.items()}
+    ways = {
+        "AdaptiveRetrieval": lambda: search.search(queries[0], 10)[1],
+        exact: exact_searches(unit_gallery, unit_queries, 10)[best],
+        **found,
+    }
+    notes["mAP@10"] = {
+        way: round(mean_average_precision_at_k(run(), gallery[1], queries[1], 10), 4) for way, run in ways.items()
+    }
     seconds = seconds_in_turns(ways, rounds)
-    return Measurement("mrl", f"1,000 queries, 10 nearest of 100,000 vectors with {D} dimensions", "s", seconds, kinds_of(seconds, "AdaptiveRetrieval", found), skipped, notes)
+    return Measurement(
+        "mrl",
+        f"1,000 queries, 10 nearest of 100,000 vectors with {D} dimensions",
+        "s",
+        seconds,
+        kinds_of(seconds, "AdaptiveRetrieval", found),
+        skipped,
+        notes,
+    )
 
 
 def search_mapped(path: str) -> dict:
@@ -240,9 +292,24 @@ def mapped_gallery(rows: int = 200_000, dim: int = 512) -> Measurement:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as fresh:
             mapped, loaded = fresh.map(call, [search_mapped, search_loaded], [path, path])
     assert (mapped["found"][:, 0] == np.arange(64)).all() and (loaded["found"][:, 0] == np.arange(64)).all()
-    memory = {"FunnelRetrieval on the mapped file": [mapped["bytes"]], "exact search, everything loaded": [loaded["bytes"]]}
-    notes = {"bytes on disk": rows * dim * 2, "bytes of the index": mapped["index"], "bound in bytes": mapped["index"] + 6 * mapped["block"]}
-    return Measurement("mrl", f"search in {rows:,} vectors of {dim} half-precision numbers on disk", "bytes", memory, kinds_of(memory, "FunnelRetrieval on the mapped file", {}), {}, notes)
+    memory = {
+        "FunnelRetrieval on the mapped file": [mapped["bytes"]],
+        "exact search, everything loaded": [loaded["bytes"]],
+    }
+    notes = {
+        "bytes on disk": rows * dim * 2,
+        "bytes of the index": mapped["index"],
+        "bound in bytes": mapped["index"] + 6 * mapped["block"],
+    }
+    return Measurement(
+        "mrl",
+        f"search in {rows:,} vectors of {dim} half-precision numbers on disk",
+        "bytes",
+        memory,
+        kinds_of(memory, "FunnelRetrieval on the mapped file", {}),
+        {},
+        notes,
+    )
 
 
 def call(function: Callable, *arguments):

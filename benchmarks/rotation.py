@@ -25,7 +25,13 @@ def copies(rounds: int = 5) -> Measurement:
     images = some_images()
     ways = {"rotate_batch": lambda: rotate_batch(images), "plain copies": lambda: images.repeat_interleave(4, dim=0)}
     seconds = seconds_in_turns(ways, rounds, runs=30, clock=time.process_time)
-    return Measurement("rotation", "four turned copies of 512 images of 32 x 32 (lower bound: copying alone)", "s", seconds, kinds_of(seconds, "rotate_batch", {}))
+    return Measurement(
+        "rotation",
+        "four turned copies of 512 images of 32 x 32 (lower bound: copying alone)",
+        "s",
+        seconds,
+        kinds_of(seconds, "rotate_batch", {}),
+    )
 
 
 def turns(rounds: int = 5) -> Measurement:
@@ -47,9 +53,20 @@ def turns(rounds: int = 5) -> Measurement:
     expected = rotate_batch(images)[0]
     assert np.array_equal(numpy_loop(), expected.numpy()) and (torchvision_batch() - expected).abs().max() < 1e-5
     library = {"torchvision, the whole batch": torchvision_batch}
-    ways = {"rotate_batch": lambda: rotate_batch(images), "NumPy, image by image": numpy_loop, "Pillow, image by image": pillow_loop, **library}
+    ways = {
+        "rotate_batch": lambda: rotate_batch(images),
+        "NumPy, image by image": numpy_loop,
+        "Pillow, image by image": pillow_loop,
+        **library,
+    }
     seconds = seconds_in_turns(ways, rounds, runs=10, clock=time.process_time)
-    return Measurement("rotation", "four turned copies of 512 images of 32 x 32", "s", seconds, kinds_of(seconds, "rotate_batch", library))
+    return Measurement(
+        "rotation",
+        "four turned copies of 512 images of 32 x 32",
+        "s",
+        seconds,
+        kinds_of(seconds, "rotate_batch", library),
+    )
 
 
 def pretext_step(rounds: int = 7) -> Measurement:
@@ -68,9 +85,18 @@ def pretext_step(rounds: int = 7) -> Measurement:
 
         return run
 
-    ways = {"pretext step": step(lambda: pretext.loss(images)), "supervised step on as many images": step(lambda: F.cross_entropy(pretext(rotated), labels))}
+    ways = {
+        "pretext step": step(lambda: pretext.loss(images)),
+        "supervised step on as many images": step(lambda: F.cross_entropy(pretext(rotated), labels)),
+    }
     seconds = seconds_in_turns(ways, rounds, runs=3, clock=time.process_time)
-    return Measurement("rotation", "one training step, 4 x 32 images, Network-in-Network with 24 channels", "s", seconds, kinds_of(seconds, "pretext step", {}))
+    return Measurement(
+        "rotation",
+        "one training step, 4 x 32 images, Network-in-Network with 24 channels",
+        "s",
+        seconds,
+        kinds_of(seconds, "pretext step", {}),
+    )
 
 
 MEASUREMENTS = (copies, turns, pretext_step)

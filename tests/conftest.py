@@ -1,19 +1,21 @@
 """Shared by all tests: where data and parity vectors are, and an environment that kernels inherit."""
 from __future__ import annotations
 
-import ctypes
-import gc
+import fcntl
 import json
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from house import ROOT
 
 # Kernels started by a test import this checkout, never another installed one, and use one thread each.
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:  # the tests already run side by side: seeds that did too would cost memory and starts
+# the tests already run side by side: seeds that did too would cost memory and starts
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("XFER_JOBS", "1")
 os.environ["IN_TEST"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -21,24 +23,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np  # noqa: E402  (after the environment is set)
 import pytest  # noqa: E402
 
-
-# Handed out in this order, before all else: what takes longest, and starts kernels or a browser while the processes of
-# the tests themselves are still small.
-LONG = ("test_claims_of_the_cpu_profile_hold", "test_lesson_runs", "test_browser", "test_lab_runs_in_smoke", "test_cells_may_be_run_twice")
-
-
-def pytest_configure(config):
-    "Side by side (`-n`), tests go out group by group, in the order that `pytest_collection_modifyitems` gives them."
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+# Fixtures that take many seconds to build; a test that asks for one of them is `slow`.
+SLOW_FIXTURES = {"site", "wheel"}
 
 
 def pytest_collection_modifyitems(items):
-    "Long tests come first, each by itself; the others of a file go to one process, with what their fixtures build."
-    items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if name in (item.originalname, item.path.stem)), len(LONG)))
     for item in items:
-        if item.originalname not in LONG:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +39,35 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="module", autouse=True)
-def memory_given_back():
-    "After each file of tests: what its tests have freed goes back to the system, which the C library would put off."
-    yield
-    gc.collect()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+@pytest.fixture(scope="session")
+def built_once(tmp_path_factory):
+    "`built_once(name, build)`: a folder that `build(folder)` fills once, for all processes of a run of the tests."
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, build: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits, and finds it built
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                build(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def site(built_once) -> Path:
+    "The site of the whole course, built once; XFER_SITE names one that is built already."
+    if "XFER_SITE" in os.environ:
+        return Path(os.environ["XFER_SITE"]).resolve()
+    sys.path.insert(0, str(ROOT / "tools"))
+    import docs
+
+    return built_once("site", lambda folder: docs.build_plain(ROOT, folder))
 
 
 @pytest.fixture
@@ -85,7 +99,9 @@ class ParityCase:
         assert got.shape == reference.shape, f"{name}: shape {got.shape}, expected {reference.shape}"
         difference = np.abs(got.astype(float) - reference).max(initial=0)
         scale = max(np.abs(reference).max(initial=0), 1e-3)
-        assert difference <= tolerance * scale, f"{name}: differs by {difference:.3g}, allowed is {tolerance * scale:.3g}"
+        assert difference <= tolerance * scale, (
+            f"{name}: differs by {difference:.3g}, allowed is {tolerance * scale:.3g}"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from benchmarks.measuring import Measurement, allocated_bytes, kinds_of, libraries, resident_bytes, seconds_in_turns
-from conftest import ROOT
 
 
 def a_measurement(**changes) -> Measurement:
     values = {"ours": [1.0, 2.0, 1.0], "loop": [2.0, 8.0, 3.0]}
-    return Measurement(**{"chapter": "x", "what": "y", "unit": "s", "values": values, "kinds": kinds_of(values, "ours", {}), **changes})
+    return Measurement(
+        **{"chapter": "x", "what": "y", "unit": "s", "values": values, "kinds": kinds_of(values, "ours", {}), **changes}
+    )
 
 
 def test_ratios_are_taken_round_by_round():
@@ -34,7 +36,9 @@ def test_a_measurement_that_makes_no_sense_is_refused(changes):
 
 def test_ways_take_turns_and_the_first_round_does_not_count():
     order = []
-    seconds = seconds_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b") or time.sleep(0.002)}, rounds=3)
+    seconds = seconds_in_turns(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b") or time.sleep(0.002)}, rounds=3
+    )
     assert order == ["a", "b"] * 4
     assert len(seconds["a"]) == len(seconds["b"]) == 3 and min(seconds["b"]) >= 0.002
 
@@ -51,7 +55,10 @@ def test_a_library_that_is_missing_or_broken_is_skipped_with_a_reason():
     packages = {"missing": "no-such-package-anywhere", "broken": "torch", "fine": "torch"}
     found, skipped = libraries(packages, {"missing": broken, "broken": broken, "fine": lambda: print})
     assert list(found) == ["fine"]
-    assert skipped == {"missing": "no-such-package-anywhere is not installed", "broken": "torch fails here: ImportError: no such thing"}
+    assert skipped == {
+        "missing": "no-such-package-anywhere is not installed",
+        "broken": "torch fails here: ImportError: no such thing",
+    }
 
 
 def test_the_committed_file_holds_whole_measurements():

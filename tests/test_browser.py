@@ -4,6 +4,7 @@ Needs Playwright (`pip install playwright`; no browser download) and a Chromium 
 The check of accessibility is axe-core's, which comes with axe-playwright-python; AXE names another `axe.min.js` (`npm pack
 axe-core`). XFER_SITE names a site that has been built already; without it the plain edition is built here.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -19,35 +20,30 @@ from pathlib import Path
 
 import nbformat
 import pytest
-
 from conftest import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 AXE_PACKAGE = importlib.util.find_spec("axe_playwright_python")
 AXE = Path(os.environ.get("AXE") or Path(AXE_PACKAGE.origin if AXE_PACKAGE else "absent").with_name("axe.min.js"))
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package `chromium`, or set CHROMIUM")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: install the package `chromium`, or set CHROMIUM")]
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 
 
 @pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        started = running.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
         yield started
         started.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    if "XFER_SITE" in os.environ:
-        return Path(os.environ["XFER_SITE"]).resolve()
-    sys.path.insert(0, str(ROOT / "tools"))
-    import docs
-
-    out = tmp_path_factory.mktemp("site")
-    docs.build_plain(ROOT, out)
-    return out
 
 
 @pytest.fixture
@@ -66,6 +62,33 @@ def visit(page, site: Path, name: str) -> None:
     page.goto((site / name).as_uri())
 
 
+# One page of each kind, told by what only its HTML holds.
+TEMPLATES = {
+    "start": 'class="cards"',
+    "lesson": 'class="flipbook"',
+    "lab": ">verdict<",
+    "library": 'class="signature"',
+    "atlas": 'class="atlas-filter"',
+    "formulas": "<math",
+}
+
+
+def page_with(site: Path, word: str) -> str:
+    "The first page in the order of names whose HTML holds the word."
+    pages = [path.relative_to(site).as_posix() for path in sorted(site.rglob("*.html"))]
+    found = next((name for name in pages if word in (site / name).read_text("utf-8")), None)
+    assert found is not None, f"no page holds {word!r}"
+    return found
+
+
+def templates(site: Path) -> list[str]:
+    return sorted({page_with(site, word) for word in TEMPLATES.values()})
+
+
+def every_page(site: Path) -> list[str]:
+    return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
 def test_search_finds_a_section_and_leads_there(page, site):
     visit(page, site, "index.html")
     page.keyboard.press("/")
@@ -79,7 +102,7 @@ def test_search_finds_a_section_and_leads_there(page, site):
 
 
 def test_search_works_from_a_sub_folder_and_says_when_there_is_nothing(page, site):
-    visit(page, site, "dann/method.html")
+    visit(page, site, page_with(site, 'class="flipbook"'))
     page.fill("#query", "MatryoshkaHead")
     page.wait_for_selector("#hits a")
     assert "../" in page.get_attribute("#hits a", "href")
@@ -95,7 +118,7 @@ def test_theme_switch_changes_colours_and_is_remembered(page, site):
     page.click("#theme")
     dark = page.evaluate(ground)
     assert light != dark and page.evaluate("document.documentElement.dataset.theme") == "dark"
-    visit(page, site, "dann/method.html")
+    visit(page, site, page_with(site, 'class="flipbook"'))
     assert page.evaluate(ground) == dark
 
 
@@ -117,14 +140,17 @@ def test_atlas_filter(page, site):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_slider_without_kernel_turns_the_pages(page, site, theme):
     page.emulate_media(color_scheme=theme)
-    visit(page, site, "dann/method.html")
+    visit(page, site, page_with(site, 'class="flipbook"'))
     book = page.locator(".flipbook").first
     slider, picture, word = book.locator("input"), book.locator("img"), book.locator("span")
-    assert slider.is_visible() and word.inner_text() == "1"
-    before, described = picture.get_attribute("src"), picture.get_attribute("alt")
     slider.focus()
+    page.keyboard.press("Home")
+    first = word.inner_text()
+    assert slider.is_visible() and first
+    before, described = picture.get_attribute("src"), picture.get_attribute("alt")
     page.keyboard.press("ArrowRight")
-    assert word.inner_text() == "3" and slider.get_attribute("aria-valuetext").startswith("3: ")
+    second = word.inner_text()
+    assert second != first and slider.get_attribute("aria-valuetext").startswith(f"{second}: ")
     assert picture.get_attribute("src") != before and picture.get_attribute("alt") != described
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("(i) => i.complete && i.naturalWidth > 100", arg=picture.element_handle())
@@ -133,36 +159,47 @@ def test_slider_without_kernel_turns_the_pages(page, site, theme):
 def test_slider_without_scripts_is_its_first_picture(browser, site):
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
-    visit(opened, site, "dann/method.html")
+    visit(opened, site, page_with(site, 'class="flipbook"'))
     book = opened.locator(".flipbook").first
     assert book.locator("img").is_visible() and not book.locator("input").is_visible()
     context.close()
 
 
+whole_site = pytest.param(every_page, marks=pytest.mark.full, id="every page")
+one_of_each_kind = pytest.param(templates, id="one of each kind")
+
+
+@pytest.mark.parametrize("pages", [one_of_each_kind, whole_site])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_is_wider_than_the_screen(page, site, width):
+def test_no_page_is_wider_than_the_screen(page, site, width, pages):
     page.set_viewport_size({"width": width, "height": 800})
-    for path in sorted(site.rglob("*.html")):
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path.relative_to(site)
+    for name in pages(site):
+        visit(page, site, name)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not here: pip install axe-playwright-python, or set AXE to its axe.min.js")
+@pytest.mark.skipif(
+    not AXE.is_file(), reason="axe-core is not here: pip install axe-playwright-python, or set AXE to its axe.min.js"
+)
+@pytest.mark.parametrize("pages", [one_of_each_kind, whole_site])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_accessibility(page, site, theme, capsys):
-    "Every page passes every rule in the light theme; the dark theme differs from it in its colours alone."
-    rules = {"light": {"resultTypes": ["violations"]}, "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]}}[theme]
+def test_accessibility(page, site, theme, pages, capsys):
+    "The pages pass every rule in the light theme; the dark theme differs from it in its colours alone."
+    rules = {
+        "light": {"resultTypes": ["violations"]},
+        "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
+    }[theme]
     source, found, checked = AXE.read_text("utf-8"), [], 0
-    for path in sorted(site.rglob("*.html")):
+    for name in pages(site):
         opened = page.context.new_page()  # closed again: one page for all would grow to more than a GiB
-        opened.goto(path.as_uri())
+        visit(opened, site, name)
         opened.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
         opened.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
         opened.evaluate(source)
         result = opened.evaluate("(rules) => axe.run(document, rules)", rules)
         opened.close()
         checked += 1
-        found += [f"{path.relative_to(site)}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
+        found += [f"{name}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
     with capsys.disabled():
         print(f"\naxe, {theme}: {len(found)} violations on {checked} pages")
     assert found == []
@@ -190,14 +227,31 @@ def jupyter(tmp_path_factory):
     moons.write_text(moons.read_text("utf-8").replace('profile = \\"cpu\\"', 'profile = \\"smoke\\"'), "utf-8")
     assert "smoke" in moons.read_text("utf-8")
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(metadata=metadata, cells=[nbformat.v4.new_code_cell(PAGES)]), work / "pages.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(metadata=metadata, cells=[nbformat.v4.new_code_cell(PAGES)]), work / "pages.ipynb"
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folders = {name: str(home / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_DATA_DIR")}
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-               "--IdentityProvider.token=", f"--ServerApp.root_dir={work}"]
-    server = subprocess.Popen(command, env={**os.environ, **folders}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folders = {
+        name: str(home / name)
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_DATA_DIR")
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={work}",
+    ]
+    server = subprocess.Popen(
+        command, env={**os.environ, **folders}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         wait_for(lambda: read(f"{address}/api/status"), "JupyterLab to start")
@@ -238,6 +292,7 @@ def run_all_cells(page, jupyter: str, notebook: str) -> None:
     assert page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
+@pytest.mark.full
 def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter):
     run_all_cells(page, jupyter, "nbs/dann/moons.ipynb")
     slider = page.locator(".widget-slider, .jupyter-widgets.widget-hslider").first
@@ -251,6 +306,7 @@ def test_jupyterlab_runs_moons_and_its_slider_changes_the_picture(page, jupyter)
     print(f"the picture changed after {1000 * (time.perf_counter() - started):.0f} ms")
 
 
+@pytest.mark.full
 def test_jupyterlab_leaves_the_keys_to_a_slider_without_kernel(page, jupyter):
     run_all_cells(page, jupyter, "pages.ipynb")
     book = page.locator(".flipbook")

@@ -1,4 +1,5 @@
 """The script that runs the labs unattended: order, resuming, a lab that fails or hangs, the summary. No GPU is needed."""
+
 from __future__ import annotations
 
 import json
@@ -33,7 +34,21 @@ def writes_a_record(lab: str, out, expected: str = "reproduced") -> list[str]:
     "A command that leaves what a lab leaves."
     planned = plan_run(next(each for each in LABS if each.name == lab), out, "smoke", (), "cpu", {})
     claim = Claim("c", (0.1, 0.2), at_least=0.0, expected=expected)
-    record = Record(lab, "smoke", (0, 1), {}, {}, (claim,), code_hash(planned.notebook.path), "example", 3.0, 2**30, 0.01, {"torch": "0"}, "2026-01-01")
+    record = Record(
+        lab,
+        "smoke",
+        (0, 1),
+        {},
+        {},
+        (claim,),
+        code_hash(planned.notebook.path),
+        "example",
+        3.0,
+        2**30,
+        0.01,
+        {"torch": "0"},
+        "2026-01-01",
+    )
     code = f"import pathlib, sys; p = pathlib.Path({str(planned.record_file)!r}); p.parent.mkdir(parents=True); p.write_text(sys.argv[1]); print('ran')"
     return [sys.executable, "-c", code, json.dumps(record.to_json())]
 
@@ -48,14 +63,30 @@ def test_bad_options_are_refused(arguments):
     assert result.exit_code == 2 and arguments[-2] in result.output
 
 
-HANGS = [sys.executable, "-c", "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\ntime.sleep(60)"]
+HANGS = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\ntime.sleep(60)",
+]
 
 
 def test_a_lab_that_fails_or_hangs_does_not_stop_the_rest(tmp_path, monkeypatch):
     commands = {"dann/mnist_m": fails("xfer: dann/mnist_m: ValueError: mnist is not here"), "mrl/classify": HANGS,
                 "dann/moons": writes_a_record("dann/moons", tmp_path / "out")}
     monkeypatch.setattr(gpu, "command_of", lambda lab, *rest: commands[lab])
-    arguments = [*commands, "--profile", "smoke", "--device", "cpu", "--out", str(tmp_path / "out"), "--records", str(tmp_path / "records"), "--minutes", "0.02"]
+    arguments = [
+        *commands,
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+        "--records",
+        str(tmp_path / "records"),
+        "--minutes",
+        "0.02",
+    ]
     started = time.time()
     result = CliRunner().invoke(gpu.main, arguments)
     assert time.time() - started < 30, "what hangs is ended"
@@ -65,16 +96,33 @@ def test_a_lab_that_fails_or_hangs_does_not_stop_the_rest(tmp_path, monkeypatch)
     assert "[3/3] dann/moons: recorded" in result.output and "1.00 GiB" in result.output
     assert [file.name for file in (tmp_path / "records").iterdir()] == ["dann-moons-smoke.json"]
 
-    again = CliRunner().invoke(gpu.main, ["dann/moons", *arguments[3:]])  # nothing runs: its command would fail now, the folder exists
+    # nothing runs: its command would fail now, the folder exists
+    again = CliRunner().invoke(gpu.main, ["dann/moons", *arguments[3:]])
     assert again.exit_code == 0 and "dann/moons: finished earlier" in again.output
 
 
+@pytest.mark.slow
 def test_a_real_lab_runs_to_its_record(tmp_path):
-    arguments = ["dann/moons", "--profile", "smoke", "--device", "cpu", "--out", str(tmp_path / "out"), "--records", str(tmp_path / "records")]
+    arguments = [
+        "dann/moons",
+        "--profile",
+        "smoke",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+        "--records",
+        str(tmp_path / "records"),
+    ]
     result = CliRunner().invoke(gpu.main, arguments)
     assert result.exit_code == 0, result.output
     record = gpu.load_records(tmp_path / "records")[0]
-    assert record.lab == "dann/moons" and record.seconds > 0 and record.peak_memory_bytes > 2**20 and "torch" in record.versions
+    assert (
+        record.lab == "dann/moons"
+        and record.seconds > 0
+        and record.peak_memory_bytes > 2**20
+        and "torch" in record.versions
+    )
     assert "not judged (smoke)" in result.output
 
 

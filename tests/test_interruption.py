@@ -2,6 +2,7 @@
 
 The cases run in children of a fresh process, which are killed, limited in the size of files, or lose their rights.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -21,12 +22,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-
 from conftest import ROOT
 from test_training import EPOCHS, STEPS, Run, numbers, subprocess_options, weights
+
 from xfer_course import data
 from xfer_course.results import Record, run_grid
 
+pytestmark = pytest.mark.full
 KILLS = 5  # at least so many for each of fit and the download
 
 
@@ -94,7 +96,10 @@ def kill_training(folder: Path) -> dict:
     "One run, killed and resumed until it has been killed often enough, then left alone."
     kills, moments = 0, random.SystemRandom()
     while kills < KILLS:
-        kills += in_child(lambda: train_slowly(folder), lambda: time.sleep(moments.uniform(0.0, EPOCHS * STEPS * 0.01 / 2))) == -signal.SIGKILL
+        kills += (
+            in_child(lambda: train_slowly(folder), lambda: time.sleep(moments.uniform(0.0, EPOCHS * STEPS * 0.01 / 2)))
+            == -signal.SIGKILL
+        )
     assert in_child(lambda: train_slowly(folder, 0.0)) == 0
     return {"kills": kills, "numbers": json.loads((folder / "numbers.json").read_text())}
 
@@ -124,7 +129,15 @@ class Trickle(BaseHTTPRequestHandler):
 def declare_toy(url: str) -> None:
     known = {"bytes": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest(), "md5": None}
     part = {"file": "x.bin", "urls": [url], "unpack": False, "gives": {"x.bin": "toy/x.bin"}, **known}
-    toy = {"title": "Toy", "kind": "files", "source": "http://example.org", "by_hand": "put it there", "licence": "none", "forms": [{"files": [{"path": "toy/x.bin", **known}]}], "download": [part]}
+    toy = {
+        "title": "Toy",
+        "kind": "files",
+        "source": "http://example.org",
+        "by_hand": "put it there",
+        "licence": "none",
+        "forms": [{"files": [{"path": "toy/x.bin", **known}]}],
+        "download": [part],
+    }
     data.manifest = lambda: {"toy": toy}
 
 
@@ -142,7 +155,7 @@ def kill_download(folder: Path) -> dict:
     for _ in range(KILLS):
         enough = server.sent + moments.randint(1, 15)
 
-        def wait() -> None:
+        def wait(enough: int = enough) -> None:
             deadline = time.time() + 20
             while server.sent < enough and time.time() < deadline:
                 time.sleep(0.002)
@@ -157,7 +170,9 @@ def kill_download(folder: Path) -> dict:
 def test_fit_and_downloads_survive_sigkill_at_random_moments(tmp_path, record_property):
     undisturbed, found = Run(), run_cases(["kill_training", "kill_download"], tmp_path)
     assert found["kill_training"]["kills"] >= KILLS
-    assert found["kill_training"]["numbers"] == [numbers(undisturbed.fit()), weights(undisturbed)], "the same numbers, to the bit"
+    assert found["kill_training"]["numbers"] == [numbers(undisturbed.fit()), weights(undisturbed)], (
+        "the same numbers, to the bit"
+    )
     assert found["kill_download"] == {"kills": KILLS, "ever half there": False, "whole": True}
     record_property("SIGKILL during fit", f"{found['kill_training']['kills']} times, same numbers to the bit")
     record_property("SIGKILL during a download", f"{KILLS} times, then whole; never half a file in place")
@@ -204,8 +219,23 @@ def undisturbed_losses() -> list[float]:
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_a_lab_survives_sigkill_at_random_moments(tmp_path, record_property):
     course, moments = toy_course(tmp_path), random.SystemRandom()
-    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", "toy/lab", "--profile", "smoke", "--out", "runs"]
-    options = {"cwd": course, "env": os.environ | {"PYTHONPATH": str(ROOT), "XFER_JOBS": "1", "OMP_NUM_THREADS": "1"}, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    command = [
+        sys.executable,
+        "-c",
+        "from xfer_course.cli import main; main()",
+        "run",
+        "toy/lab",
+        "--profile",
+        "smoke",
+        "--out",
+        "runs",
+    ]
+    options = {
+        "cwd": course,
+        "env": os.environ | {"PYTHONPATH": str(ROOT), "XFER_JOBS": "1", "OMP_NUM_THREADS": "1"},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+    }
     kills = 0
     for wanted in (1, 3):  # points of the grid that are done when it is killed, and then a moment more
         process, deadline = subprocess.Popen(command, **options), time.time() + 600
@@ -220,7 +250,9 @@ def test_a_lab_survives_sigkill_at_random_moments(tmp_path, record_property):
     assert done.returncode == 0, done.stderr[-2000:]
     record = Record.from_json(json.loads(next(course.rglob("toy-lab-smoke.json")).read_text()))
     assert record.metrics["loss"] == undisturbed_losses(), "the same numbers, to the bit"
-    assert kills >= 1 and kept and all(path.read_bytes() == content for path, content in kept.items()), "what was done is not done again"
+    assert kills >= 1 and kept and all(path.read_bytes() == content for path, content in kept.items()), (
+        "what was done is not done again"
+    )
     record_property("SIGKILL during xfer run", f"{kills} times, same numbers to the bit")
 
 
@@ -248,7 +280,22 @@ def square(seed: int) -> dict:
 
 
 def a_record(date: str) -> Record:
-    return Record("toy/lab", "cpu", (0,), {}, {"m": [1.0]}, (), "0", "example", 1.0, 1, 0.01, {"torch": "0"}, date, {"long": "x" * 5000})
+    return Record(
+        "toy/lab",
+        "cpu",
+        (0,),
+        {},
+        {"m": [1.0]},
+        (),
+        "0",
+        "example",
+        1.0,
+        1,
+        0.01,
+        {"torch": "0"},
+        date,
+        {"long": "x" * 5000},
+    )
 
 
 def full_disk(folder: Path) -> dict:
@@ -260,8 +307,12 @@ def full_disk(folder: Path) -> dict:
     os.environ["XFER_JOBS"] = "1"
     run_grid(square, [{"seed": 0}], cache=folder / "grid", device="meta")
     (folder / "get").mkdir()
-    actions = {"fit": lambda: Run().fit(checkpoint=folder / "fit"), "record": lambda: a_record("2026-02-02").save(folder / "record"),
-               "grid": lambda: run_grid(square, [{"seed": 0}, {"seed": 1}], cache=folder / "grid", device="meta"), "get": lambda: data.get("toy", folder / "get")}
+    actions = {
+        "fit": lambda: Run().fit(checkpoint=folder / "fit"),
+        "record": lambda: a_record("2026-02-02").save(folder / "record"),
+        "grid": lambda: run_grid(square, [{"seed": 0}, {"seed": 1}], cache=folder / "grid", device="meta"),
+        "get": lambda: data.get("toy", folder / "get"),
+    }
     for name, action in actions.items():
         before = files_below(folder / name)
         found[name] = [sentence_of(action, no_more_than(1000)), files_below(folder / name) == before]
@@ -292,22 +343,38 @@ def read_only(folder: Path) -> dict:
         result = CliRunner().invoke(main, ["run", "dann/moons", "--profile", "smoke", "--out", str(folder)])
         raise RuntimeError(f"exit code {result.exit_code}: {result.output.strip()}")
 
-    actions = {"fit": lambda: Run().fit(checkpoint=folder / "fit"), "get": lambda: data.get("toy", folder), "record": lambda: a_record("2026-01-01").save(folder), "xfer run": run_command}
+    actions = {
+        "fit": lambda: Run().fit(checkpoint=folder / "fit"),
+        "get": lambda: data.get("toy", folder),
+        "record": lambda: a_record("2026-01-01").save(folder),
+        "xfer run": run_command,
+    }
     for parent in [folder, *folder.parents]:
         if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o005 and parent != Path("/"):
             parent.chmod(0o755)  # pytest's own folders are closed to others
     folder.chmod(0o555)
     try:
-        return {name: [sentence_of(action, without_rights), [path.name for path in folder.iterdir()] == ["kept"]] for name, action in actions.items()}
+        return {
+            name: [sentence_of(action, without_rights), [path.name for path in folder.iterdir()] == ["kept"]]
+            for name, action in actions.items()
+        }
     finally:
         folder.chmod(0o755)
 
 
 SENTENCES = {
-    "full_disk": {"fit": "OSError: .*cannot write the checkpoint .* the one before it is intact", "record": "OSError: .*File too large",
-                  "grid": "OSError: .*File too large", "get": "OSError: .*x.bin could not be written into"},
-    "read_only": {"fit": "PermissionError: .*cannot write checkpoints to the folder", "get": "PermissionError: .*cannot be written .* set XFER_DATA",
-                  "record": "PermissionError: .*Permission denied", "xfer run": "exit code 1: xfer: .*cannot be written"},
+    "full_disk": {
+        "fit": "OSError: .*cannot write the checkpoint .* the one before it is intact",
+        "record": "OSError: .*File too large",
+        "grid": "OSError: .*File too large",
+        "get": "OSError: .*x.bin could not be written into",
+    },
+    "read_only": {
+        "fit": "PermissionError: .*cannot write checkpoints to the folder",
+        "get": "PermissionError: .*cannot be written .* set XFER_DATA",
+        "record": "PermissionError: .*Permission denied",
+        "xfer run": "exit code 1: xfer: .*cannot be written",
+    },
 }
 
 

@@ -1,4 +1,5 @@
 """What the nested head and the staged search save, held to bounds; measured by `benchmarks/mrl.py`. Run alone: `-m benchmark`."""
+
 import pytest
 
 from benchmarks import mrl

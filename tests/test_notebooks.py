@@ -1,7 +1,10 @@
 """Rules that every committed notebook keeps: in step with its module, clean, executed with the code that stands there."""
+
 from __future__ import annotations
 
 import ast
+import copy
+import json
 import re
 import shutil
 import subprocess
@@ -10,61 +13,58 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from house import LABS, LESSONS, NAMES, NBS, NOTEBOOKS, ROOT, code_cells, exported_module, is_lab, parameter_cells, read
 
-from conftest import ROOT
 from xfer_course.results import RECORD_TYPE, code_hash, load_records
 
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts and not any(part.startswith("_") for part in p.parts))
-names = {p: str(p.relative_to(ROOT / "nbs").with_suffix("")) for p in NOTEBOOKS}
-every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=names.get)
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+every_lab = pytest.mark.parametrize("path", LABS, ids=NAMES.get)
 
 
-def read(path: Path):
-    return nbformat.read(path, as_version=4)
-
-
-def code_cells(path: Path) -> list:
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
-
-
-def exports(path: Path) -> str | None:
-    "The module that a notebook exports, or `None`."
-    found = re.search(r"^#\|\s*default_exp\s+(\S+)", "\n".join(c.source for c in code_cells(path)), re.M)
-    return found[1] if found else None
-
-
-def parameter_cells(path: Path) -> list:
-    return [cell for cell in code_cells(path) if "parameters" in cell.metadata.get("tags", [])]
-
-
-def is_lab(path: Path) -> bool:
-    "In a chapter, a notebook that exports no module is an experiment."
-    exports = any(cell.source.startswith("#| default_exp") for cell in code_cells(path))
-    return path.parent.name not in ("nbs", "foundations") and not exports
-
-
-@pytest.fixture(scope="module")
-def fresh_export(tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def fresh_export(built_once) -> Path:
     "A copy of the checkout in which everything was exported and cleaned again."
-    copy = tmp_path_factory.mktemp("export") / "xfer_course"
-    copy.mkdir()
-    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, copy)
-    shutil.copytree(ROOT / "nbs", copy / "nbs", symlinks=False, ignore=shutil.ignore_patterns("_*", ".*"))
-    (copy / "xfer_course").mkdir()
-    script = Path(sys.executable).parent
-    environment = {"PATH": f"{script}:/usr/bin:/bin", "HOME": str(copy), "PYTHONPATH": str(ROOT)}
-    for command in ("nbdev_export", "nbdev_clean"):
-        subprocess.run([script / command], cwd=copy, check=True, capture_output=True, env=environment)
-    return copy
+
+    def build(copied: Path) -> None:
+        for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, copied)
+        shutil.copytree(NBS, copied / "nbs", symlinks=False, ignore=shutil.ignore_patterns("_*", ".*"))
+        for path in hand_written(ROOT):
+            (copied / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, copied / path)
+        scripts = Path(sys.executable).parent
+        environment = {"PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(copied), "PYTHONPATH": str(ROOT)}
+        for command in ("nbdev_export", "nbdev_clean"):
+            subprocess.run([scripts / command], cwd=copied, check=True, capture_output=True, env=environment)
+
+    return built_once("xfer_course", build)
+
+
+def hand_written(root: Path) -> list[Path]:
+    "The packages' own files: the only Python of the library that no notebook exports."
+    return [
+        path.relative_to(root)
+        for path in (root / "xfer_course").rglob("__init__.py")
+        if path.parent.name != "xfer_course"
+    ]
+
+
+def modules(root: Path) -> dict[str, str]:
+    return {path.relative_to(root).as_posix(): path.read_text("utf-8") for path in (root / "xfer_course").rglob("*.py")}
 
 
 def test_modules_are_what_the_notebooks_export(fresh_export):
-    fresh = {p.name: p.read_text() for p in (fresh_export / "xfer_course").glob("*.py")}
-    committed = {p.name: p.read_text() for p in (ROOT / "xfer_course").glob("*.py")}
+    fresh, committed = modules(fresh_export), modules(ROOT)
     assert sorted(fresh) == sorted(committed), "a module without a notebook, or a notebook that was never exported"
     changed = [name for name in fresh if fresh[name] != committed[name]]
     assert not changed, f"{changed} differ from their notebooks: run nbdev_export"
+
+
+def test_every_module_has_a_notebook_of_its_own():
+    exported = [module for path in NOTEBOOKS if (module := exported_module(path))]
+    assert sorted(exported) == sorted(set(exported)), (
+        "two notebooks export the same module: the later would replace the earlier"
+    )
 
 
 @every_notebook
@@ -87,7 +87,7 @@ def test_execution_hash_survives_cleaning(fresh_export):
 
 def test_code_hash_sees_code_and_ignores_words(tmp_path):
     source = ROOT / "nbs/foundations/results.ipynb"
-    notebook = read(source)
+    notebook = copy.deepcopy(read(source))
     before = code_hash(source)
     cell = next(c for c in notebook.cells if c.cell_type == "code" and "assert" in c.source)
     cell.source = "# a remark\n" + cell.source
@@ -105,17 +105,31 @@ def test_code_hash_ignores_checks_of_arguments_and_nothing_else(tmp_path, monkey
         (tmp_path / folder).mkdir()
     monkeypatch.setattr(results, "course_root", lambda: tmp_path)
     notebook = tmp_path / "nbs/toy.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("from xfer_course.toy import double\nprint(double(1))")]), notebook)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell("from xfer_course.toy import double\nprint(double(1))")]
+        ),
+        notebook,
+    )
 
     def hashed(module: str) -> str:
         (tmp_path / "xfer_course/toy.py").write_text(module)
         return code_hash(notebook)
 
     plain = hashed("def double(x):\n    return 2 * x\n")
-    checks = ["if x < 0:\n        raise ValueError(x)", "_check_sign(x)", "for each in [x]:\n        if each < 0:\n            raise ValueError(each)"]
+    checks = [
+        "if x < 0:\n        raise ValueError(x)",
+        "_check_sign(x)",
+        "for each in [x]:\n        if each < 0:\n            raise ValueError(each)",
+    ]
     assert [hashed(f"def double(x):\n    {check}\n    return 2 * x\n") for check in checks] == [plain] * 3
-    effects = ["if x < 0:\n        x = 0", "if (x := -x) < 0:\n        raise ValueError(x)", "x = _check_sign(x)", "if x < 0:\n        raise ValueError(x)\n    else:\n        x = 1",
-               "for each in [x]:\n        x += 1"]
+    effects = [
+        "if x < 0:\n        x = 0",
+        "if (x := -x) < 0:\n        raise ValueError(x)",
+        "x = _check_sign(x)",
+        "if x < 0:\n        raise ValueError(x)\n    else:\n        x = 1",
+        "for each in [x]:\n        x += 1",
+    ]
     assert plain not in [hashed(f"def double(x):\n    {effect}\n    return 2 * x\n") for effect in effects]
 
 
@@ -130,7 +144,9 @@ def test_a_lab_has_one_parameters_cell_and_nothing_else_has(path):
     cells = parameter_cells(path)
     assert len(cells) == (1 if is_lab(path) else 0)
     if cells:
-        assigned = {t.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for t in node.targets}
+        assigned = {
+            t.id for node in ast.parse(cells[0].source).body if isinstance(node, ast.Assign) for t in node.targets
+        }
         assert {"profile", "seeds", "device", "out"} <= assigned
         assert "import" not in cells[0].source
 
@@ -160,7 +176,9 @@ def test_every_picture_has_alt_text(path):
     for cell in code_cells(path):
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
-                assert output.metadata.get("image/png", {}).get("alt", "").strip(), f"a picture without alt text:\n{cell.source}"
+                assert output.metadata.get("image/png", {}).get("alt", "").strip(), (
+                    f"a picture without alt text:\n{cell.source}"
+                )
 
 
 @every_notebook
@@ -179,18 +197,16 @@ def test_notebook_names_no_machine(path):
     assert not re.search(r"/(?:home|root|work|tmp|Users)/\w+", path.read_text())
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if is_lab(p)], ids=names.get)
+@every_lab
 def test_lab_shows_the_committed_record(path):
     "The table in an executed lab comes from the record that is committed beside it."
-    import json
-
     outputs = [o.data[RECORD_TYPE] for c in code_cells(path) for o in c.outputs if RECORD_TYPE in o.get("data", {})]
     assert len(outputs) == 1
-    committed = ROOT / "data/results" / f"{names[path].replace('/', '-')}-cpu.json"
+    committed = ROOT / "data/results" / f"{NAMES[path].replace('/', '-')}-cpu.json"
     assert json.loads(json.dumps(outputs[0])) == json.loads(committed.read_text())
 
 
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if is_lab(p)], ids=names.get)
+@every_lab
 def test_lab_states_the_memory_that_its_record_shows(path):
     "Within a factor of 1.5: the record also counts what two processes share."
     text = "\n".join(c.source for c in read(path).cells[:8] if c.cell_type == "markdown")
@@ -198,31 +214,42 @@ def test_lab_states_the_memory_that_its_record_shows(path):
     if row is None:
         pytest.skip("states no memory")
     stated = float(row[1]) * (2 if "per core" in row[2] else 1)
-    (record,) = [r for r in load_records() if r.lab == names[path] and r.profile == "cpu"]
-    assert 1 / 1.5 < stated / (record.peak_memory_bytes / 2**30) < 1.5, f"says {stated} GiB, measured {record.peak_memory_bytes / 2**30:.1f}"
+    (record,) = [r for r in load_records() if r.lab == NAMES[path] and r.profile == "cpu"]
+    assert 1 / 1.5 < stated / (record.peak_memory_bytes / 2**30) < 1.5, (
+        f"says {stated} GiB, measured {record.peak_memory_bytes / 2**30:.1f}"
+    )
 
 
-LESSONS = [p for p in NOTEBOOKS if not is_lab(p)]
+# --- lessons are executed
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=names.get)
-def test_lesson_runs(path):
-    "nbdev_test executes the whole notebook, including the tests that its cells hold."
-    done = subprocess.run([Path(sys.executable).parent / "nbdev_test", "--path", path, "--n_workers", "0"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+# CPU seconds of a lesson, all cells twice, kernels and workers included. The list of exceptions may only shrink.
+LESSON_CAP = 40
+LESSONS_ABOVE: dict[str, float] = {}
+# Lessons that start other notebooks: their cells run once.
+RUN_ONCE = {"cli"}
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=names.get)
-def test_cells_may_be_run_twice(path, tmp_path):
-    "Every cell of a lesson is executed twice in a row: learners do that."
-    if exports(path) == "cli":
-        pytest.skip("its commands start notebooks of their own")
-    doubled = read(path)
-    doubled.cells = [copy for cell in doubled.cells for copy in ([cell, cell] if cell.cell_type == "code" else [])
-                     if not re.search(r"^#\|\s*eval:\s*false", cell.source, re.M)]
-    script = tmp_path / "twice.py"
-    script.write_text("from IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()\n"
-                      f"for source in {[cell.source for cell in doubled.cells]!r}:\n    shell.run_cell(source).raise_error()\n")
-    done = subprocess.run([sys.executable, script], cwd=path.parent, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+@pytest.fixture(scope="session")
+def runner():
+    "A process that has imported torch and forks for each lesson."
+    command = [sys.executable, ROOT / "tests/lesson_runner.py"]
+    started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield started
+    started.stdin.close()
+    started.wait(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", LESSONS, ids=NAMES.get)
+def test_lesson_runs_with_every_cell_twice(path, runner, tmp_path, record_property):
+    "And within its cap of CPU seconds, which do not depend on what else the machine does."
+    log, name = tmp_path / "log", NAMES[path]
+    asked = {"notebook": str(path), "twice": exported_module(path) not in RUN_ONCE, "log": str(log)}
+    runner.stdin.write(json.dumps(asked) + "\n")
+    runner.stdin.flush()
+    done = json.loads(runner.stdout.readline())
+    record_property("cpu seconds", done["cpu"])
+    assert done["code"] == 0, log.read_text("utf-8", errors="replace")[-5000:]
+    cap = LESSONS_ABOVE.get(name, LESSON_CAP)
+    assert done["cpu"] <= cap, f"{name} took {done['cpu']} CPU seconds; the cap is {cap}"

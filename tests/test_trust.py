@@ -8,13 +8,25 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT
 
-SOURCES = sorted([*(ROOT / "xfer_course").glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")])
+SOURCES = sorted(path for folder in ("xfer_course", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+NAMES = {path: path.relative_to(ROOT).as_posix() for path in SOURCES}
 
 # A converter for OpenAI's released files, which are programs; its docstring says so, and nothing else calls it.
-ALLOWED = {("clip.py", "torch.jit.load")}
+ALLOWED = {("xfer_course/clip", "torch.jit.load")}
+REFUSED = {
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "eval",
+    "exec",
+    "pickle.load",
+    "pickle.loads",
+    "joblib.load",
+    "torch.jit.load",
+    "torch.hub.load",
+}
 
 
 def called_names(tree: ast.AST):
@@ -28,29 +40,45 @@ def keyword(call: ast.Call, name: str) -> str | None:
     return next((ast.unparse(each.value) for each in call.keywords if each.arg == name), None)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=NAMES.get)
 def test_files_are_read_without_pickle_and_nothing_reaches_a_shell(path):
     tree = ast.parse(path.read_text("utf-8"))
     for name, call in called_names(tree):
         if name == "torch.load":
-            assert keyword(call, "weights_only") == "True", f"line {call.lineno}: torch.load must be told weights_only=True"
+            assert keyword(call, "weights_only") == "True", (
+                f"line {call.lineno}: torch.load must be told weights_only=True"
+            )
         if name == "np.load" and keyword(call, "mmap_mode") is None:
             assert keyword(call, "allow_pickle") in (None, "False"), f"line {call.lineno}"
         assert keyword(call, "shell") in (None, "False"), f"line {call.lineno}: a shell"
-        assert (path.name, name) in ALLOWED or name not in {"os.system", "os.popen", "subprocess.getoutput", "eval", "exec", "pickle.load", "pickle.loads", "joblib.load", "torch.jit.load", "torch.hub.load"}, f"line {call.lineno}: {name}"
+        allowed = any(NAMES[path].startswith(place) and name == call_name for place, call_name in ALLOWED)
+        assert allowed or name not in REFUSED, f"line {call.lineno}: {name}"
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert not imported & {"pickle", "dill", "marshal", "shelve"}
 
 
-@pytest.mark.parametrize("target", ["dann/moons; touch {mark}", "$(touch {mark})", "`touch {mark}`", "dann/moons && touch {mark}", "| touch {mark}"])
+@pytest.mark.parametrize(
+    "target",
+    ["dann/moons; touch {mark}", "$(touch {mark})", "`touch {mark}`", "dann/moons && touch {mark}", "| touch {mark}"],
+)
 def test_no_argument_of_the_command_line_reaches_a_shell(tmp_path, target):
     from click.testing import CliRunner
 
     from xfer_course.cli import main
 
     mark = tmp_path / "mark"
-    for arguments in (["run", target], ["data", "get", target], ["start", target], ["atlas", target], ["run", "dann/moons", "-p", f"steps={target}", "--profile", target]):
-        CliRunner().invoke(main, [part.format(mark=mark) for part in arguments] + (["--out", str(tmp_path / "out")] if arguments[0] == "run" else []))
+    for arguments in (
+        ["run", target],
+        ["data", "get", target],
+        ["start", target],
+        ["atlas", target],
+        ["run", "dann/moons", "-p", f"steps={target}", "--profile", target],
+    ):
+        CliRunner().invoke(
+            main,
+            [part.format(mark=mark) for part in arguments]
+            + (["--out", str(tmp_path / "out")] if arguments[0] == "run" else []),
+        )
     assert not mark.exists()
 
 
@@ -88,9 +116,20 @@ def test_the_guard_guards(no_network):
     assert "the network was asked for" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("dann/moons",)], ids=" and ".join)
 def test_a_notebook_runs_without_the_network(no_network, tmp_path, names):
-    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", *names, "--profile", "smoke", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-c",
+        "from xfer_course.cli import main; main()",
+        "run",
+        *names,
+        "--profile",
+        "smoke",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=no_network, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list((tmp_path / "out").rglob("*-smoke.json"))) == len(names)
@@ -107,7 +146,11 @@ def test_a_pickled_program_in_place_of_weights_is_not_run(tmp_path):
 
     for name in ("weights.pt", "weights.safetensors", "context.safetensors"):
         torch.save({"weight": Program()}, tmp_path / name)
-    for read, name in [(clip._read_checkpoint, "weights.pt"), (clip._read_checkpoint, "weights.safetensors"), (coop._read_context, "context.safetensors")]:
+    for read, name in [
+        (clip._read_checkpoint, "weights.pt"),
+        (clip._read_checkpoint, "weights.safetensors"),
+        (coop._read_context, "context.safetensors"),
+    ]:
         with pytest.raises(ValueError, match=name.split(".")[0]):
             read(tmp_path / name)
     assert not (tmp_path / "mark").exists()

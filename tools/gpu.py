@@ -44,9 +44,14 @@ class Outcome:
 
     def row(self) -> dict[str, str]:
         record = self.record
-        return {"lab": self.lab, "outcome": self.state, "seconds": f"{record.seconds if record else self.seconds:.0f}",
-                "peak memory": f"{record.peak_memory_bytes / 2**30:.2f} GiB" if record else "–", "device": record.device if record else "–",
-                "claims": count_verdicts(record) if record else self.reason}
+        return {
+            "lab": self.lab,
+            "outcome": self.state,
+            "seconds": f"{record.seconds if record else self.seconds:.0f}",
+            "peak memory": f"{record.peak_memory_bytes / 2**30:.2f} GiB" if record else "–",
+            "device": record.device if record else "–",
+            "claims": count_verdicts(record) if record else self.reason,
+        }
 
 
 def wanted_order(notebooks: list[CourseNotebook]) -> list[CourseNotebook]:
@@ -64,7 +69,9 @@ def run_limited(command: list[str], log: Path, limit: float) -> int | None:
     "Exit code of a command whose output goes to `log`; `None` where the limit in seconds was reached and it was ended."
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=course_root(), start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=course_root(), start_new_session=True
+        )
         try:
             return process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -96,12 +103,21 @@ def attempt(planned: Run, command: list[str], log: Path, limit: float) -> Outcom
     if content := finished_record(planned):  # the exit code is 1 also where a verdict is not the declared one
         return Outcome(lab, "recorded", seconds, Record.from_json(content))
     if code is None:
-        return Outcome(lab, "stopped at the limit", seconds, reason=f"not done in {limit / 60:.0f} min; the same command goes on from there")
+        return Outcome(
+            lab,
+            "stopped at the limit",
+            seconds,
+            reason=f"not done in {limit / 60:.0f} min; the same command goes on from there",
+        )
     return Outcome(lab, "failed", seconds, reason=_last_line(log) or f"exit code {code}")
 
 
 def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    lines = [
+        line.strip()
+        for line in log.read_text("utf-8", errors="replace").replace("\r", "\n").splitlines()
+        if line.strip()
+    ]
     return lines[-1][:300] if lines else ""
 
 
@@ -113,18 +129,41 @@ def unrun(profile: str = "gpu") -> list[str]:
 
 @click.command()
 @click.argument("targets", nargs=-1)
-@click.option("--profile", type=click.Choice(["smoke", "cpu", "gpu", "paper"]), default="gpu", show_default=True, help="The profile to run.")
+@click.option(
+    "--profile",
+    type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+    default="gpu",
+    show_default=True,
+    help="The profile to run.",
+)
 @click.option("--device", default="cuda", show_default=True, help="Where to.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/gpu"), show_default=True, help="Folder for notebooks, pages and logs.")
-@click.option("--records", type=click.Path(file_okay=False, path_type=Path), default=Path("data/results"), show_default=True, help="Folder that new records are copied to.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/gpu"),
+    show_default=True,
+    help="Folder for notebooks, pages and logs.",
+)
+@click.option(
+    "--records",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data/results"),
+    show_default=True,
+    help="Folder that new records are copied to.",
+)
 @click.option("--minutes", default=20.0, show_default=True, help="Time limit of one lab.")
 @click.option("--list", "only_list", is_flag=True, help="Name the labs without a record of this profile, and stop.")
-def main(targets: tuple[str, ...], profile: str, device: str, out: Path, records: Path, minutes: float, only_list: bool) -> None:
+def main(
+    targets: tuple[str, ...], profile: str, device: str, out: Path, records: Path, minutes: float, only_list: bool
+) -> None:
     "Run labs one after the other and print a summary; exit code 1 where one left no record."
     if not 0 < minutes < math.inf:
         raise click.BadParameter(f"it must be a finite number above 0, got {minutes}", param_hint="--minutes")
     if only_list:
-        return click.echo("\n".join(f"unrun in {profile}: {name}" for name in unrun(profile)) or f"every lab has a record of {profile}")
+        return click.echo(
+            "\n".join(f"unrun in {profile}: {name}" for name in unrun(profile))
+            or f"every lab has a record of {profile}"
+        )
     try:
         resolve_device(device)
         labs = wanted_order(select_notebooks(targets, course_notebooks()) if targets else course_notebooks())
@@ -134,7 +173,10 @@ def main(targets: tuple[str, ...], profile: str, device: str, out: Path, records
     for number, lab in enumerate(labs, 1):
         planned, log = plan_run(lab, out, profile, (), device, {}), out / "logs" / f"{lab.name.replace('/', '-')}.log"
         outcome = attempt(planned, command_of(lab.name, profile, device, out), log, 60 * minutes)
-        click.echo(f"[{number}/{len(labs)}] {lab.name}: {outcome.state}, {outcome.seconds:.0f} s" + (f" ({outcome.reason})" if outcome.reason else ""))
+        click.echo(
+            f"[{number}/{len(labs)}] {lab.name}: {outcome.state}, {outcome.seconds:.0f} s"
+            + (f" ({outcome.reason})" if outcome.reason else "")
+        )
         if outcome.ok:
             records.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(planned.record_file, records / planned.record_file.name)

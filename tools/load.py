@@ -1,8 +1,9 @@
 """How heavy the course and its tests are: seconds, slowest cells, memory. Writes `data/load.json`, which the page of benchmarks shows.
 
-    python tools/load.py course               every chapter and lab in `smoke`, one on each core
-    python tools/load.py suite [PYTEST ...]   the tests, the memory of all their processes watched
+python tools/load.py course               every chapter and lab in `smoke`, one on each core
+python tools/load.py suite [PYTEST ...]   the tests, the memory of all their processes watched
 """
+
 from __future__ import annotations
 
 import json
@@ -59,7 +60,16 @@ def course() -> None:
             click.echo(f"{name}: {seconds} s")
         whole = time.perf_counter() - started
     slowest = sorted(cells, key=lambda cell: -cell["seconds"])[:SLOWEST]
-    keep("smoke", {"seconds": round(whole, 1), "side by side": cores, "notebooks": dict(sorted(notebooks.items())), "slowest cells": slowest, "failed": failed})
+    keep(
+        "smoke",
+        {
+            "seconds": round(whole, 1),
+            "side by side": cores,
+            "notebooks": dict(sorted(notebooks.items())),
+            "slowest cells": slowest,
+            "failed": failed,
+        },
+    )
     raise SystemExit(bool(failed))
 
 
@@ -81,7 +91,14 @@ def cell_seconds(run: Run) -> list[dict]:
         seconds = cell.metadata.get("papermill", {}).get("duration")
         if cell.cell_type == "code" and seconds is not None:
             lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
-            found.append({"notebook": run.notebook.name, "cell": number, "seconds": round(seconds, 1), "starts": (lines or [""])[0][:70]})
+            found.append(
+                {
+                    "notebook": run.notebook.name,
+                    "cell": number,
+                    "seconds": round(seconds, 1),
+                    "starts": (lines or [""])[0][:70],
+                }
+            )
     return found
 
 
@@ -96,8 +113,18 @@ def suite(pytest_options: tuple[str, ...]) -> None:
         started = time.perf_counter()
         code, peak = watch(command)
         files, properties = read_report(report)
-    keep("suite", {"seconds": round(time.perf_counter() - started, 1), "peak memory bytes": sum(peak.values()), "at the peak": peak,
-                   "exit code": code, "options": options, "files": files, "properties": properties})
+    keep(
+        "suite",
+        {
+            "seconds": round(time.perf_counter() - started, 1),
+            "peak memory bytes": sum(peak.values()),
+            "at the peak": peak,
+            "exit code": code,
+            "options": options,
+            "files": files,
+            "properties": properties,
+        },
+    )
     raise SystemExit(code)
 
 
@@ -134,8 +161,18 @@ def tree_bytes(pid: int) -> dict[str, int]:
 def part_of(arguments: list[str]) -> str:
     "What a process is for, by its command line."
     line = " ".join(arguments)
-    parts = {"ipykernel": "kernels", "loky": "seeds", "nbdev_test": "lessons", "twice.py": "lessons", "chrom": "browser", "playwright": "browser",
-             "jupyter": "JupyterLab", "pytest": "tests", "exec(eval(sys.stdin": "tests"}  # execnet starts pytest's workers with that line
+    parts = {
+        "ipykernel": "kernels",
+        "loky": "seeds",
+        "nbdev_test": "lessons",
+        "twice.py": "lessons",
+        "chrom": "browser",
+        "playwright": "browser",
+        # execnet starts pytest's workers with that line
+        "jupyter": "JupyterLab",
+        "pytest": "tests",
+        "exec(eval(sys.stdin": "tests",
+    }
     return next((part for word, part in parts.items() if word in line), "other")
 
 
@@ -150,7 +187,9 @@ def read_report(report: Path) -> tuple[dict[str, dict], dict[str, str]]:
         entry["failed"] += case.find("failure") is not None or case.find("error") is not None
         entry["seconds"] += float(case.get("time", 0))
         properties |= {each.get("name"): each.get("value") for each in case.iter("property")}
-    return {name: {**counts, "seconds": round(counts["seconds"], 1)} for name, counts in sorted(files.items())}, properties
+    return {
+        name: {**counts, "seconds": round(counts["seconds"], 1)} for name, counts in sorted(files.items())
+    }, properties
 
 
 if __name__ == "__main__":
