@@ -81,15 +81,17 @@ def _show_one(planned: Run, record, seconds: float) -> None:
 
 
 def _show_end(records: list, number: int, seconds: float) -> None:
-    "What came of all runs, and how long it took; exit with 1 if a verdict is not the declared one."
+    "What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by more than seeds explain."
     from xfer_course.results import claim_rows
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     click.echo(f"{number} notebooks, {len(verdicts)} claims{': ' if counted else ''}{counted}. {minutes(seconds)} in all.")
+    for sentence in (sentence for record in records for sentence in record.borders()):
+        click.echo(sentence)
     surprises = [sentence for record in records for sentence in record.surprises()]
     for sentence in surprises:
-        click.echo(f"xfer: not as declared: {sentence}", err=True)
+        click.echo(f"xfer: not as recorded: {sentence}", err=True)
     if surprises:
         raise SystemExit(1)
 

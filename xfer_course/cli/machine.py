@@ -63,7 +63,7 @@ def data_make(name):
 # %% ../../nbs/foundations/machine.ipynb #d29ecb3e
 def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
     "A record's seconds, scaled to this machine's speed and cores; no forecast across kinds of device."
-    recorded_cores = re.search(r"(\d+) cores", record.device)
+    recorded_cores = re.search(r"(\d+) cores", record.measured["device"])
     if (recorded_cores is None) != (device != "cpu"):
         here = "recorded on another kind of device"
     elif recorded_cores is None:
@@ -72,7 +72,7 @@ def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
         jobs = max(len(record.seeds), 1)
         rounds = -(-jobs // cores) / -(-jobs // int(recorded_cores[1]))
         here = "about " + minutes(record.seconds * probe / record.speed_probe_seconds * rounds)
-    return {"lab": record.lab, "profile": record.profile, "recorded": minutes(record.seconds), "on": record.device,
+    return {"lab": record.lab, "profile": record.profile, "recorded": minutes(record.seconds), "on": record.measured["device"],
             "memory": f"{record.peak_memory_bytes / 2**20:.0f} MiB", "here": here}
 
 

@@ -77,7 +77,7 @@ def _check_knob(name: str, value: Any) -> None:
 # %% ../../nbs/foundations/running.ipynb #2e615442
 def finished_record(run: Run) -> dict | None:
     "The record of an earlier, finished run of the same parameters and the same experiment, or `None`."
-    from xfer_course.results import Record, code_hash
+    from xfer_course.labs import Record, is_current
 
     if not run.notebook.is_lab or not run.record_file.is_file():
         return None
@@ -86,7 +86,7 @@ def finished_record(run: Run) -> dict | None:
         record = Record.from_json(content)
     except ValueError:  # damaged: run again
         return None
-    return content if record.code == code_hash(run.notebook.path) else None
+    return content if is_current(record) else None
 
 # %% ../../nbs/foundations/running.ipynb #4be116c1
 class NotebookFailed(RuntimeError):
