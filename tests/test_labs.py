@@ -7,9 +7,8 @@ import resource
 import pytest
 from house import code_cells
 
-from xfer_course import results as labs
 from xfer_course.cli import course_notebooks, execute, plan_run
-from xfer_course.results import Record, load_records
+from xfer_course.labs import Record, experiment_of, fingerprint_differences, load_records
 
 LABS = [notebook for notebook in course_notebooks() if notebook.is_lab]
 RECORDS = load_records()
@@ -49,21 +48,19 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property):
     assert record.claims, "a lab states at least one claim"
     assert all(len(values) == len(seeds) for values in record.metrics.values())
     assert len(list(tmp_path.rglob(record.file_name))) == 1
-    for recorded in RECORDS:
-        if recorded.lab == notebook.name and recorded.profile == "cpu" and hasattr(labs, "fingerprint_differences"):
-            assert labs.fingerprint_differences(recorded, record) == []
+    recorded = next(r for r in RECORDS if r.lab == notebook.name and r.profile == "cpu")
+    assert fingerprint_differences(recorded, record) == [], "the numbers have moved: run `make notebooks`"
+    stated, shown = ([(c.statement, c.at_least, c.at_most, c.paper, c.unit) for c in r.claims] for r in (record, recorded))
+    assert stated == shown, "the lab's claims are not those of its record: run `make notebooks` with --replay"
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)
     assert cpu <= cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.file_name)
-def test_committed_record_is_current_and_as_declared(record):
-    "A committed record belongs to the code that stands there, and its verdicts are the declared ones."
-    from xfer_course.results import code_hash, lab_notebook
-
-    if record.profile == "cpu":
-        assert record.code == code_hash(lab_notebook(record.lab)), "stale: run `make notebooks`"
-    assert record.surprises() == []
+def test_record_stands_for_the_experiment_as_it_is(record):
+    "Its experiment was measured, or numbers have vouched for it since; a claim that fails has a reason."
+    current = experiment_of(record.lab, record.profile).hash
+    assert current in record.experiments, "nobody has vouched for this code: run `make notebooks`"
     for claim in record.claims:
         if claim.verdict == "not reproduced here":
             assert claim.reason, f"{claim.statement!r} fails and the lab gives no reason"
