@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xfer_course import data
-from xfer_course.data import DataFileError, Images, PassSampler, batches, domain_batches
+from xfer_course.data import DataFileError, Images, PassSampler, batches, built, catalogue, domain_batches
 
 
 REAL_DATA = Path(os.environ.get("XFER_DATA") or "absent")
@@ -53,51 +53,51 @@ PHOTO = np.arange(40 * 50 * 3, dtype=np.uint32).reshape(40, 50, 3).astype(np.uin
 
 # (what is called, the error, words that its sentence must contain)
 BAD_INPUT = {
-    "digits: unknown split": (lambda: data.digits("validation"), ValueError, "split is 'validation', but must be one of 'train', 'test', 'all'"),
-    "digits: size 0": (lambda: data.digits(size=0), ValueError, "size is 0, but must be at least 1"),
+    "digits: unknown split": (lambda: data.digits("validation"), ValueError, "split must be one of 'train', 'test', 'all', got 'validation'"),
+    "digits: size 0": (lambda: data.digits(size=0), ValueError, "size must be a whole number of at least 1, got 0"),
     "digits: size not whole": (lambda: data.digits(size=28.0), TypeError, "size must be a whole number"),
-    "digits: no channels": (lambda: data.digits(channels=0), ValueError, "channels is 0"),
-    "photos: none": (lambda: data.split_photos([]), ValueError, "photos is empty"),
-    "photos: floats": (lambda: data.split_photos([PHOTO / 255]), TypeError, r"photos\[0\] must be a uint8 array, not float64"),
-    "photos: grey": (lambda: data.split_photos([PHOTO[..., 0]]), ValueError, r"photos\[0\] has shape \(40, 50\)"),
-    "photos: share above 1": (lambda: data.split_photos([PHOTO], 1.5), ValueError, "test_share is 1.5"),
-    "photos: share not a number": (lambda: data.split_photos([PHOTO], float("nan")), ValueError, "test_share is nan"),
-    "patches: none": (lambda: data.photo_patches([PHOTO], 0, 8), ValueError, "n is 0"),
+    "digits: no channels": (lambda: data.digits(channels=0), ValueError, "channels must be a whole number of at least 1, got 0"),
+    "photos: none": (lambda: data.split_photos([]), ValueError, "photos must hold at least one photo"),
+    "photos: floats": (lambda: data.split_photos([PHOTO / 255]), ValueError, r"photos\[0\] must be a uint8 array .*, got float64"),
+    "photos: grey": (lambda: data.split_photos([PHOTO[..., 0]]), ValueError, r"photos\[0\] must be .*, got uint8 \(40, 50\)"),
+    "photos: share above 1": (lambda: data.split_photos([PHOTO], 1.5), ValueError, "test_share must be .* below 1, got 1.5"),
+    "photos: share not a number": (lambda: data.split_photos([PHOTO], float("nan")), ValueError, "test_share must be .*, got nan"),
+    "patches: none": (lambda: data.photo_patches([PHOTO], 0, 8), ValueError, "n must be .*, got 0"),
     "patches: larger than the photo": (lambda: data.photo_patches([PHOTO], 2, 41), ValueError, "at least 41"),
-    "blend: shapes differ": (lambda: data.blend(PICTURES, PICTURES[:, :1]), ValueError, r"\(6, 3, 8, 8\) and \(6, 1, 8, 8\)"),
-    "blend: bytes": (lambda: data.blend(PICTURES.byte(), PICTURES.byte()), TypeError, "images must be a float tensor, not torch.uint8"),
-    "blend: three dimensions": (lambda: data.blend(PICTURES[0], PICTURES[0]), ValueError, r"\(N, C, H, W\)"),
-    "jitter: arrays": (lambda: data.jitter(PICTURES.numpy()), TypeError, "images must be a float tensor"),
-    "jitter: no images": (lambda: data.jitter(PICTURES[:0]), ValueError, "N at least 1"),
-    "jitter: negative angle": (lambda: data.jitter(PICTURES, degrees=-1), ValueError, "degrees is -1"),
-    "jitter: scale 1": (lambda: data.jitter(PICTURES, scale=1), ValueError, "scale is 1, but must be below 1"),
-    "jitter: shift NaN": (lambda: data.jitter(PICTURES, shift=float("nan")), ValueError, "shift is nan"),
-    "jitter: unknown padding": (lambda: data.jitter(PICTURES, padding="wrap"), ValueError, "padding is 'wrap'"),
-    "moons: one point": (lambda: data.moons(1), ValueError, "n is 1, but must be at least 2"),
-    "moons: negative noise": (lambda: data.moons(noise=-0.1), ValueError, "noise is -0.1"),
-    "moons: angle without end": (lambda: data.moons(rotation=float("inf")), ValueError, "rotation is inf"),
-    "moons: negative seed": (lambda: data.moons_pair(seed=-1), ValueError, "seed is -1"),
-    "moons: angle as text": (lambda: data.moons_pair(degrees="35"), TypeError, "degrees must be a number, not '35'"),
-    "batches: nothing": (lambda: batches(batch_size=2), ValueError, "no tensors given"),
-    "batches: rows differ": (lambda: batches(PICTURES, LABELS[:5], batch_size=2), ValueError, "tensor 1 has 5 rows, but tensor 0 has 6"),
-    "batches: not a tensor": (lambda: batches([1, 2], batch_size=2), TypeError, "tensor 0 must be a tensor, not list"),
+    "blend: shapes differ": (lambda: data.blend(PICTURES, PICTURES[:, :1]), ValueError, r"patches must have the shape of images, \(6, 3, 8, 8\), got \(6, 1, 8, 8\)"),
+    "blend: bytes": (lambda: data.blend(PICTURES.byte(), PICTURES.byte()), TypeError, "images must hold float numbers, got torch.uint8"),
+    "blend: three dimensions": (lambda: data.blend(PICTURES[0], PICTURES[0]), ValueError, r"images must be of shape \(N C H W\)"),
+    "jitter: arrays": (lambda: data.jitter(PICTURES.numpy()), TypeError, "images must be a tensor of shape"),
+    "jitter: no images": (lambda: data.jitter(PICTURES[:0]), ValueError, "images must hold at least one value"),
+    "jitter: negative angle": (lambda: data.jitter(PICTURES, degrees=-1), ValueError, "degrees must be .*, got -1"),
+    "jitter: scale 1": (lambda: data.jitter(PICTURES, scale=1), ValueError, "scale must be .* below 1, got 1"),
+    "jitter: shift NaN": (lambda: data.jitter(PICTURES, shift=float("nan")), ValueError, "shift must be .*, got nan"),
+    "jitter: unknown padding": (lambda: data.jitter(PICTURES, padding="wrap"), ValueError, "padding must be .*, got 'wrap'"),
+    "moons: one point": (lambda: data.moons(1), ValueError, "n must be a whole number of at least 2, got 1"),
+    "moons: negative noise": (lambda: data.moons(noise=-0.1), ValueError, "noise must be .*, got -0.1"),
+    "moons: angle without end": (lambda: data.moons(rotation=float("inf")), ValueError, "rotation must be a finite number, got inf"),
+    "moons: negative seed": (lambda: data.moons_pair(seed=-1), ValueError, "seed must be .*, got -1"),
+    "moons: angle as text": (lambda: data.moons_pair(degrees="35"), TypeError, "degrees must be a finite number, got '35'"),
+    "batches: nothing": (lambda: batches(batch_size=2), ValueError, "tensors must be at least one.*got none"),
+    "batches: rows differ": (lambda: batches(PICTURES, LABELS[:5], batch_size=2), ValueError, r"tensor 1 must have as many rows as tensor 0 \(6\), got 5"),
+    "batches: not a tensor": (lambda: batches([1, 2], batch_size=2), TypeError, "tensor 0 must be a tensor, got list"),
     "batches: single number": (lambda: batches(torch.tensor(1.0), batch_size=2), ValueError, "at least one row"),
-    "batches: batch larger than the set": (lambda: batches(LABELS, batch_size=7), ValueError, "only 6 rows"),
-    "batches: batch of 0": (lambda: batches(LABELS, batch_size=0), ValueError, "batch_size is 0"),
-    "batches: no steps": (lambda: batches(LABELS, batch_size=2, steps=0), ValueError, "steps is 0"),
-    "batches: negative seed": (lambda: batches(LABELS, batch_size=2, seed=-1), ValueError, "seed is -1"),
-    "domains: empty target": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[:0], 2, steps=1), ValueError, "target_images has shape"),
+    "batches: batch larger than the set": (lambda: batches(LABELS, batch_size=7), ValueError, "batch_size must be at most 6, .*got 7"),
+    "batches: batch of 0": (lambda: batches(LABELS, batch_size=0), ValueError, "batch_size must be .*, got 0"),
+    "batches: no steps": (lambda: batches(LABELS, batch_size=2, steps=0), ValueError, "steps must be .*, got 0"),
+    "batches: negative seed": (lambda: batches(LABELS, batch_size=2, seed=-1), ValueError, "seed must be .*, got -1"),
+    "domains: empty target": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[:0], 2, steps=1), ValueError, "target_images must have at least one row"),
     "domains: empty source": (lambda: domain_batches(Images(PICTURES[:0], LABELS[:0]), PICTURES, 2, steps=1), ValueError, "source images"),
-    "domains: labels too few": (lambda: domain_batches(Images(PICTURES, LABELS[:3]), PICTURES, 2, steps=1), ValueError, "source labels has 3 rows"),
-    "domains: sizes differ": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[..., :4], 2, steps=1), ValueError, "bring them to one shape"),
+    "domains: labels too few": (lambda: domain_batches(Images(PICTURES, LABELS[:3]), PICTURES, 2, steps=1), ValueError, r"source labels must have as many rows as source images \(6\), got 3"),
+    "domains: sizes differ": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[..., :4], 2, steps=1), ValueError, r"target_images must have rows of shape \(3, 8, 8\), as the source, got \(3, 8, 4\)"),
     "domains: no labels": (lambda: domain_batches(PICTURES, PICTURES, 2, steps=1), TypeError, "source must be Images"),
     "shipped: unknown": (lambda: data.shipped("nothing.json"), FileNotFoundError, "does not ship"),
-    "get: unknown": (lambda: data.get("imagenet"), ValueError, "no data set is called 'imagenet'; known are digits"),
+    "get: unknown": (lambda: data.get("imagenet"), ValueError, "name must be one of 'digits', .*got 'imagenet'"),
     "get: bundled": (lambda: data.get("digits"), ValueError, "comes with scikit-learn"),
     "get: built": (lambda: data.get("mnist_m"), ValueError, "xfer data make mnist_m"),
     "get: by hand only": (lambda: data.get("office31"), ValueError, "office31 has no download: get it from http"),
-    "make: unknown": (lambda: data.make("imagenet"), ValueError, "no data set is called"),
-    "make: not built": (lambda: data.make("mnist"), ValueError, "not built from other sets"),
+    "make: unknown": (lambda: data.make("imagenet"), ValueError, "name must be one of 'mnist_m', got 'imagenet'"),
+    "make: not built": (lambda: data.make("mnist"), ValueError, "name must be one of 'mnist_m', got 'mnist'"),
     "mnist: absent": (lambda: data.mnist(), FileNotFoundError, "run `xfer data get mnist`, or get it from http"),
     "mnist_m: absent": (lambda: data.mnist_m(), FileNotFoundError, "run `xfer data get mnist`"),
     "bsds500: absent": (lambda: data.bsds500(), FileNotFoundError, "BSDS500"),
@@ -107,12 +107,12 @@ BAD_INPUT = {
     "cifar10: absent": (lambda: data.cifar10(), FileNotFoundError, "xfer data get cifar10"),
     "usps: absent": (lambda: data.usps("test"), FileNotFoundError, "xfer data get usps"),
     "fashion_mnist: absent": (lambda: data.fashion_mnist(), FileNotFoundError, "xfer data get fashion_mnist"),
-    "mnist: unknown split": (lambda: data.mnist("valid"), ValueError, "split is 'valid'"),
-    "mnist: two channels": (lambda: data.mnist(channels=2), ValueError, "channels is 2"),
-    "mnist: size 0": (lambda: data.mnist(size=0), ValueError, "size is 0"),
-    "mnist_m: negative seed": (lambda: data.mnist_m(seed=-1), ValueError, "seed is -1"),
-    "bsds500: unknown split": (lambda: data.bsds500("all"), ValueError, "split is 'all'"),
-    "office31: unknown domain": (lambda: data.office31("caltech"), ValueError, "domain is 'caltech'"),
+    "mnist: unknown split": (lambda: data.mnist("valid"), ValueError, "split must be .*, got 'valid'"),
+    "mnist: two channels": (lambda: data.mnist(channels=2), ValueError, "channels must be one of None, 1, 3, got 2"),
+    "mnist: size 0": (lambda: data.mnist(size=0), ValueError, "size must be .*, got 0"),
+    "mnist_m: negative seed": (lambda: data.mnist_m(seed=-1), ValueError, "seed must be .*, got -1"),
+    "bsds500: unknown split": (lambda: data.bsds500("all"), ValueError, "split must be .*, got 'all'"),
+    "office31: unknown domain": (lambda: data.office31("caltech"), ValueError, "domain must be .*, got 'caltech'"),
     "image_folder: absent": (lambda: data.image_folder("/nowhere/at/all", 8), FileNotFoundError, "is not a folder"),
 }
 
@@ -319,8 +319,8 @@ def test_mnist_reads_plain_and_compressed_files(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("n, error, words", [
-    (6, ValueError, "n is 6, but there are only 5 images"),
-    (0, ValueError, "n is 0"),
+    (6, ValueError, "n must be a whole number from 1 to 5, got 6"),
+    (0, ValueError, "n must be .*, got 0"),
     (2.5, TypeError, "n must be a whole number"),
 ])
 def test_n_must_fit_the_set(tmp_path, n, error, words):
@@ -530,7 +530,7 @@ def test_image_folder_reads_classes_in_turn(tmp_path):
     assert images.shape == (5, 3, 4, 4)
     torch.testing.assert_close(images[:, 0, 0, 0] * 255, torch.tensor([100.0, 200, 101, 201, 102]))
     assert data.image_folder(tmp_path, size=4, n=3, channels=1)[0].images.shape == (3, 1, 4, 4)
-    with pytest.raises(ValueError, match="n is 6, but there are only 5"):
+    with pytest.raises(ValueError, match="n must be a whole number from 1 to 5, got 6"):
         data.image_folder(tmp_path, size=4, n=6)
 
 
@@ -596,7 +596,7 @@ def test_office31_and_gtsrb_read_their_layouts(tmp_path):
 def test_grey_of_a_colour_image_is_its_brightness():
     red = np.zeros((1, 2, 2, 3), np.uint8)
     red[..., 0] = 255
-    images = data._as_images(red, np.zeros(1), n=None, size=None, channels=1).images
+    images = data.as_images(red, np.zeros(1), n=None, size=None, channels=1).images
     torch.testing.assert_close(images, torch.full((1, 1, 2, 2), 0.299))
 
 
@@ -611,15 +611,15 @@ def test_the_cache_survives_damage_and_a_folder_that_cannot_be_written(tmp_path,
         return {"a": np.arange(3)}
 
     for _ in range(2):
-        np.testing.assert_array_equal(data._cached("x", build)["a"], np.arange(3))
+        np.testing.assert_array_equal(data.cached_arrays("x", build)["a"], np.arange(3))
     assert len(calls) == 1 and [path.name for path in data.cache_root().iterdir()] == ["x.npz"]
     cut_short(data.cache_root() / "x.npz")
-    np.testing.assert_array_equal(data._cached("x", build)["a"], np.arange(3))
+    np.testing.assert_array_equal(data.cached_arrays("x", build)["a"], np.arange(3))
     assert len(calls) == 2
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XFER_CACHE", str(tmp_path / "file/inside"))
     with pytest.warns(UserWarning, match="could not be written"):
-        data._cached("x", build)
+        data.cached_arrays("x", build)
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
@@ -695,10 +695,10 @@ def test_mnist_m_is_the_distance_of_digit_and_crop_without_wrapping():
     photos = [np.random.default_rng(k).integers(0, 256, (40 + k, 60 - k, 3), dtype=np.uint8) for k in range(3)]
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
-        patch.setattr(data, "bsds500", lambda split, root: photos)
-        pixels = data._mnist_m_pixels(digits, "test", 0, None)
-        few = data._mnist_m_pixels(digits[:4], "test", 0, None)
-        other = data._mnist_m_pixels(digits, "test", 1, None)
+        patch.setattr(built, "bsds500", lambda split, root: photos)
+        pixels = built._mnist_m_pixels(digits, "test", 0, None)
+        few = built._mnist_m_pixels(digits[:4], "test", 0, None)
+        other = built._mnist_m_pixels(digits, "test", 1, None)
     np.testing.assert_array_equal(few, pixels[:4])
     assert not np.array_equal(other, pixels)
     for digit, blended in zip(digits.astype(int), pixels.astype(int)):
@@ -717,7 +717,7 @@ def occurs(photo: np.ndarray, digit: np.ndarray, blended: np.ndarray) -> bool:
 
 def test_mnist_m_is_refused_when_its_pixels_differ(tmp_path, monkeypatch):
     small_mnist(tmp_path)
-    monkeypatch.setattr(data, "bsds500", lambda split, root: [PHOTO])
+    monkeypatch.setattr(built, "bsds500", lambda split, root: [PHOTO])
     with pytest.raises(DataFileError, match="differ from the recorded ones: expected sha256 .* found"):
         data.mnist_m(root=tmp_path)
     accepted = data.mnist_m(root=tmp_path, verify=False)
@@ -741,15 +741,15 @@ def test_real_grey_sets(real, name):
     assert train.images.shape == (train_count, *shape) and train.labels.bincount().tolist() == per_class
     assert 0 <= train.images.min() and train.images.max() == 1
     assert test.images.shape == (10, 3, 32, 32)
-    with pytest.raises(ValueError, match=f"only {test_count} images"):
+    with pytest.raises(ValueError, match=f"n must be .* to {test_count}, got"):
         getattr(data, name)("test", n=test_count + 1, root=root)
 
 
 def test_real_files_have_the_sizes_and_checksums_of_the_manifest(real):
     root = real("mnist", "fashion_mnist", "usps", "bsds500")
     for name in ("mnist", "fashion_mnist", "usps", "bsds500", "cifar10"):
-        form = data._present_form(data.manifest()[name], root)
-        assert form is None or data._broken(form, root) == []
+        form = catalogue._present_form(data.manifest()[name], root)
+        assert form is None or catalogue._broken(form, root) == []
         assert form is None or data.get(name, root) == root  # nothing to fetch
 
 
@@ -765,9 +765,9 @@ def test_photos_are_the_same_from_a_folder(real, tmp_path):
     data.unpack(root / "bsds500-images.zip", tmp_path / "BSDS500/data/images")
     for one, two in zip(data.bsds500("val", root), data.bsds500("val", tmp_path), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert data._broken(data.manifest()["bsds500"]["forms"][0], tmp_path) == []
+    assert catalogue._broken(data.manifest()["bsds500"]["forms"][0], tmp_path) == []
     next((tmp_path / "BSDS500/data/images/val").glob("*.jpg")).unlink()
-    assert data._broken(data.manifest()["bsds500"]["forms"][0], tmp_path) == ["BSDS500/data/images"]
+    assert catalogue._broken(data.manifest()["bsds500"]["forms"][0], tmp_path) == ["BSDS500/data/images"]
     with pytest.raises(DataFileError, match="expected 100 photos in 'val', found 99"):
         data.bsds500("val", tmp_path)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from xfer_course import data
-from xfer_course.data import DataFileError, unpack
+from xfer_course.data import DataFileError, archives, catalogue, file_hash, unpack
 
 
 def zip_archive(path: Path, *members: tuple[str, bytes], mode: int = 0o100644) -> Path:
@@ -186,7 +186,7 @@ def test_an_existing_folder_is_not_touched(tmp_path):
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     archive = zip_archive(tmp_path / "x.zip", ("x", b"\0" * 1000))
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 999}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 999}))
     with pytest.raises(OSError, match="not enough space for 1,000 bytes"):
         unpack(archive, tmp_path / "out")
     assert everything_below(tmp_path) == {"x.zip"}
@@ -252,7 +252,7 @@ def declare(monkeypatch):
         files = [{"path": path, "bytes": None, "sha256": None, "md5": None} | known for path in paths]
         toy = {"title": "Toy set", "kind": "files", "source": "http://example.org", "by_hand": "put it there", "licence": "none"}
         toy |= {"forms": [{"files": files}], "download": parts}
-        monkeypatch.setattr(data, "manifest", lambda: {"toy": toy})
+        monkeypatch.setattr(catalogue, "manifest", lambda: {"toy": toy})
 
     return entry
 
@@ -332,7 +332,7 @@ def test_get_unpacks_an_archive_and_keeps_only_what_is_wanted(tmp_path, server, 
     zip_archive(served / "x.zip", ("repo-1/images/1.jpg", b"one"), ("repo-1/images/2.jpg", b"two"), ("repo-1/other.txt", b"no"))
     folder = tmp_path / "expected"
     unpack(served / "x.zip", folder)
-    tree = data._tree_sha256(folder / "repo-1/images")
+    tree = catalogue._tree_sha256(folder / "repo-1/images")
     unknown = {"sha256": None, "md5": None, "bytes": None}
     archive = part(served / "x.zip", f"{url}/x.zip", gives={"repo-1/images": "toy/images"}, unpacked=True, tree_sha256=tree, **unknown)
     declare([archive], ["toy/images"], tree_sha256=tree)
@@ -369,7 +369,7 @@ def test_get_says_when_the_disk_is_full(tmp_path, server, declare, monkeypatch):
     served, url = server
     (served / "x").write_bytes(b"x" * 1000)
     declare([part(served / "x", f"{url}/x", gives={"x": "x"})], ["x"])
-    monkeypatch.setattr(data.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 999}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 999}))
     with pytest.raises(OSError, match="not enough space for 1,000 bytes"):
         data.get("toy", tmp_path / "root")
     assert everything_below(tmp_path / "root") == set()
@@ -378,10 +378,10 @@ def test_get_says_when_the_disk_is_full(tmp_path, server, declare, monkeypatch):
 def test_files_are_compared_by_size_and_by_the_strongest_checksum(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bz2.compress(b"x"))
-    sha256, md5 = data._hash(path), data._hash(path, "md5")
+    sha256, md5 = file_hash(path), file_hash(path, "md5")
     size = path.stat().st_size
-    assert data._intact(path, {"bytes": size, "sha256": sha256, "md5": "0" * 32})
-    assert data._intact(path, {"bytes": None, "sha256": None, "md5": md5})
-    assert not data._intact(path, {"bytes": size + 1, "sha256": sha256, "md5": md5})
-    assert not data._intact(path, {"bytes": size, "sha256": None, "md5": "0" * 32})
-    assert not data._intact(tmp_path / "absent", {"bytes": None, "sha256": None, "md5": None})
+    assert catalogue._intact(path, {"bytes": size, "sha256": sha256, "md5": "0" * 32})
+    assert catalogue._intact(path, {"bytes": None, "sha256": None, "md5": md5})
+    assert not catalogue._intact(path, {"bytes": size + 1, "sha256": sha256, "md5": md5})
+    assert not catalogue._intact(path, {"bytes": size, "sha256": None, "md5": "0" * 32})
+    assert not catalogue._intact(tmp_path / "absent", {"bytes": None, "sha256": None, "md5": None})

@@ -26,6 +26,7 @@ from conftest import ROOT
 from test_training import EPOCHS, STEPS, Run, numbers, subprocess_options, weights
 
 from xfer_course import data
+from xfer_course.data import catalogue
 from xfer_course.results import Record, run_grid
 
 pytestmark = pytest.mark.full
@@ -138,7 +139,7 @@ def declare_toy(url: str) -> None:
         "forms": [{"files": [{"path": "toy/x.bin", **known}]}],
         "download": [part],
     }
-    data.manifest = lambda: {"toy": toy}
+    catalogue.manifest = lambda: {"toy": toy}
 
 
 def serve() -> ThreadingHTTPServer:

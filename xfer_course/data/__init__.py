@@ -1,0 +1,31 @@
+"""Data: tasks that need no download, loaders for the papers' sets and for your own folder, batches, and files that can be trusted.
+
+One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching), `batching`,
+`decoding`, `generated`, `reviews`, `folders`, `sets` and `built`. The modules of captioned pictures (`shapes`, `scenes`, `captions`,
+`pictures`) are gathered in `xfer_course.pictures`.
+"""
+from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
+from .batching import Images, PassSampler, TensorBatches, batches, domain_batches
+from .built import BSDS500_COUNTS, bsds500, make, mnist_m
+from .catalogue import built_file, datasets, expected_bytes, find_file, get, manifest
+from .decoding import GREY, as_images, check_request, decode_image, first_of, reading_image, to_float
+from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash, make_writable, read_idx, reading,
+                    shipped, write_atomically)
+from .folders import decode_samples, folder_samples, image_folder
+from .generated import blend, crops, digits, jitter, moons, moons_pair, photo_digits, photo_patches, photos, split_photos
+from .reviews import AMAZON_DOMAINS, AMAZON_FEATURES, Reviews, amazon_reviews, topic_shift_reviews
+from .sets import CIFAR10_CLASSES, cifar10, fashion_mnist, gtsrb, idx_arrays, mnist, office31, svhn, usps
+
+__all__ = [
+    "MAX_MEMBERS", "check_space", "tar_contents", "unpack", "zip_contents",
+    "Images", "PassSampler", "TensorBatches", "batches", "domain_batches",
+    "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
+    "built_file", "datasets", "expected_bytes", "find_file", "get", "manifest",
+    "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float",
+    "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash", "make_writable", "read_idx",
+    "reading", "shipped", "write_atomically",
+    "decode_samples", "folder_samples", "image_folder",
+    "blend", "crops", "digits", "jitter", "moons", "moons_pair", "photo_digits", "photo_patches", "photos", "split_photos",
+    "AMAZON_DOMAINS", "AMAZON_FEATURES", "Reviews", "amazon_reviews", "topic_shift_reviews",
+    "CIFAR10_CLASSES", "cifar10", "fashion_mnist", "gtsrb", "idx_arrays", "mnist", "office31", "svhn", "usps",
+]
