@@ -102,11 +102,7 @@ def test_search_finds_a_section_and_leads_there(page, site):
 
 
 def test_search_works_from_a_sub_folder_and_says_when_there_is_nothing(page, site):
-<<<<<<< HEAD
     visit(page, site, page_with(site, 'class="flipbook"'))
-=======
-    visit(page, site, "dann/dann.html")
->>>>>>> 663b36d (DANN becomes a package: deep, networks, shallow, text, selection, alignment)
     page.fill("#query", "MatryoshkaHead")
     page.wait_for_selector("#hits a")
     assert "../" in page.get_attribute("#hits a", "href")
@@ -122,11 +118,7 @@ def test_theme_switch_changes_colours_and_is_remembered(page, site):
     page.click("#theme")
     dark = page.evaluate(ground)
     assert light != dark and page.evaluate("document.documentElement.dataset.theme") == "dark"
-<<<<<<< HEAD
     visit(page, site, page_with(site, 'class="flipbook"'))
-=======
-    visit(page, site, "dann/dann.html")
->>>>>>> 663b36d (DANN becomes a package: deep, networks, shallow, text, selection, alignment)
     assert page.evaluate(ground) == dark
 
 
@@ -148,11 +140,7 @@ def test_atlas_filter(page, site):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_slider_without_kernel_turns_the_pages(page, site, theme):
     page.emulate_media(color_scheme=theme)
-<<<<<<< HEAD
     visit(page, site, page_with(site, 'class="flipbook"'))
-=======
-    visit(page, site, "dann/dann.html")
->>>>>>> 663b36d (DANN becomes a package: deep, networks, shallow, text, selection, alignment)
     book = page.locator(".flipbook").first
     slider, picture, word = book.locator("input"), book.locator("img"), book.locator("span")
     slider.focus()
@@ -171,11 +159,7 @@ def test_slider_without_kernel_turns_the_pages(page, site, theme):
 def test_slider_without_scripts_is_its_first_picture(browser, site):
     context = browser.new_context(java_script_enabled=False)
     opened = context.new_page()
-<<<<<<< HEAD
     visit(opened, site, page_with(site, 'class="flipbook"'))
-=======
-    visit(opened, site, "dann/dann.html")
->>>>>>> 663b36d (DANN becomes a package: deep, networks, shallow, text, selection, alignment)
     book = opened.locator(".flipbook").first
     assert book.locator("img").is_visible() and not book.locator("input").is_visible()
     context.close()
