@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 .PHONY: run check test test-all rota lab docs notebooks readme bench gpu load clean
 
 run: $(READY)           ## the DANN chapter, end to end: claims, notebooks, HTML in runs/
-	$(BIN)/xfer run dann/method dann/moons dann/digits
+	$(BIN)/xfer run dann/dann dann/moons dann/digits
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15 --durations-min=1
 

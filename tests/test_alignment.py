@@ -8,7 +8,7 @@ from sklearn.base import clone
 from torch import nn
 from torch.nn import functional as F
 
-from xfer_course.alignment import CDAN, SubspaceAlignment, adapt_batch_norm, conditional_features, coral_loss, entropy_loss, mmd_loss
+from xfer_course.dann.alignment import CDAN, SubspaceAlignment, adapt_batch_norm, conditional_features, coral_loss, entropy_loss, mmd_loss
 from xfer_course.dann import reverse_validation
 
 A = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -17,20 +17,21 @@ LABELS = np.arange(40) % 2
 NORMED = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
 
 BAD_INPUT = {
-    "coral: one row": (lambda: coral_loss(A[:1], B), ValueError, "source must be a float tensor .* N at least 2"),
-    "coral: widths differ": (lambda: coral_loss(A, B[:, :3]), ValueError, "got 5 and 3"),
-    "coral: whole numbers": (lambda: coral_loss(A.long(), B), ValueError, "float tensor"),
-    "mmd: an array": (lambda: mmd_loss(A.numpy(), B), ValueError, "got ndarray"),
-    "mmd: empty": (lambda: mmd_loss(A, B[:0]), ValueError, "N at least 1"),
-    "mmd: no kernel": (lambda: mmd_loss(A, B, factors=()), ValueError, "factors must be positive"),
-    "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError, "K at least 2"),
-    "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "N at least 1"),
-    "conditional: rows differ": (lambda: conditional_features(A, B), ValueError, "as many rows"),
-    "batch norm: none": (lambda: adapt_batch_norm(nn.Linear(5, 2), A), ValueError, "no batch-norm layer"),
-    "batch norm: one input": (lambda: adapt_batch_norm(NORMED, A[:1]), ValueError, "at least two inputs"),
+    "coral: one row": (lambda: coral_loss(A[:1], B), ValueError, "number of rows of source must be a whole number of at least 2, got 1"),
+    "coral: widths differ": (lambda: coral_loss(A, B[:, :3]), ValueError, "target must be of shape .N 5., got .30, 3."),
+    "coral: whole numbers": (lambda: coral_loss(A.long(), B), TypeError, "source must hold float numbers, got torch.int64"),
+    "mmd: an array": (lambda: mmd_loss(A.numpy(), B), TypeError, "source must be a tensor .* got ndarray"),
+    "mmd: empty": (lambda: mmd_loss(A, B[:0]), ValueError, "target must hold at least one value"),
+    "mmd: no kernel": (lambda: mmd_loss(A, B, factors=()), ValueError, "the number of factors must be a whole number of at least 1, got 0"),
+    "mmd: no width": (lambda: mmd_loss(A, B, factors=(1.0, 0.0)), ValueError, "every one of factors must be a finite number above 0, got 0.0"),
+    "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError, "number of classes in logits must be a whole number of at least 2, got 1"),
+    "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "logits must hold at least one value"),
+    "conditional: rows differ": (lambda: conditional_features(A, B), ValueError, "probabilities must be of shape .40 K., got .30, 5."),
+    "batch norm: none": (lambda: adapt_batch_norm(nn.Linear(5, 2), A), ValueError, "model must have batch norm with running statistics, got Linear without"),
+    "batch norm: one input": (lambda: adapt_batch_norm(NORMED, A[:1]), ValueError, "number of inputs in target must be a whole number of at least 2, got 1"),
     "subspace: widths differ": (lambda: SubspaceAlignment(2).fit(A, LABELS, B[:, :3]), ValueError, "as many features"),
-    "subspace: too many directions": (lambda: SubspaceAlignment(6).fit(A, LABELS, B), ValueError, "from 1 to 5"),
-    "subspace: none": (lambda: SubspaceAlignment(0).fit(A, LABELS, B), ValueError, "from 1 to 5"),
+    "subspace: too many directions": (lambda: SubspaceAlignment(6).fit(A, LABELS, B), ValueError, "n_components must be a whole number from 1 to 5"),
+    "subspace: none": (lambda: SubspaceAlignment(0).fit(A, LABELS, B), ValueError, "n_components must be a whole number from 1 to 5"),
     "subspace: not finite": (lambda: SubspaceAlignment(2).fit(A * np.nan, LABELS, B), ValueError, "NaN"),
 }
 

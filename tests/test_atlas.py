@@ -42,7 +42,7 @@ def test_what_is_named_as_implemented_exists_or_is_planned():
 def test_chapters_that_implement_papers():
     built = {p.id: p for p in papers(implemented=True)}
     assert {"dann", "rotnet", "mrl"} <= set(built)
-    assert built["dann"].chapter == "dann/method" and "dann.DANN" in built["dann"].implemented_by
+    assert built["dann"].chapter == "dann/dann" and "dann.DANN" in built["dann"].implemented_by
     assert all((ROOT / "nbs" / f"{p.chapter}.ipynb").is_file() for p in built.values())
 
 

@@ -52,7 +52,7 @@ def test_doctor_and_results_and_data_list():
 def test_select_by_chapter_and_by_name():
     notebooks = course_notebooks()
     chapter = select_notebooks(("dann",), notebooks)
-    assert [n.name for n in chapter][:3] == ["dann/method", "dann/moons", "dann/digits"]
+    assert [n.name for n in chapter][:3] == ["dann/dann", "dann/shallow", "dann/moons"]
     assert select_notebooks(("dann/moons", "dann"), notebooks)[0].name == "dann/moons"
     assert len(select_notebooks(("dann/moons", "dann"), notebooks)) == len(chapter)
 

@@ -97,15 +97,16 @@ def test_max_norm_holds_after_every_step_of_an_optimizer():
 
 
 BAD_INPUT = {
-    "limit: 0": (lambda: max_norm_(nn.Linear(2, 2), 0), ValueError, "limit must be a finite number > 0, got 0"),
-    "limit: NaN": (lambda: max_norm_(nn.Linear(2, 2), float("nan")), ValueError, "limit must be a finite number > 0"),
-    "classes: 1": (lambda: office_dann(1, small_backbone()), ValueError, "num_classes must be an integer >= 2, got 1"),
-    "backbone: a function": (lambda: office_dann(3, small_backbone), TypeError, "backbone must be a torch.nn.Module, got function"),
+    "limit: 0": (lambda: max_norm_(nn.Linear(2, 2), 0), ValueError, "limit must be a finite number above 0, got 0"),
+    "limit: NaN": (lambda: max_norm_(nn.Linear(2, 2), float("nan")), ValueError, "limit must be a finite number above 0, got nan"),
+    "classes: 1": (lambda: office_dann(1, small_backbone()), ValueError, "num_classes must be a whole number of at least 2, got 1"),
+    "backbone: a function": (lambda: office_dann(3, small_backbone), TypeError, "backbone must be an nn.Module, got function"),
     "backbone: no linear layer": (lambda: office_dann(3, nn.Sequential(nn.ReLU())), ValueError, "must have a linear layer"),
     "backbone: a linear layer alone": (lambda: office_dann(3, nn.Linear(4, 2)), ValueError, "must have a linear layer"),
-    "rate: negative": (lambda: office_parameters(office_dann(3, small_backbone()), -1), ValueError, "learning_rate must be a finite number > 0, got -1"),
-    "pretrained: 0": (lambda: office_parameters(office_dann(3, small_backbone()), pretrained=0), ValueError, "pretrained must be a finite number > 0"),
-    "parameters: no trunk": (lambda: office_parameters(DANN(nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1))), TypeError, "as office_dann builds it"),
+    "rate: negative": (lambda: office_parameters(office_dann(3, small_backbone()), -1), ValueError, "learning_rate must be a finite number above 0, got -1"),
+    "pretrained: 0": (lambda: office_parameters(office_dann(3, small_backbone()), pretrained=0), ValueError, "pretrained must be a finite number above 0, got 0"),
+    "parameters: no DANN": (lambda: office_parameters(nn.Linear(2, 2)), TypeError, "model must be a DANN, got Linear"),
+    "parameters: no trunk": (lambda: office_parameters(DANN(nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1))), TypeError, "the feature extractor of model must be a Sequential, got Flatten"),
 }
 
 

@@ -82,7 +82,7 @@ def test_pages_need_no_network_and_no_server(site):
 
 
 def test_formulas_are_mathml(site):
-    page = read(site, "dann/method.html")
+    page = read(site, "dann/dann.html")
     assert page.count("<math ") > 50
     words = re.sub(r"<(pre|script|code|math)\b.*?</\1>|<[^>]+>", "", page, flags=re.S)
     assert not re.search(r"\$[^$\n]*\\[a-z]+[^$\n]*\$", words), "a formula was left as TeX"
@@ -101,14 +101,14 @@ def test_api_pages_hold_every_public_name_and_its_origin(site):
     page = read(site, "api/dann.html")
     for name in ("gradient_reversal", "DANN", "ShallowDANN"):
         assert f'id="{name}"' in page
-    assert re.search(r'href="\.\./dann/method\.html#cell-\w+"', page)
+    assert re.search(r'href="\.\./dann/dann\.html#cell-\w+"', page)
     assert "Raises" in page
 
 
 def test_papers_page_leads_from_section_to_code_test_and_record(site):
     page = read(site, "papers.html")
     row = next(r for r in re.findall(r"<tr>.*?</tr>", page, re.S) if "lambda_schedule" in r)
-    assert "5.2.2" in row and "dann/method.html#cell-" in row and "test_dann_parity.py" in row
+    assert "5.2.2" in row and "dann/dann.html#cell-" in row and "test_dann_parity.py" in row
 
 
 @pytest.mark.parametrize("chapter", ["rotation", "dann", "mrl", "coop"])
@@ -313,16 +313,16 @@ def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells.insert(0, nbformat.v4.new_raw_cell("---\ntitle: Toy\n---"))
         nbformat.write(notebook, path)
-    shutil.copy(ROOT / "xfer_course/dann.py", course / "xfer_course")
+    shutil.copytree(ROOT / "xfer_course/dann", course / "xfer_course/dann")
     (course / "nbs/dann").mkdir()
-    shutil.copy(ROOT / "nbs/dann/method.ipynb", course / "nbs/dann")
+    shutil.copy(ROOT / "nbs/dann/dann.ipynb", course / "nbs/dann")
     docs.complete_quarto_sources(course, processed)
     notebook = nbformat.read(processed / "toy/method.ipynb", as_version=4)
     assert "[Open in Colab](https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb)" in notebook.cells[1].source
     front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
     assert (processed / "toy" / front["image"]).is_file()
     papers = (processed / "papers.qmd").read_text("utf-8")
-    assert 'href="dann/method.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
+    assert 'href="dann/dann.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
     assert yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1] == "papers.qmd"
 
 
