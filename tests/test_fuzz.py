@@ -124,6 +124,8 @@ fuzz("rotation.NetworkInNetwork", lambda images, **options: rotation.NetworkInNe
      {"images": images(c=(3, 3)), "num_classes": st.just(4), "num_blocks": st.just(2), "channels": st.just(4)},
      {"images": any_images, "num_classes": st.one_of(st.none(), small_int), "num_blocks": st.integers(-1, 4), "channels": small_int, "in_channels": st.integers(-1, 4)},
      lambda r, a: r.shape == (len(a["images"]), a["channels"] if a["num_classes"] is None else a["num_classes"]))
+fuzz("rotation.nin_block", lambda images, **options: rotation.nin_block(**options).eval()(images), {"images": images(c=(3, 3)), "in_channels": st.just(3), "widths": st.just((4, 3, 2)), "kernel": st.just(3)},
+     {"in_channels": st.integers(-1, 3).filter(lambda c: c < 1 or c == 3), "widths": st.lists(small_int, max_size=4), "kernel": small_int}, lambda r, a: r.shape == (len(a["images"]), a["widths"][2], *a["images"].shape[2:]))
 fuzz("rotation.attention_map", rotation.attention_map, {"features": images(), "power": st.floats(0.1, 4)}, {"features": any_images, "power": any_float},
      lambda r, a: r.shape == a["features"].shape[:1] + a["features"].shape[2:])
 PROBE = {"features": images(n=(2, 3), c=(3, 3), size=(4, 4)), "in_channels": st.just(3), "num_classes": st.integers(1, 5)}
@@ -212,6 +214,14 @@ fuzz("mrl.MatryoshkaHead", matryoshka_head, {"in_features": st.just(8), "num_cla
      "targets": class_numbers(4, 5), "weights": st.none(), "label_smoothing": st.just(0.0)},
      {"nesting_dims": any_dims, "features": any_vectors, "targets": any_labels, "weights": any_weights, "label_smoothing": any_float},
      lambda r, a: r[0].shape == (len(a["nesting_dims"]), len(a["features"]), 5) and r[1].ndim == 0)
+TIED = {"features": vectors(4, 8), "weight": vectors(5, 8), "bias": st.one_of(st.none(), vectors(1, 5).map(lambda t: t[0])), "dims": st.just(HEAD)}
+WILD_TIED = {"features": any_vectors, "weight": any_vectors, "bias": any_tensor, "dims": any_dims}
+fuzz("mrl.tied_logits", mrl.tied_logits, TIED, WILD_TIED, lambda r, a: r.shape == (len(a["dims"]), len(a["features"]), len(a["weight"])))
+fuzz("mrl.tied_loss", mrl.tied_loss, TIED | {"targets": class_numbers(4, 5)}, WILD_TIED | {"targets": any_labels, "importance": any_weights, "label_smoothing": any_float}, lambda r, a: r.ndim == 0)
+fuzz("mrl.untied_loss", lambda features, weight, bias, targets, dims, **options: mrl.untied_loss(features, [weight[:, :m].contiguous() if isinstance(m, int) and m > 0 else weight for m in dims], [bias] * len(dims), targets, dims, **options),
+     TIED | {"targets": class_numbers(4, 5)}, WILD_TIED | {"targets": any_labels, "importance": any_weights, "label_smoothing": any_float}, lambda r, a: r.ndim == 0)
+fuzz("mrl.class_targets", mrl.class_targets, {"targets": class_numbers(4, 5), "rows": st.just(4), "classes": st.just(5)}, {"targets": any_labels, "rows": small_int, "classes": small_int, "ignored": st.integers(-100, 3)}, lambda r, a: r is a["targets"])
+fuzz("mrl.relative_importance", mrl.relative_importance, {"weights": st.none(), "count": st.integers(1, 4)}, {"weights": any_weights, "count": st.integers(1, 4)}, lambda r, a: len(r) == a["count"] and sum(r) > 0)
 fuzz("mrl.MatryoshkaContrastive", lambda anchors, positives, **options: mrl.MatryoshkaContrastive(**{"nesting_dims": HEAD} | options)(anchors, positives), {"anchors": vectors(4, 8), "positives": vectors(4, 8)},
      {"anchors": any_vectors, "positives": any_vectors, "nesting_dims": any_dims, "weights": any_weights, "scale": any_float, "symmetric": st.booleans()}, lambda r, a: r.ndim == 0)
 

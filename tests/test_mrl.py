@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
-import xfer_course.mrl as mrl
+from xfer_course.mrl import fused, retrieval
 from xfer_course.mrl import (
     AdaptiveClassifier, AdaptiveRetrieval, FunnelRetrieval, MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss,
     choose_sizes, doubling_dims, mean_average_precision_at_k, oracle, precision_at_k, search_cost, search_grid,
@@ -44,7 +44,7 @@ def test_doubling_dims():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scratch", [2**22, 60])  # 60 numbers: two rows at a time
 def test_fused_loss_equals_the_plain_one(tied, bias, smoothing, scratch, monkeypatch):
-    monkeypatch.setattr(mrl, "_SCRATCH_NUMBERS", scratch)
+    monkeypatch.setattr(fused, "_SCRATCH_NUMBERS", scratch)
     head, x, y = small_head(tied, bias, width=20)  # the last four features are in no prefix
     weights, inputs = [1, 0.5, 2, 0.25], [x, *head.parameters()]
     expected = MatryoshkaLoss(DIMS, weights, label_smoothing=smoothing)(plain_logits(head, x), y)
@@ -186,7 +186,7 @@ def test_search_equals_the_plain_one(metric, block_bytes):
 @settings(max_examples=40, deadline=None)
 def test_selection_in_two_steps_equals_topk(columns, k, seed):
     scores = torch.randn(3, columns, generator=torch.Generator().manual_seed(seed))
-    got, expected = mrl._largest(scores, min(k, columns)), scores.topk(min(k, columns))
+    got, expected = retrieval._largest(scores, min(k, columns)), scores.topk(min(k, columns))
     assert torch.equal(got[0], expected.values) and torch.equal(got[1], expected.indices)
 
 
@@ -326,59 +326,63 @@ X, Y = torch.randn(6, 16), torch.zeros(6, dtype=torch.long)
 WITH_NAN = torch.where(torch.arange(600)[:, None] == 7, torch.nan, GALLERY)
 WITH_ZERO = torch.where(torch.arange(600)[:, None] == 7, 0.0, GALLERY)
 BAD = {
-    "sizes not increasing": (lambda: MatryoshkaHead(16, 7, [4, 2]), ValueError, "strictly increasing"),
-    "sizes repeated": (lambda: MatryoshkaLoss([4, 4]), ValueError, "strictly increasing"),
-    "no sizes": (lambda: MatryoshkaLoss([]), ValueError, "nesting_dims is empty"),
-    "fractional size": (lambda: MatryoshkaLoss([2.5]), TypeError, "whole numbers"),
-    "larger than the features": (lambda: MatryoshkaHead(16, 7, [8, 32]), ValueError, "only 16 dimensions"),
-    "smallest above dim": (lambda: doubling_dims(4), ValueError, "smallest must lie"),
-    "too few weights": (lambda: MatryoshkaLoss(DIMS, [1, 2]), ValueError, "weights has 2 entries, but there are 4"),
-    "too few weights, fused": (lambda: HEAD.loss(X, Y, [1, 2]), ValueError, "weights has 2 entries"),
-    "negative weight": (lambda: MatryoshkaLoss(DIMS, [1, 1, 1, -1]), ValueError, "weights must be finite"),
-    "wrong width": (lambda: HEAD(X[:, :8]), ValueError, r"shape \(N, 16\)"),
-    "integer features": (lambda: HEAD(X.long()), TypeError, "floating-point"),
-    "double features": (lambda: HEAD(X.double()), TypeError, "convert one"),
-    "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError, r"lie in 0\.\.6, got 7 to 7"),
-    "labels of wrong shape": (lambda: HEAD.loss(X, Y[:3]), ValueError, r"shape \(6,\)"),
-    "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError, "label_smoothing"),
+    "sizes not increasing": (lambda: MatryoshkaHead(16, 7, [4, 2]), ValueError, r"nesting_dims must be whole numbers in increasing order, at least one, got \[4, 2\]"),
+    "sizes repeated": (lambda: MatryoshkaLoss([4, 4]), ValueError, "in increasing order"),
+    "no sizes": (lambda: MatryoshkaLoss([]), ValueError, r"nesting_dims must be whole numbers .* got \[\]"),
+    "fractional size": (lambda: MatryoshkaLoss([2.5]), TypeError, r"nesting_dims must be a whole number of at least 1, got 2\.5"),
+    "larger than the features": (lambda: MatryoshkaHead(16, 7, [8, 32]), ValueError, "nesting_dims must be a whole number from 1 to 16, got 32"),
+    "smallest above dim": (lambda: doubling_dims(4), ValueError, "smallest must be a whole number from 1 to 4, got 8"),
+    "too few weights": (lambda: MatryoshkaLoss(DIMS, [1, 2]), ValueError, r"weights must be 4 numbers, one per size and not all 0, got \[1\.0, 2\.0\]"),
+    "too few weights, fused": (lambda: HEAD.loss(X, Y, [1, 2]), ValueError, "weights must be 4 numbers"),
+    "negative weight": (lambda: MatryoshkaLoss(DIMS, [1, 1, 1, -1]), ValueError, "weights must be a finite number of at least 0, got -1"),
+    "wrong width": (lambda: HEAD(X[:, :8]), ValueError, r"features must be of shape \(N 16\), got \(6, 8\)"),
+    "integer features": (lambda: HEAD(X.long()), TypeError, "features must hold float numbers, got torch.int64"),
+    "double features": (lambda: HEAD(X.double()), TypeError, "features must be torch.float32 as the head, got torch.float64"),
+    "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError, "targets must be class numbers from 0 up and below 7, got 7"),
+    "labels of wrong shape": (lambda: HEAD.loss(X, Y[:3]), ValueError, r"targets must be of shape \(6\), got \(3,\)"),
+    "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError, "label_smoothing must be a finite number from 0 to 1, got 2"),
     "no classes": (lambda: MatryoshkaHead(16, 0, [8]), ValueError, "num_classes must be a whole number of at least 1, got 0"),
-    "targets out of range": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y + 7), ValueError, r"targets must lie in 0\.\.6, got 7 to 7"),
-    "targets of wrong shape": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y[:3]), ValueError, r"targets must be int64 class numbers of shape \(6,\)"),
-    "fractional dim": (lambda: doubling_dims(64.5), TypeError, "dim and smallest must be whole numbers"),
-    "NaN to classify": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X * math.nan, Y), ValueError, r"features\[0\] holds NaN"),
-    "fractional shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 1.9), TypeError, "shortlists must hold whole numbers"),
-    "fractional k": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 20).search(GALLERY[:2], 5.0), ValueError, r"k is 5\.0"),
+    "targets out of range": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y + 7), ValueError, "targets must be class numbers from 0 up and below 7, got 7"),
+    "targets of wrong shape": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y[:3]), ValueError, r"targets must be of shape \(6\), got \(3,\)"),
+    "fractional dim": (lambda: doubling_dims(64.5), TypeError, "dim must be a whole number of at least 1, got 64.5"),
+    "NaN to classify": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X * math.nan, Y), ValueError, r"features must be finite, got nan at \[0, 0\]"),
+    "fractional shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 1.9), TypeError, "shortlists must be a whole number of at least 1, got 1.9"),
+    "fractional k": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 20).search(GALLERY[:2], 5.0), TypeError, r"k must be a whole number from 1 to 600, got 5\.0"),
     "long shortlists": (lambda: search_grid(GALLERY[:50], torch.zeros(50), GALLERY[:2], torch.zeros(2), shortlist_dims=[4], rerank_dims=[8]), ValueError,
-                        "shortlists goes up to 200, but the gallery has 50 rows"),
-    "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError, "logits has 4 sizes"),
-    "size the head lacks": (lambda: HEAD.logits_at(X, 5), ValueError, "this head has the sizes"),
-    "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError, "one shape"),
-    "integer sides": (lambda: MatryoshkaContrastive(DIMS)(X.long(), X.long()), TypeError, "floating point"),
-    "scale of zero": (lambda: MatryoshkaContrastive(DIMS, scale=0), ValueError, "scale must be positive"),
-    "cut too long": (lambda: truncate(GALLERY, 33), ValueError, "only 32 dimensions"),
-    "cut of integers": (lambda: truncate(np.ones((2, 2), int), 1), TypeError, "integer embeddings"),
-    "cut of zeros": (lambda: truncate(np.zeros((2, 2)), 1), ValueError, r"embeddings\[0\] is zero"),
+                        "shortlists must be a whole number from 10 to 50, got 100"),
+    "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError, "logits must hold 2 sizes, as the loss does, got 4"),
+    "size the head lacks": (lambda: HEAD.logits_at(X, 5), ValueError, "dim must be one of 2, 4, 8, 16, got 5"),
+    "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError, r"positives must be of shape \(6 16\), got \(3, 16\)"),
+    "integer sides": (lambda: MatryoshkaContrastive(DIMS)(X.long(), X.long()), TypeError, "anchors must hold float numbers"),
+    "scale of zero": (lambda: MatryoshkaContrastive(DIMS, scale=0), ValueError, "scale must be a finite number above 0, got 0"),
+    "cut too long": (lambda: truncate(GALLERY, 33), ValueError, "dim must be a whole number from 1 to 32, got 33"),
+    "cut of integers": (lambda: truncate(np.ones((2, 2), int), 1), TypeError, "embeddings must hold float numbers, got torch.int64"),
+    "cut of zeros": (lambda: truncate(np.zeros((2, 2)), 1), ValueError, r"embeddings\[0\] must be finite and not all zero in its first 1 numbers, got only zeros"),
     "cascade before fit": (lambda: AdaptiveClassifier(HEAD, DIMS).predict(X), RuntimeError, "call fit"),
-    "cascade with other sizes": (lambda: AdaptiveClassifier(HEAD, [2, 4]).fit(X, Y), ValueError, "head gives 4 sizes"),
-    "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError, "one per example"),
-    "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError, "gallery has 600 rows"),
-    "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError, "keeps only 5"),
-    "NaN in the gallery": (lambda: AdaptiveRetrieval(WITH_NAN, 4, 8), ValueError, r"gallery\[7\] holds NaN"),
-    "zero in the gallery": (lambda: AdaptiveRetrieval(WITH_ZERO, 4, 8), ValueError, r"gallery\[7\] is zero"),
-    "NaN query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_NAN[:9], 1), ValueError, r"queries\[7\] holds NaN"),
-    "zero query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_ZERO[:9], 1), ValueError, r"queries\[7\] is zero"),
-    "mismatched widths": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(QUERIES[:, :7], 1), ValueError, "queries have 7"),
-    "integer gallery": (lambda: AdaptiveRetrieval(GALLERY.int(), 4, 8), TypeError, "convert integer embeddings"),
-    "list as gallery": (lambda: AdaptiveRetrieval([[1.0]], 4, 8), TypeError, "NumPy array or a tensor"),
-    "empty gallery": (lambda: AdaptiveRetrieval(GALLERY[:0], 4, 8), ValueError, "at least one row"),
-    "sizes beyond the gallery": (lambda: AdaptiveRetrieval(GALLERY, 4, 64), ValueError, "only 32 dimensions"),
-    "shortlist size above re-rank size": (lambda: AdaptiveRetrieval(GALLERY, 8, 4), ValueError, "strictly increasing"),
-    "unknown metric": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, metric="l3"), ValueError, "cosine, dot, euclidean"),
-    "growing shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10, 20]), ValueError, "not increasing"),
-    "too few shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10]), ValueError, "one entry fewer"),
-    "metric with k too large": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0, 0], 4), ValueError, "3 neighbours"),
-    "metric with too few queries": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0], 1), ValueError, "one row per query"),
-    "grid with short shortlists": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[5]), ValueError, "at least k"),
+    "cascade with other sizes": (lambda: AdaptiveClassifier(HEAD, [2, 4]).fit(X, Y), ValueError, "head must give 2 sizes, as nesting_dims has, got 4"),
+    "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError, "labels must hold 6 labels, one per row, got 2"),
+    "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError, "k must be a whole number from 1 to 600, got 601"),
+    "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError, "k must be at most 5, the length of the last shortlist, got 6"),
+    "NaN in the gallery": (lambda: AdaptiveRetrieval(WITH_NAN, 4, 8), ValueError, r"gallery\[0:600\] must be finite, got nan at \[7, 0\]"),
+    "zero in the gallery": (lambda: AdaptiveRetrieval(WITH_ZERO, 4, 8), ValueError, r"gallery\[7\] must be finite and not all zero"),
+    "NaN query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_NAN[:9], 1), ValueError, r"queries must be finite, got nan at \[7, 0\]"),
+    "zero query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_ZERO[:9], 1), ValueError, r"queries\[7\] must be finite and not all zero"),
+    "mismatched widths": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(QUERIES[:, :7], 1), ValueError, "queries must have 32 dimensions, as the gallery has, got 7"),
+    "integer gallery": (lambda: AdaptiveRetrieval(GALLERY.int(), 4, 8), TypeError, "gallery must hold float numbers, got torch.int32"),
+    "list as gallery": (lambda: AdaptiveRetrieval([[1.0]], 4, 8), TypeError, r"gallery must be a tensor of shape \(N D\), got list"),
+    "empty gallery": (lambda: AdaptiveRetrieval(GALLERY[:0], 4, 8), ValueError, "gallery must hold at least one value"),
+    "sizes beyond the gallery": (lambda: AdaptiveRetrieval(GALLERY, 4, 64), ValueError, "dims must be a whole number from 1 to 32, got 64"),
+    "shortlist size above re-rank size": (lambda: AdaptiveRetrieval(GALLERY, 8, 4), ValueError, "dims must be whole numbers in increasing order"),
+    "unknown metric": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, metric="l3"), ValueError, "metric must be one of 'cosine', 'dot', 'euclidean', got 'l3'"),
+    "growing shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10, 20]), ValueError, "shortlists must be 2 lengths, one fewer than dims, and not increasing"),
+    "too few shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10]), ValueError, "shortlists must be 2 lengths, one fewer than dims"),
+    "metric with k too large": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0, 0], 4), ValueError, "k must be a whole number from 1 to 3, got 4"),
+    "metric with too few queries": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0], 1), ValueError, r"indices must be of shape \(1 K\), got \(2, 3\)"),
+    "grid with short shortlists": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[5]), ValueError, "shortlists must be a whole number from 10 to 600, got 5"),
+    "short targets of any type": (lambda: HEAD.loss(X, Y.int()), TypeError, "targets must be torch.int64, got torch.int32"),
+    "weight too wide": (lambda: fused.tied_loss(X, torch.randn(7, 16), None, Y, [2, 8]), ValueError, r"weight must be of shape \(L 8\), got \(7, 16\)"),
+    "a weight per size is missing": (lambda: fused.untied_loss(X, [torch.randn(7, 2)], [None], Y, [2, 4]), ValueError, "weights must have as many rows as dims"),
+    "no shortlist to try": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[]), ValueError, "shortlists must be at least one length"),
 }
 
 
