@@ -108,7 +108,7 @@ def test_more_layers_than_weights_are_refused_before_they_are_built(tmp_path, co
 def test_weights_that_are_no_numbers_are_named(tmp_path, spoil):
     state = model(VIT).state_dict()
     save_file(state | {"ln_final.weight": spoil(state["ln_final.weight"])}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="ln_final.weight of the checkpoint holds"):
+    with pytest.raises((TypeError, ValueError), match="ln_final.weight of the checkpoint must"):
         CLIP.from_checkpoint(tmp_path / "a.safetensors")
 
 
@@ -318,7 +318,7 @@ def test_a_pickle_with_code_is_refused(tmp_path, capsys):
 def test_the_first_parameter_that_does_not_fit_is_named():
     clip, state = model(), dict(model().state_dict())
     wide = model(CLIPConfig(image_resolution=32, vision_layers=3, vision_width=128, vision_patch_size=8, **TEXT))
-    with pytest.raises(ValueError, match=r"visual\.class_embedding has shape \(128,\).*\(64,\)"):
+    with pytest.raises(ValueError, match=r"visual\.class_embedding of the checkpoint must be of shape \(64,\), got \(128,\)"):
         clip.load_weights(wide.state_dict())
     del state["transformer.resblocks.1.ln_2.bias"]
     with pytest.raises(ValueError, match=r"transformer\.resblocks\.1\.ln_2\.bias"):
@@ -387,7 +387,7 @@ def test_preprocess_refuses_pictures_that_pillow_would_turn_white():
     from PIL import Image
 
     deep = Image.fromarray(np.full((40, 40), 20_000, dtype=np.uint16))
-    with pytest.raises(ValueError, match="mode 'I;16', more than 8 bits deep"):
+    with pytest.raises(ValueError, match="must be 8 bits deep, got a picture of mode 'I;16'"):
         model().preprocess([Image.new("L", (40, 40)), deep])
 
 
@@ -468,28 +468,31 @@ def test_ids_of_the_published_order():
 @pytest.mark.parametrize("call, kind, says", [
     (lambda c: c.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), TypeError, "uint8"),
     (lambda c: c.encode_image(torch.zeros(1, 3, 32, 32).half()), TypeError, "float16"),
-    (lambda c: c.encode_image(torch.zeros(1, 3, 64, 64)), ValueError, "32, 32"),
+    (lambda c: c.encode_image(torch.zeros(1, 3, 64, 64)), ValueError, r"must be of shape \(N 3 32 32\), got \(1, 3, 64, 64\)"),
     (lambda c: c.encode_image(torch.zeros(3, 32, 32)), ValueError, "shape"),
     (lambda c: c.half().encode_image(torch.zeros(1, 3, 32, 32).half()), TypeError, r"clip.float\(\)"),
     (lambda c: c.half().encode_text(torch.zeros(1, 4, dtype=torch.long)), TypeError, r"clip.float\(\)"),
     (lambda c: c.encode_text(torch.zeros(1, 4)), TypeError, "integer"),
-    (lambda c: c.encode_text(torch.zeros(1, 11, dtype=torch.long)), ValueError, "at most 10"),
+    (lambda c: c.encode_text(torch.zeros(1, 11, dtype=torch.long)), ValueError, "the number of tokens must be a whole number from 1 to 10, got 11"),
     (lambda c: c.encode_text(torch.full((1, 4), 514)), ValueError, "tokenizer"),
     (lambda c: c.preprocess("cat.jpg"), TypeError, "PIL"),
     (lambda c: c.preprocess(torch.rand(1, 4, 32, 32)), ValueError, "shape"),
     (lambda c: c.preprocess(torch.full((1, 3, 32, 32), 7.0)), ValueError, r"\[0, 1\]"),
     (lambda c: c.preprocess(torch.zeros(1, 3, 32, 32, dtype=torch.long)), TypeError, "uint8"),
-    (lambda c: zero_shot_weights(c, ["cat", "cat"]), ValueError, "twice"),
-    (lambda c: zero_shot_weights(c, ["cat", " "]), ValueError, "name"),
-    (lambda c: zero_shot_weights(c, []), ValueError, "at least one"),
-    (lambda c: zero_shot_weights(c, "cat"), ValueError, "sequence"),
+    (lambda c: zero_shot_weights(c, ["cat", "cat"]), ValueError, "'cat' at 1, the same as 'cat' at 0"),
+    (lambda c: zero_shot_weights(c, ["cat", " "]), ValueError, "not empty"),
+    (lambda c: zero_shot_weights(c, ["cat", "_"]), ValueError, "not empty"),
+    (lambda c: zero_shot_weights(c, ["Sea_Lion", "sea  lion"]), ValueError, "the same as 'Sea_Lion'"),
+    (lambda c: zero_shot_weights(c, []), ValueError, "classnames must be a list of at least 1 text"),
+    (lambda c: zero_shot_weights(c, "cat"), TypeError, "classnames must be a list of texts, got 'cat'"),
     (lambda c: zero_shot_weights(c, ["cat"], "a photo"), ValueError, "{}"),
+    (lambda c: zero_shot_weights(c, ["cat"], []), ValueError, "templates must be a list of at least 1 text"),
     (lambda c: zero_shot_weights(c, ["cat"], "a {} {}"), ValueError, "one {} each and no other braces, got 'a {} {}'"),
     (lambda c: zero_shot_weights(c, ["cat"], "a {} {x}"), ValueError, "no other braces"),
     (lambda c: zero_shot_weights(c, ["hippopotamus"], "{}"), ValueError, "shorten"),
     (lambda c: zero_shot_weights(CLIP(VIT), ["cat"], "{}"), ValueError, "tokenizer"),
-    (lambda c: c.tokenizer(["a", 3]), TypeError, "string"),
-    (lambda c: c.tokenizer([]), ValueError, "empty"),
+    (lambda c: c.tokenizer(["a", 3]), TypeError, "text must be a str, got int"),
+    (lambda c: c.tokenizer([]), ValueError, "at least one text"),
     (lambda c: c.tokenizer.decode([600]), ValueError, "600"),
     (lambda c: Tokenizer([("a", "zz")]), ValueError, "zz"),
     (lambda c: Tokenizer(context_length=2), ValueError, "3"),

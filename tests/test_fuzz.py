@@ -283,6 +283,8 @@ def prompts_and_logits(classnames, features, n_ctx, position, class_specific, ct
 
 fuzz("coop.CoOp", prompts_and_logits, {"classnames": NAMES, "features": vectors(2, 8), "n_ctx": st.integers(1, 5), "position": st.sampled_from(coop.POSITIONS), "class_specific": st.booleans(), "ctx_init": st.none(), "chunk_size": st.none()},
      {"classnames": any_names, "features": any_vectors, "n_ctx": any_int, "position": any_position, "ctx_init": st.text(max_size=9), "chunk_size": any_int}, lambda r, a: r.shape == (len(a["features"]), len(a["classnames"])))
+fuzz("coop.lay_out", lambda names, n_ctx, position: coop.lay_out(names, TOKENIZER, CLIP, n_ctx, position), {"names": NAMES, "n_ctx": st.integers(1, 5), "position": st.sampled_from(coop.POSITIONS)},
+     {"n_ctx": any_int, "position": any_position}, lambda r, a: r.slots.shape == (len(a["names"]), a["n_ctx"]))
 fuzz("coop.encode_images", lambda images, batch_size: coop.encode_images(CLIP, images, batch_size), {"images": images(c=(3, 3), size=(8, 8)), "batch_size": st.integers(1, 4)}, {"images": any_images, "batch_size": any_int},
      lambda r, a: r.shape == (len(a["images"]), 8))
 fuzz("coop.few_shot", coop.few_shot, {"labels": class_numbers(8, 2), "shots": st.integers(1, 3)}, {"labels": any_labels, "shots": any_int, "seed": st.integers(0, 9)}, lambda r, a: len(r) == a["shots"] * len(a["labels"].unique()))
@@ -291,8 +293,10 @@ fuzz("coop.paper_epochs", coop.paper_epochs, {"shots": st.floats(0, 99)}, {"shot
 fuzz("coop.fit_coop", lambda features, labels, **options: coop.fit_coop(coop.CoOp(CLIP, ["cat", "small dog", "bird"], 2, tokenizer=TOKENIZER), features, labels, **{"steps": 1} | options), {"features": vectors(4, 8), "labels": class_numbers(4, 3)},
      {"features": any_vectors, "labels": any_labels, "steps": st.integers(-1, 2), "batch_size": small_int, "seed": st.integers(-1, 3), "lr": any_float}, lambda r, a: isinstance(r, History) and len(r.loss) == a.get("steps", 1), also=(FloatingPointError,))
 
-# Types that hold what functions return, and a constant: nothing to draw.
-NOT_DRAWN = {"dann.DANNOutput", "dann.DANNLoss", "mrl.SearchCost", "mrl.SearchSizes", "coop.NearestWords", "coop.POSITIONS"}
+# Types that hold what functions return, and constants: nothing to draw. Parts of CoOp that `coop.CoOp` draws; files are in test_coop.py.
+NOT_DRAWN = {"coop.PromptLayout", "coop.CHUNK_BYTES", "coop.PromptLearner", "coop.first_context", "coop.in_chunks", "coop.activation_bytes", "coop.check_precision",
+             "coop.nearest_words", "coop.save_context", "coop.load_context", "coop.context_options",
+             "dann.DANNOutput", "dann.DANNLoss", "mrl.SearchCost", "mrl.SearchSizes", "coop.NearestWords", "coop.POSITIONS"}
 
 
 # --- the tests
