@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'as_array', 'array', 'labels',
-           'module']
+__all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'vectors', 'directions', 'same_dtype',
+           'increasing', 'as_array', 'array', 'labels', 'module']
 
 # %% ../nbs/foundations/checks.ipynb #a7c40002
 if TYPE_CHECKING:
@@ -165,6 +166,55 @@ def same_length(name: str, x: Any, other_name: str, other: Any) -> None:
     """Raises ValueError unless two arguments have equally many rows."""
     if len(x) != len(other):
         raise ValueError(f"{name} must have as many rows as {other_name} ({len(other)}), got {len(x)}")
+
+# %% ../nbs/foundations/checks.ipynb #b3d40002
+def vectors(name: str, x: Any) -> torch.Tensor:
+    """`x` as a tensor on the same memory, if it is a NumPy array (on disk too) or a tensor (N, D) of floating-point numbers.
+
+    Raises:
+        TypeError: if it is something else, or holds other numbers.
+        ValueError: if the shape is another one, or a size is zero.
+    """
+    import torch
+
+    if isinstance(x, np.ndarray):
+        if any(stride < 0 for stride in x.strides) or not x.dtype.isnative:
+            x = np.array(x, dtype=x.dtype.newbyteorder("="))
+        with warnings.catch_warnings():  # a read-only file is fine: nothing is written
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            x = torch.from_numpy(x)
+    return tensor(name, x, "N D", kind="float")
+
+# %% ../nbs/foundations/checks.ipynb #b3d40003
+def directions(name: str, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+    """`x` (N, D), if every row is finite and not zero. Raises ValueError otherwise; `start` is the number of its first row."""
+    peaks = x.abs().amax(dim=1)  # NaN and infinity survive the maximum
+    if not (good := peaks.isfinite() & (peaks > 0)).all():
+        row = int((~good).nonzero()[0])
+        found = "only zeros" if peaks[row] == 0 else "NaN or infinity"
+        raise ValueError(f"{name}[{start + row}] must be finite and not all zero in its first {x.shape[1]} numbers, got {found}")
+    return x
+
+
+def same_dtype(name: str, x: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Raises TypeError unless two tensors have one dtype; under autocast, which converts, they need not."""
+    import torch
+
+    if x.dtype != other.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name} must be {other.dtype} as {other_name}, got {x.dtype}")
+
+# %% ../nbs/foundations/checks.ipynb #b3d40005
+def increasing(name: str, values: Any, most: float = math.inf) -> tuple[int, ...]:
+    """`values` as a tuple, if they are whole numbers from 1 to `most`, at least one, each larger than the one before.
+
+    Raises:
+        TypeError: if one of them is not a whole number.
+        ValueError: if there is none, or they do not grow, or one is too large.
+    """
+    sizes = tuple(whole(name, value, 1, most) for value in values)
+    if not sizes or any(small >= large for small, large in zip(sizes, sizes[1:])):
+        raise ValueError(f"{name} must be whole numbers in increasing order, at least one, got {list(sizes)}")
+    return sizes
 
 # %% ../nbs/foundations/checks.ipynb #a7c40005
 def as_array(values: Any) -> np.ndarray:
