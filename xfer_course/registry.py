@@ -102,6 +102,11 @@ class Chapter:
         "Short names of the papers that its notebooks build, each once."
         return tuple(dict.fromkeys(paper for n in self.notebooks if n.kind == "paper" for paper in n.papers))
 
+    @property
+    def first(self) -> CourseNotebook:
+        "Where one enters: the first notebook that rebuilds a paper, else the first one."
+        return next((n for n in self.notebooks if n.kind == "paper"), self.notebooks[0])
+
 # %% ../nbs/foundations/registry.ipynb #85fcb58a
 def chapters(root: Path | None = None) -> list[Chapter]:
     "The chapters in teaching order; a folder without `chapter.json` comes last, under its own name."

@@ -40,7 +40,7 @@ def headline(chapter: Chapter, best: dict[str, Any]) -> tuple[Any, dict[str, str
 
 # %% ../../nbs/foundations/readme.ipynb #fb2ae45a
 def _row(chapter: Chapter, best: dict[str, Any]) -> dict[str, str]:
-    row = {"chapter": f"[{chapter.title}](nbs/{chapter.notebooks[0].name}.ipynb)", "question": chapter.question}
+    row = {"chapter": f"[{chapter.title}](nbs/{chapter.first.name}.ipynb)", "question": chapter.question}
     found = headline(chapter, best)
     if found is None:
         return row | {"headline claim": "–", "paper": "–", "ours": "–", "verdict": "no lab recorded yet"}
