@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 
 .PHONY: run check test test-all rota lab docs notebooks readme bench gpu load clean
 
-run: $(READY)           ## the DANN chapter, end to end: claims, notebooks, HTML in runs/
-	$(BIN)/xfer run dann/dann dann/moons dann/digits
+run: $(READY)           ## three notebooks of the DANN chapter, the shortest first: claims, notebooks, pages in runs/
+	$(BIN)/xfer run dann/moons dann/dann dann/digits
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=15 --durations-min=1
 
@@ -40,7 +40,7 @@ notebooks: $(READY)     ## export the modules, execute the notebooks whose code 
 	$(BIN)/python tools/notebooks.py
 	$(BIN)/nbdev_clean
 
-readme: $(READY)        ## write the recorded results into README.md
+readme: $(READY)        ## write the chapters and their headline claims into README.md
 	$(BIN)/xfer results --readme README.md
 
 bench: $(READY)         ## every claim of speed and memory, beside plain forms and the libraries that are installed
@@ -58,11 +58,12 @@ clean:                  ## remove what was built; .venv and data stay
 
 $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is %s. Try: make PYTHON=python3.12 ..." % sys.version.split()[0])'
-	@echo "Setting up $(VENV): takes some minutes, torch alone is several GB where its CUDA build is installed."
+	@echo "Setting up $(VENV), once: pip says below what it fetches; torch alone is several GB where its CUDA build is installed."
 	$(PYTHON) -m venv $(if $(SYSTEM_SITE),--system-site-packages) $(VENV)
 ifdef SYSTEM_SITE
 	@$(BIN)/python -c 'import torch, torchvision' 2>/dev/null || { echo 'SYSTEM_SITE=1 needs an interpreter (no virtual environment) in which both torch and torchvision of one build can be imported: install both there, name it with PYTHON=..., or leave SYSTEM_SITE out.' >&2; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -c 'from importlib.metadata import version; print(*(f"{name}=={version(name)}" for name in ("torch", "torchvision")), sep="\n")' > $(VENV)/keep.txt
 endif
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' $(if $(SYSTEM_SITE),--constraint $(VENV)/keep.txt)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable '.[dev]' $(if $(SYSTEM_SITE),--constraint $(VENV)/keep.txt)
 	@touch $@
+	@echo "$(VENV) is ready."

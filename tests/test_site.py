@@ -21,6 +21,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 import check_site  # noqa: E402  (tools/ is on the path now)
 import docs  # noqa: E402
 
+from xfer_course.registry import chapters, public_names  # noqa: E402
+
 md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -35,6 +37,12 @@ def site(tmp_path_factory) -> Path:
 
 def read(site: Path, name: str) -> str:
     return (site / name).read_text("utf-8")
+
+
+def places(name: str) -> tuple[str, str]:
+    "The page of the notebook that builds a public name, and the page of its reference."
+    found = next(public for public in public_names(ROOT) if public.name == name)
+    return f"{found.notebook.name}.html", f"api/{found.module}.html"
 
 
 def test_every_page_passes_the_check(site, capsys):
@@ -56,15 +64,6 @@ def test_pages_are_those_of_the_sidebar_in_its_order(site):
     assert all((site / name).is_file() for name in shown)
 
 
-def test_sidebar_keeps_the_teaching_order_of_the_command_line():
-    from xfer_course.cli import course_notebooks
-
-    listed = [name.removesuffix(".ipynb") for _, name in docs.sidebar_entries(ROOT)]
-    for chapter in {name.split("/")[0] for name in listed if "/" in name}:
-        of_chapter = [notebook.name for notebook in course_notebooks() if notebook.name.startswith(f"{chapter}/")]
-        assert [name for name in listed if name.startswith(f"{chapter}/")] == of_chapter
-
-
 def test_previous_and_next_walk_through_all_pages(site):
     seen, here = [], "index.html"
     while here:
@@ -82,8 +81,8 @@ def test_pages_need_no_network_and_no_server(site):
 
 
 def test_formulas_are_mathml(site):
-    page = read(site, "dann/dann.html")
-    assert page.count("<math ") > 50
+    page = read(site, places("DANN")[0])
+    assert page.count("<math ") > 20
     words = re.sub(r"<(pre|script|code|math)\b.*?</\1>|<[^>]+>", "", page, flags=re.S)
     assert not re.search(r"\$[^$\n]*\\[a-z]+[^$\n]*\$", words), "a formula was left as TeX"
 
@@ -91,36 +90,39 @@ def test_formulas_are_mathml(site):
 def test_search_index_knows_sections_and_api(site):
     index = json.loads(read(site, "assets/search-index.js").removeprefix("window.searchIndex = ").rstrip(";\n"))
     assert any("0.69" in entry["heading"] for entry in index)
-    assert any(entry["address"] == "api/dann.html#ShallowDANN" for entry in index)
+    assert any(entry["address"] == f"{places('ShallowDANN')[1]}#ShallowDANN" for entry in index)
     for entry in index:
         page, _, anchor = entry["address"].partition("#")
         assert not anchor or f'id="{anchor}"' in read(site, page), entry["address"]
 
 
 def test_api_pages_hold_every_public_name_and_its_origin(site):
-    page = read(site, "api/dann.html")
-    for name in ("gradient_reversal", "DANN", "ShallowDANN"):
-        assert f'id="{name}"' in page
-    assert re.search(r'href="\.\./dann/dann\.html#cell-\w+"', page)
-    assert "Raises" in page
+    for public in public_names(ROOT):
+        assert f'id="{public.name}"' in read(site, f"api/{public.module}.html"), public.shown
+    built, reference = places("DANN")
+    assert re.search(rf'href="\.\./{built}#cell-\w+"', read(site, reference)) and "Raises" in read(site, reference)
+    assert re.search(r"used in .*dann/moons", read(site, places("ShallowDANN")[1])), "an import from the chapter counts for its module"
 
 
-def test_papers_page_leads_from_section_to_code_test_and_record(site):
+def test_papers_page_leads_from_every_source_to_code_test_and_record(site):
     page = read(site, "papers.html")
     row = next(r for r in re.findall(r"<tr>.*?</tr>", page, re.S) if "lambda_schedule" in r)
-    assert "5.2.2" in row and "dann/dann.html#cell-" in row and "test_dann_parity.py" in row
+    assert "5.2.2" in row and f"{places('lambda_schedule')[0]}#cell-" in row and "test_dann_parity.py" in row
+    sections = dict(re.findall(r"<h2[^>]*>(.*?)</h2>(.*?)</table>", page, re.S))
+    named = {heading: set(re.findall(r"<code>(?:<a[^>]*>)?([\w.]+)", rows)) for heading, rows in sections.items()}
+    assert all("basis_loss" not in names for heading, names in named.items() if "Learning to Prompt" in heading)
+    for chapter in chapters(ROOT):
+        for notebook in chapter.notebooks:
+            if notebook.module and "Source:" in (ROOT / "xfer_course" / f"{notebook.module.replace('.', '/')}.py").read_text("utf-8"):
+                assert f'href="{notebook.name}.html#cell-' in page, notebook.name
 
 
-# The notebook of a chapter that everybody reads first.
-MAIN = {"dann": "method", "coop": "method"}
-
-
-@pytest.mark.parametrize("chapter", ["rotation", "dann", "mrl", "coop"])
+@pytest.mark.parametrize("chapter", [chapter for chapter in chapters(ROOT) if chapter.papers], ids=lambda chapter: chapter.name)
 def test_every_chapter_has_exercises_a_self_test_and_a_slider_without_kernel(chapter):
-    notebook = nbformat.read(ROOT / f"nbs/{chapter}/{MAIN.get(chapter, chapter)}.ipynb", as_version=4)
-    assert sum(exercise.check and exercise.solution for exercise in check_site.exercises(notebook)) >= 4
-    assert check_site.self_test(notebook) >= 5
-    assert check_site.flipbooks(notebook) >= 1
+    lessons = [nbformat.read(notebook.path, as_version=4) for notebook in chapter.notebooks if notebook.kind == "paper"]
+    assert sum(exercise.check and exercise.solution for lesson in lessons for exercise in check_site.exercises(lesson)) >= 4
+    assert sum(map(check_site.self_test, lessons)) >= 5
+    assert sum(map(check_site.flipbooks, lessons)) >= 1
 
 
 def test_no_slider_is_heavier_than_allowed():
@@ -137,9 +139,8 @@ def test_home_page_has_a_card_for_every_chapter(site):
     from bs4 import BeautifulSoup
 
     cards = BeautifulSoup(read(site, "index.html"), "html.parser").select(".cards .card")
-    shown = {card.h3.a["href"].split("/")[0] for card in cards}
-    there = {path.parent.name for path in (ROOT / "nbs").glob("*/chapter.json") if path.parent.name != "foundations"}
-    assert shown == there, "run `python tools/notebooks.py index`"
+    shown = [card.h3.a["href"] for card in cards]
+    assert shown == [f"{chapter.first.name}.html" for chapter in chapters(ROOT) if chapter.papers], "run `python tools/notebooks.py index`"
     for card in cards:
         assert card.img["alt"] and card.img["src"].startswith("images/") and (site / card.img["src"]).is_file()
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
@@ -195,9 +196,9 @@ def course(tmp_path) -> Path:
     (root / "data/atlas.json").write_text(json.dumps({"families": {"toys": "Toys"}, "papers": papers}))
     (root / "data/results/toy-lab-cpu.json").write_text("{}")
     write(root, "index", [md("# Home\n\n> Where it starts.\n\nSee [the method](toy/method.ipynb#How-it-works).")])
-    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n| | |\n|---|---|\n| level | easy |\n| time | none |\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
+    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
                                code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>"),
-                               md("\n## Test yourself\n\n<details><summary>How many toys?</summary>\n\nOne.\n</details>")])
+                               md("\n## Test yourself\n\n<details><summary>How many toys?</summary>\n\nOne.\n</details>")], "paper")
     parameters = code("profile = 'cpu'")
     parameters.metadata["tags"] = ["parameters"]
     write(root, "toy/lab", [md("# Lab\n\n> Does the toy work?"), parameters])
@@ -210,8 +211,8 @@ def picture(alt: str):
     return cell
 
 
-def write(root: Path, name: str, cells: list) -> None:
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / f"nbs/{name}.ipynb")
+def write(root: Path, name: str, cells: list, kind: str = "guide") -> None:
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"xfer": {"kind": kind}}), root / f"nbs/{name}.ipynb")
 
 
 def change(root: Path, name: str, number: int, old: str, new: str) -> None:
@@ -234,11 +235,9 @@ BREAK = {
     "description": (lambda r: change(r, "toy/lab", 0, "> Does", "Does"), "nbs/toy/lab.ipynb: has no description"),
     "check": (lambda r: change(r, "toy/method", 3, "check_count", "count"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no check"),
     "solution": (lambda r: change(r, "toy/method", 4, "Solution", "Hint"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no solution"),
-    "level": (lambda r: change(r, "toy/method", 0, "| level |", "| colour |"), "nbs/toy/method.ipynb: says no level"),
-    "self-test": (lambda r: change(r, "toy/method", 5, "Test yourself", "The end"), "nbs/toy/method.ipynb: has no self-test"),
     "alt text": (lambda r: write(r, "index", [md("# Home\n\n> Here."), picture(" ")]), "nbs/index.ipynb: an image without alt text"),
     "alt text in Markdown": (lambda r: change(r, "index", 0, "See", "![](a.png) See"), "nbs/index.ipynb: an image without alt text"),
-    "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(), "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-cpu.json)"),
+    "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(), "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-*.json)"),
     "family": (lambda r: (r / "data/atlas.json").write_text('{"families": {}, "papers": [{"id": "toy", "title": "Toy", "family": "", "sentence": "A toy."}]}'),
                "data/atlas.json: paper 'toy' has no family"),
     "sidebar": (lambda r: write(r, "toy/new", [md("# New\n\n> Forgotten.")]), "nbs/toy/new.ipynb: not in nbs/sidebar.yml"),
@@ -317,16 +316,17 @@ def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells.insert(0, nbformat.v4.new_raw_cell("---\ntitle: Toy\n---"))
         nbformat.write(notebook, path)
-    shutil.copytree(ROOT / "xfer_course/dann", course / "xfer_course/dann")
+    built = places("lambda_schedule")[0].removesuffix(".html")
+    shutil.copytree(ROOT / "xfer_course", course / "xfer_course", dirs_exist_ok=True)
     (course / "nbs/dann").mkdir()
-    shutil.copy(ROOT / "nbs/dann/dann.ipynb", course / "nbs/dann")
+    shutil.copy(ROOT / f"nbs/{built}.ipynb", course / "nbs/dann")
     docs.complete_quarto_sources(course, processed)
     notebook = nbformat.read(processed / "toy/method.ipynb", as_version=4)
     assert "[Open in Colab](https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb)" in notebook.cells[1].source
     front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
     assert (processed / "toy" / front["image"]).is_file()
     papers = (processed / "papers.qmd").read_text("utf-8")
-    assert 'href="dann/dann.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
+    assert f'href="{built}.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
     assert yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1] == "papers.qmd"
 
 

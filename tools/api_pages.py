@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
+from xfer_course.registry import CourseNotebook, module_file, notebooks, pages, re_exports
+
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -24,21 +26,39 @@ class ApiPage:
 
 @dataclass
 class _Module:
-    name: str
+    name: str  # `dann.deep`
     text: str
     notebook: str  # path below nbs/
     used_in: dict[str, list[str]]  # public name -> notebooks that import it
+    packages: dict[str, set[str]]  # public name -> where it can be imported from
+
+
+def _modules(root: Path) -> list[tuple[CourseNotebook, _Module]]:
+    "Every exported module with the notebook that builds it, in teaching order."
+    again, used = re_exports(root), _imports_of_notebooks(root)
+    found = []
+    for notebook in notebooks(root) + pages(root):
+        if notebook.module and module_file(notebook.module, root).is_file():
+            packages: dict[str, set[str]] = {}
+            for package, names in again.items():
+                for name in names:
+                    if _origin(package, name, again) == notebook.module:
+                        packages.setdefault(name, {notebook.module}).add(package)
+            text = module_file(notebook.module, root).read_text("utf-8")
+            found.append((notebook, _Module(notebook.module, text, f"{notebook.name}.ipynb", used.get(notebook.module, {}), packages)))
+    return found
+
+
+def _origin(module: str, name: str, again: dict[str, dict[str, str]]) -> str:
+    "The module that defines a name which others import from `module`."
+    while name in again.get(module, {}):
+        module = again[module][name]
+    return module
 
 
 def api_pages(root: Path, to_html: Callable[[str], str]) -> list[ApiPage]:
-    "The pages of all exported modules, those of the chapters after the foundations."
-    used = _imports_of_notebooks(root)
-    pages = []
-    for path in sorted((root / "xfer_course").glob("*.py")):
-        text = path.read_text("utf-8")
-        found = re.search(r"File to edit: \.\./nbs/(\S+\.ipynb)\.", text)
-        if found and (root / "nbs" / found[1]).is_file():
-            pages.append(_page(_Module(path.stem, text, found[1], used.get(path.stem, {})), to_html))
+    "The pages of all exported modules, by name."
+    pages = [_page(module, to_html) for _, module in sorted(_modules(root), key=lambda pair: pair[1].name)]
     counts: dict[str, int] = {}
     for page in pages:
         for name in page.symbols:
@@ -49,7 +69,8 @@ def api_pages(root: Path, to_html: Callable[[str], str]) -> list[ApiPage]:
 
 
 def _imports_of_notebooks(root: Path) -> dict[str, dict[str, list[str]]]:
-    "module -> public name -> notebooks with `from xfer_course.module import name`."
+    "module -> public name -> notebooks that import it, from the module itself or from a package that re-exports it."
+    again = re_exports(root)
     used: dict[str, dict[str, list[str]]] = {}
     for path in sorted((root / "nbs").glob("*/*.ipynb")):
         if path.parent.name.startswith((".", "_")):
@@ -57,9 +78,9 @@ def _imports_of_notebooks(root: Path) -> dict[str, dict[str, list[str]]]:
         name = path.relative_to(root / "nbs").as_posix()
         cells = json.loads(path.read_text("utf-8"))["cells"]
         source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        for module, one_line, in_brackets in re.findall(r"^from xfer_course\.(\w+) import (?:([^(\n]+)|\(([^)]+)\))", source, re.M):
+        for module, one_line, in_brackets in re.findall(r"^from xfer_course\.([\w.]+) import (?:([^(\n]+)|\(([^)]+)\))", source, re.M):
             for word in re.findall(r"\w+", one_line or in_brackets):
-                places = used.setdefault(module, {}).setdefault(word, [])
+                places = used.setdefault(_origin(module, word, again), {}).setdefault(word, [])
                 if name not in places:
                     places.append(name)
     return used
@@ -160,49 +181,27 @@ def _places(module: _Module, node: Definition) -> str:
 # ---------------------------------------------------------------- from the papers to the code
 
 
-# The first author, as a docstring's `Source:` begins, and the heading of the paper's table.
-PAPERS = {
-    "Gidaris": "Unsupervised Representation Learning by Predicting Image Rotations",
-    "Ganin": "Domain-Adversarial Training of Neural Networks",
-    "Kusupati": "Matryoshka Representation Learning",
-    "Radford": "Learning Transferable Visual Models From Natural Language Supervision",
-    "Zhou": "Learning to Prompt for Vision-Language Models",
-}
-
-
 def papers_page(root: Path) -> str:
-    """Tables from the sections of each paper to cell, function, tests and records, as HTML.
+    """Tables from what a docstring names as its source to cell, function, tests and records, as HTML.
 
-    The rows are the `Source:` sentences of the docstrings, so that the page cannot say what the code does not. A test counts
-    when its file names the function, a record when its lab imports it.
+    The rows are the `Source:` sentences of the docstrings, so that the page cannot say what the code does not. They stand under
+    the papers that the notebook of the module builds, else under the notebook's title. A test counts when its file names the
+    function, a record when its lab imports it.
     """
+    titles = {paper["id"]: paper["title"] for paper in json.loads((root / "data/atlas.json").read_text("utf-8"))["papers"]}
     tests = {path.name: path.read_text("utf-8") for path in sorted((root / "tests").glob("test_*.py"))}
-    records = {path.name for path in (root / "data/results").glob("*.json")}
-    used = _imports_of_notebooks(root)
-    rows: dict[str, list[tuple[str, str]]] = {}
-    for path in sorted((root / "xfer_course").glob("*.py")):
-        text = path.read_text("utf-8")
-        edited = re.search(r"File to edit: \.\./nbs/(\S+\.ipynb)\.", text)
-        if not edited or not (root / "nbs" / edited[1]).is_file():
-            continue
-        module = _Module(path.stem, text, edited[1], used.get(path.stem, {}))
-        for name, node, source in _sources(text):
-            paper = next((title for surname, title in PAPERS.items() if source.startswith(surname)), None)
-            place = re.search(r"\b(?:sections?|figures?|equations?|Algorithm|appendix|tables?)\b.*", source)
-            if paper is None or place is None:
-                continue
-            place = place[0]
+    records = {path.stem.rpartition("-")[0] for path in (root / "data/results").glob("*.json")}
+    sections: dict[str, list[str]] = {}
+    for notebook, module in _modules(root):
+        heading = "; ".join(titles.get(paper, paper) for paper in notebook.papers) or notebook.title
+        for name, node, source in _sources(module.text):
             cells = [_cell_link(module, node), f'<a href="api/{module.name}.html#{name.split(".")[0]}"><code>{name}</code></a>',
                      _tests_of(name, module, tests), _records_of(name, module, records)]
-            row = f'<tr><th scope="row">{html.escape(place)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-            rows.setdefault(paper, []).append((place, row))
-    parts = []
-    for paper in [title for title in PAPERS.values() if title in rows]:
-        found = rows[paper]
-        head = "".join(f'<th scope="col">{word}</th>' for word in ("in the paper", "built in", "function", "tests", "records"))
-        body = "".join(row for _, row in sorted(found, key=lambda pair: [int(n) for n in re.findall(r"\d+", pair[0])]))
-        parts.append(f"<h2>{html.escape(paper)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-    return "\n".join(parts)
+            row = f'<tr><th scope="row">{html.escape(source)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            sections.setdefault(heading, []).append(row)
+    head = "".join(f'<th scope="col">{word}</th>' for word in ("in the paper", "built in", "function", "tests", "records"))
+    return "\n".join(f"<h2>{html.escape(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+                     for heading, rows in sections.items())
 
 
 def _sources(text: str) -> list[tuple[str, ast.AST, str]]:
@@ -228,11 +227,16 @@ def _cell_link(module: _Module, node: ast.AST) -> str:
 
 def _tests_of(name: str, module: _Module, tests: dict[str, str]) -> str:
     word = re.compile(rf"\b{re.escape(name.split('.')[0])}\b")
-    found = [f"<code>{file}</code>" for file, text in tests.items() if word.search(text) and f"xfer_course.{module.name}" in text]
+    packages = module.packages.get(name.split(".")[0], {module.name})
+    found = [f"<code>{file}</code>" for file, text in tests.items() if word.search(text) and _imports_one(text, packages)]
     return ", ".join(found) or "in the notebook"
+
+
+def _imports_one(text: str, packages: set[str]) -> bool:
+    return any(re.search(rf"xfer_course(?:\.| import .*\b){re.escape(package)}\b", text) for package in packages)
 
 
 def _records_of(name: str, module: _Module, records: set[str]) -> str:
     labs = [lab.removesuffix(".ipynb") for lab in module.used_in.get(name.split(".")[0], [])]
-    found = [f'<a href="{lab}.html">{lab}</a>' for lab in labs if f"{lab.replace('/', '-')}-cpu.json" in records]
+    found = [f'<a href="{lab}.html">{lab}</a>' for lab in labs if lab.replace("/", "-") in records]
     return ", ".join(found) or "–"

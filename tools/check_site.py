@@ -70,19 +70,14 @@ def _notebook_problems(root: Path, path: Path, notebook) -> list[str]:
         if cell.cell_type == "markdown" and re.search(r"!\[\s*\]\(", cell.source):
             problems.append(f"an image without alt text in {start!r}")
     if any("parameters" in c.metadata.get("tags", []) for c in notebook.cells):
-        record = f"{path.relative_to(root / 'nbs').with_suffix('').as_posix().replace('/', '-')}-cpu.json"
-        if not (root / "data/results" / record).is_file():
+        record = path.relative_to(root / "nbs").with_suffix("").as_posix().replace("/", "-") + "-*.json"
+        if not any((root / "data/results").glob(record)):
             problems.append(f"its result has no record (data/results/{record})")
     for exercise in exercises(notebook):
         if not exercise.solution:
             problems.append(f"exercise {exercise.name!r} has no solution")
-        if not exercise.check and path.stem in ("method", "clip"):
+        if not exercise.check and notebook.metadata.get("xfer", {}).get("kind") == "paper":
             problems.append(f"exercise {exercise.name!r} has no check")
-    opening = "\n".join(cell.source for cell in notebook.cells[:6] if cell.cell_type == "markdown")
-    problems += [f"says no {fact} (a row `| {fact} | ... |` in the table that it opens with)" for fact in ("level", "time")
-                 if path.stem == "method" and not re.search(rf"^\| *{fact} *\|", opening, re.M | re.I)]
-    if path.stem == "method" and not self_test(notebook):
-        problems.append("has no self-test (a heading `## Test yourself` with folded answers)")
     return problems
 
 
@@ -111,7 +106,7 @@ class Exercise:
 def exercises(notebook) -> list[Exercise]:
     """The exercises of a notebook: paragraphs that open with a bold number below a heading `Exercises` or `Try it`.
 
-    A check is a call of a function whose name starts with `check`. In a method notebook every exercise needs one; in a lab
+    A check is a call of a function whose name starts with `check`. In a notebook that rebuilds a paper every exercise needs one; in a lab
     an exercise may be an experiment of the reader's own, whose outcome no function knows.
     """
     found, inside = [], False

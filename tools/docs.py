@@ -448,7 +448,7 @@ def quarto_links(table: str) -> str:
     def to_notebook(link: re.Match) -> str:
         return f'href="{places[f"xfer_course.{link[1]}.{link[2]}"]}"'
 
-    table = re.sub(r'href="api/(\w+)\.html#([\w.]+)"', to_notebook, table)
+    table = re.sub(r'href="api/([\w.]+?)\.html#([\w.]+)"', to_notebook, table)
     return re.sub(r'(href="[^"#]+)#cell-\w+"', r'\1"', table).replace("<table>", '<table class="table">')
 
 

@@ -43,13 +43,6 @@ class Paper(NamedTuple):
         return bool(self.implemented_by)
 
 # %% ../nbs/atlas.ipynb #79f50099
-def _exported() -> dict[str, str]:
-    "Every exported name as `module.name`, with the notebook page that builds it."
-    from xfer_course._modidx import d
-
-    return {name.removeprefix("xfer_course."): page.split(".html")[0] for names in d["syms"].values() for name, (page, _) in names.items()}
-
-
 def _link_of(entry: dict) -> tuple[str, str]:
     if entry["link"]:
         return entry["link"], "paper"
@@ -60,12 +53,12 @@ def _link_of(entry: dict) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def _atlas() -> tuple[dict[str, str], tuple[Paper, ...]]:
-    content = json.loads(Path(shipped("atlas.json")).read_text("utf-8"))
-    exported, found = _exported(), []
+    content, built = (json.loads(Path(shipped(name)).read_text("utf-8")) for name in ("atlas.json", "built.json"))
+    found = []
     for entry in content["papers"]:
-        built = tuple(name for name in entry["implemented_by"] if name in exported)
-        found.append(Paper(entry["id"], entry["title"], entry["family"], entry["kind"], entry["year"], entry["sentence"], *_link_of(entry),
-                           built, exported[built[0]] if built else None))
+        here = built.get(entry["id"], {"names": [], "notebook": None})
+        about = (entry[key] for key in ("id", "title", "family", "kind", "year", "sentence"))
+        found.append(Paper(*about, *_link_of(entry), tuple(here["names"]), here["notebook"]))
     return content["families"], tuple(found)
 
 
@@ -93,7 +86,7 @@ def papers(word: str | None = None, family: str | None = None, implemented: bool
             if wanted in f"{p.title} {p.sentence} {p.id}".casefold()
             and family in (None, p.family) and implemented in (None, p.implemented)]
 
-# %% ../nbs/atlas.ipynb #4782a84c
+# %% ../nbs/atlas.ipynb #5c1d7e20
 _FILTER = """<script>
 (() => {
   const field = (id) => document.getElementById("atlas-" + id);
@@ -114,12 +107,12 @@ _FILTER = """<script>
 })();
 </script>"""
 
-
+# %% ../nbs/atlas.ipynb #4782a84c
 def _row(paper: Paper, meaning: str) -> str:
     year = f" ({paper.year})" if paper.year else ""
     text = {"paper": "paper", "code": "authors’ code", "search": "search for the title"}[paper.link_kind]
-    state = f'<a href="{paper.chapter}.ipynb">{paper.chapter}</a>: ' + ", ".join(
-        f"<code>{name.split('.')[1]}</code>" for name in paper.implemented_by) if paper.implemented else "planned"
+    names = ", ".join(f"<code>{name.split('.')[-1]}</code>" for name in paper.implemented_by)
+    state = f'<a href="{paper.chapter}.ipynb">{paper.chapter}</a>: {names}' if paper.implemented else "planned"
     label = html.escape(f"{text}: {paper.title}", quote=True)
     return (f'<tr data-family="{paper.family}" data-state="{"built" if paper.implemented else "planned"}">'
             f'<th scope="row">{html.escape(paper.title)}{year}<br><a href="{html.escape(paper.link, quote=True)}" aria-label="{label}">{text}</a></th>'

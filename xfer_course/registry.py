@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['KINDS', 'CourseNotebook', 'read_notebook', 'course_root', 'Chapter', 'chapters', 'notebooks', 'pages',
+__all__ = ['KINDS', 'LEVELS', 'CourseNotebook', 'read_notebook', 'course_root', 'Chapter', 'chapters', 'notebooks', 'pages',
            'select_notebooks', 'papers', 'PublicName', 'module_file', 're_exports', 'public_names', 'public_functions',
            'built', 'sidebar', 'generated_files', 'front_matter_problems']
 
 # %% ../nbs/foundations/registry.ipynb #afa6448d
 KINDS = ("paper", "lab", "guide")
+LEVELS = ("first steps", "middle", "far", "builder")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Chapter:
     def papers(self) -> tuple[str, ...]:
         "Short names of the papers that its notebooks build, each once."
         return tuple(dict.fromkeys(paper for n in self.notebooks if n.kind == "paper" for paper in n.papers))
+
+    @property
+    def first(self) -> CourseNotebook:
+        "Where one enters: the first notebook that rebuilds a paper, else the first one."
+        return next((n for n in self.notebooks if n.kind == "paper"), self.notebooks[0])
 
 # %% ../nbs/foundations/registry.ipynb #85fcb58a
 def chapters(root: Path | None = None) -> list[Chapter]:
@@ -279,7 +285,7 @@ def _mistakes(notebook: CourseNotebook, known: set[str]) -> list[str]:
     rules = {
         f"kind must be {' or '.join(sorted(kinds))}, got {notebook.kind!r}": notebook.kind not in kinds,
         "order must be a number": not isinstance(said.get("order"), int | float),
-        "level must be 'first steps', 'middle' or 'far'": notebook.level not in ("first steps", "middle", "far"),
+        f"level must be one of {', '.join(LEVELS)}, got {notebook.level!r}": notebook.level not in LEVELS,
         "needs must say data and device": not {"data", "device"} <= set(notebook.needs),
         f"papers must be short names of the atlas, got {', '.join(unknown)}": bool(unknown),
         f"chapter must be its folder {notebook.chapter!r}, got {said.get('chapter')!r}": said.get("chapter", notebook.chapter) != notebook.chapter,
