@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def site(built_once) -> Path:
     import docs
 
     return built_once("site", lambda folder: docs.build_plain(ROOT, folder))
+
+
+@pytest.fixture(scope="session")
+def slowness() -> Callable[[], float]:
+    """How many times the CPU seconds of a quiet machine like the one of the records a piece of work takes now, at least 1.
+
+    CPU seconds are longer where other programs use the same caches and cores, and on slower machines.
+    """
+    import torch
+
+    quiet, layer, images = 0.0045, torch.nn.Conv2d(3, 32, 5), torch.zeros(64, 3, 28, 28)
+
+    def measure() -> float:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        started = time.process_time()
+        for _ in range(20):
+            layer(images).sum().backward()
+        seconds = (time.process_time() - started) / 20
+        torch.set_num_threads(threads)
+        return max(seconds / quiet, 1.0)
+
+    return measure
 
 
 @pytest.fixture
