@@ -7,10 +7,6 @@ import resource
 
 import pytest
 
-<<<<<<< HEAD
-from xfer_course.cli import course_notebooks, execute, plan_run
-from xfer_course.labs import Record, experiment_of, fingerprint_differences, load_records
-=======
 from house import NBS, ROOT, parameter_cells
 from xfer_course.cli import execute, plan_run
 from xfer_course.labs import (
@@ -21,7 +17,6 @@ from xfer_course.labs import (
     fingerprint_differences,
 )
 from xfer_course.registry import notebooks
->>>>>>> 0a36c05963fab09f63192ca8b57989b6b9775e6e
 
 LABS = [notebook for notebook in notebooks() if notebook.is_lab]
 RECORD_FILES = sorted((ROOT / "data/results").glob("*.json"))
@@ -58,27 +53,15 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, slowness):
     assert record.claims, "a lab states at least one claim"
     assert all(len(values) == len(seeds) for values in record.metrics.values())
     assert len(list(tmp_path.rglob(record.file_name))) == 1
-<<<<<<< HEAD
-    recorded = next(r for r in RECORDS if r.lab == notebook.name and r.profile == "cpu")
-    assert fingerprint_differences(recorded, record) == [], "the numbers have moved: run `make notebooks`"
-    stated, shown = ([(c.statement, c.at_least, c.at_most, c.paper, c.unit) for c in r.claims] for r in (record, recorded))
-    assert stated == shown, "the lab's claims are not those of its record: run `make notebooks` with --replay"
-=======
     committed = committed_record(notebook.name, "cpu")
     assert committed is not None, "the lab has no record: run `make notebooks`"
-    assert fingerprint_differences(committed, record) == []
->>>>>>> 0a36c05963fab09f63192ca8b57989b6b9775e6e
+    assert fingerprint_differences(committed, record) == [], "the numbers have moved: run `make notebooks`"
+    stated, shown = ([(c.statement, c.at_least, c.at_most, c.paper, c.unit) for c in r.claims] for r in (record, committed))
+    assert stated == shown, "the lab's claims are not those of its record: run `make notebooks` with --replay"
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)
     assert cpu <= cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.file_name)
-def test_record_stands_for_the_experiment_as_it_is(record):
-    "Its experiment was measured, or numbers have vouched for it since; a claim that fails has a reason."
-    current = experiment_of(record.lab, record.profile).hash
-    assert current in record.experiments, "nobody has vouched for this code: run `make notebooks`"
-=======
 def test_exceptions_from_the_cap_are_labs():
     assert set(SMOKE_ABOVE) <= {notebook.name for notebook in LABS}
     assert all(cap > SMOKE_CAP for cap in SMOKE_ABOVE.values())
@@ -90,7 +73,6 @@ def test_a_record_stands_for_the_experiment_as_it_is_now(file):
     record = Record.from_json(json.loads(file.read_text("utf-8")))
     assert file.name == record.file_name and (NBS / f"{record.lab}.ipynb").is_file()
     assert experiment_of(record.lab, record.profile).hash in record.experiments, "stale: run `make notebooks`"
->>>>>>> 0a36c05963fab09f63192ca8b57989b6b9775e6e
     for claim in record.claims:
         if claim.verdict == "not reproduced here":
             assert claim.reason, f"{claim.statement!r} fails and the lab gives no reason"
