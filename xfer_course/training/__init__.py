@@ -1,4 +1,4 @@
-"""Training: one loop for every chapter, and what it needs to be watched, stopped, resumed and moved to other hardware."""
+"""Training: one loop for every chapter, which can be watched, stopped, resumed and moved to other hardware."""
 from .checkpoint import Checkpoint
 from .devices import (
     average_gradients,

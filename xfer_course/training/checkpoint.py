@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..data.files import make_writable
 from .history import History
 
 # %% auto #0
@@ -151,16 +151,6 @@ def _restore_or_say_why(checkpoint: Checkpoint, state: dict) -> None:
         reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
         raise ValueError(f"{checkpoint.file} does not fit the model or the optimizer ({reason}): {_ANEW}") from error
 
-# %% ../../nbs/foundations/checkpoints.ipynb #1f4aee91
-def _make_writable(folder: Path) -> None:
-    """Make the folder and see now, rather than after the first epoch, that a file can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write checkpoints to the folder {folder} ({error.strerror})") from error
-
 # %% ../../nbs/foundations/checkpoints.ipynb #4e5a0f8d
 class Checkpoint:
     """The state of a run of `fit` in the file `checkpoint.safetensors` of a folder; without a folder, nothing is kept.
@@ -180,7 +170,7 @@ class Checkpoint:
         self.run, self.model, self.optimizer = run, model, optimizer
         self.accelerator, self.history = accelerator, history
         if self.file is not None:
-            _make_writable(self.file.parent)
+            make_writable(self.file.parent, "choose another folder for the checkpoints")
 
     def load(self) -> int:
         """Restore the state in place, if there is a file, and return the number of epochs done.

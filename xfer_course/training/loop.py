@@ -19,8 +19,13 @@ from torch import nn
 
 from ..checks import module, number, whole
 from .checkpoint import Checkpoint
-from .devices import average_gradients, broadcast_tensors, choose_accelerator
-from .devices import part_of_batch, step_optimizer
+from xfer_course.training.devices import (
+    average_gradients,
+    broadcast_tensors,
+    choose_accelerator,
+    part_of_batch,
+    step_optimizer,
+)
 from .history import History, Log
 
 # %% auto #0
