@@ -339,41 +339,44 @@ Z, Y = normal(4, 3), torch.tensor([0, 1, 0, 1])
 BAD = {
     "simplex": (lambda: simplex(1), "num_classes must be a whole number of at least 2, got 1"),
     "simplex bool": (lambda: SimplexClassifier(True), "num_classes"),
-    "scale": (lambda: SimplexClassifier(3, scale=0), "scale must be a positive number, got 0"),
-    "simplex width": (lambda: SimplexClassifier(3)(Z), r"features must have shape \(N, 2\), got \(4, 3\)"),
+    "scale": (lambda: SimplexClassifier(3, scale=0), "scale must be a finite number above 0, got 0"),
+    "simplex width": (lambda: SimplexClassifier(3)(Z), r"features must be of shape \(N 2\), got \(4, 3\)"),
     "classifier": (lambda: CosineClassifier(0, 3), "dim must be a whole number"),
-    "integer features": (lambda: CosineClassifier(3, 2)(Z.long()), "features must be a floating-point tensor, got torch.int64"),
-    "cayley": (lambda: cayley(Z), r"free must be a square matrix, got shape \(4, 3\)"),
-    "double features": (lambda: CosineClassifier(3, 2)(Z.double()), "features are torch.float64, but the weights torch.float32"),
-    "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()), "features are torch.float64"),
-    "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]), r"prototypes must have shape \(2, 2\), got \(3, 2\)"),
-    "layer": (lambda: OrthogonalLayer(2)(Z), r"features must have shape \(N, 2\)"),
+    "integer features": (lambda: CosineClassifier(3, 2)(Z.long()), "features must hold float numbers, got torch.int64"),
+    "cayley": (lambda: cayley(Z), r"free must be of shape \(D D\), got \(4, 3\)"),
+    "double features": (lambda: CosineClassifier(3, 2)(Z.double()), "features must be torch.float32 as the weights, got torch.float64"),
+    "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()), "features must be torch.float32 as the weights, got torch.float64"),
+    "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]), r"prototypes must be of shape \(2 2\), got \(3, 2\)"),
+    "layer": (lambda: OrthogonalLayer(2)(Z), r"features must be of shape \(N 2\)"),
     "missing class": (lambda: class_prototypes(Z, Y, 3), "labels must hold every class 0..2, but class 2 has no example"),
-    "extra class": (lambda: class_prototypes(Z, Y + 1, 2), "but a label is 2"),
-    "label count": (lambda: class_prototypes(Z, Y[:3], 2), r"labels must have shape \(4,\)"),
-    "prototype width": (lambda: influence_loss(Z, torch.eye(2), Y), r"features must have shape \(N, 2\)"),
-    "pairs": (lambda: higher_order_loss(Z, Z[:2], Y), r"old_features must have shape \(4, 3\), got \(2, 3\)"),
+    "extra class": (lambda: class_prototypes(Z, Y + 1, 2), "labels must be class numbers from 0 up and below 2, got 2"),
+    "label count": (lambda: class_prototypes(Z, Y[:3], 2), "labels must hold 4 labels, one per row, got 3"),
+    "prototype width": (lambda: influence_loss(Z, torch.eye(2), Y), r"features must be of shape \(N 2\)"),
+    "pairs": (lambda: higher_order_loss(Z, Z[:2], Y), r"old_features must be of shape \(4 3\), got \(2, 3\)"),
     "extra": (lambda: OrthogonalCompatibleHead(3, -1, 2), "extra_dim must be a whole number of at least 0, got -1"),
-    "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0), "weight must be a positive number"),
-    "too much extra": (lambda: BasisTransformation(4, 4, 5), r"extra_dim must lie between old_dim - new_dim \(0\) and old_dim \(4\), got 5"),
-    "too little extra": (lambda: BasisTransformation(8, 4, 3), "extra_dim must lie between"),
-    "no rows": (lambda: cross_test(Z, Z, Y, Y[:2]), "gallery_labels has 2 entries for 4 rows"),
+    "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0), "weight must be a finite number above 0, got -1"),
+    "too much extra": (lambda: BasisTransformation(4, 4, 5), r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 1 to 4, got 5"),
+    "too little extra": (lambda: BasisTransformation(8, 4, 3), r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 4 to 8, got 3"),
+    "no rows": (lambda: cross_test(Z, Z, Y, Y[:2]), r"gallery_labels must have as many rows as gallery \(4\), got 2"),
     "k": (lambda: cross_test(Z, Z, Y, Y, 5), "k is 5, but the gallery has 4 rows"),
     "zero query": (lambda: cross_test(torch.zeros(1, 3), Z, Y[:1], Y), r"queries\[0\]"),
-    "models": (lambda: compatibility_matrix([Z], [], Y, Y), "one tensor per model, got 1 and 0"),
-    "matrix": (lambda: average_accuracy([[1.0, 2.0]]), "matrix must be square"),
-    "gain": (lambda: update_gain(0.5, 0.4, 0.5), r"new_self \(0.5\) must be above old_self"),
-    "figure": (lambda: compatibility_figure({}, ["1"]), "matrices must hold at least one matrix"),
+    "models": (lambda: compatibility_matrix([Z], [], Y, Y), r"gallery must have as many rows as queries \(1\), got 0"),
+    "no model": (lambda: compatibility_matrix([], [], Y, Y), "number of models must be a whole number of at least 1, got 0"),
+    "matrix nan": (lambda: average_compatibility([[math.nan]]), "matrix must be finite"),
+    "matrix": (lambda: average_accuracy([[1.0, 2.0]]), r"matrix must be of shape \(T T\), got \(1, 2\)"),
+    "gain": (lambda: update_gain(0.5, 0.4, 0.5), r"new_self must be above old_self \(0.5\), .* got 0.5"),
+    "figure": (lambda: compatibility_figure({}, ["1"]), "number of matrices must be a whole number of at least 1, got 0"),
+    "figure names": (lambda: compatibility_figure({"a": np.eye(2)}, ["1"]), r"matrix 'a' must be of shape \(1 1\), got \(2, 2\)"),
     "version": (lambda: Gallery(Z, " "), "version must be the name of a model"),
     "gallery labels": (lambda: Gallery(Z, "v1", labels=Y.float()), "labels must be int64"),
     "gallery nan": (lambda: Gallery(torch.full((2, 2), math.nan), "v1"), "holds NaN"),
-    "short queries": (lambda: Gallery(Z, "v1").search(Z[:, :2], "v1"), "D at least 3"),
+    "short queries": (lambda: Gallery(Z, "v1").search(Z[:, :2], "v1"), r"shape \(Q, D\) with D at least 3, got \(4, 2\)"),
     "no labels": (lambda: Gallery(Z, "v1").check_upgrade("v2", Z, Z, Y), "this gallery has no labels"),
     "no version": (lambda: gallery().check_upgrade("", normal(2, 6), normal(2, 6), Y[:2]), "version must be the name of a model"),
     "margin": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(2, 6), Y[:2], margin=math.nan), "margin must be a finite number, got nan"),
-    "list of queries": (lambda: Gallery(Z, "v1").search([[1.0, 2.0, 3.0]], "v1"), "queries must be a NumPy array or a tensor, got list"),
-    "unequal": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(3, 6), Y[:2]), "equally many, got 2, 3 and 2"),
-    "share": (lambda: upgrade_cost(10, 2, 2, 5, share=2), "share must lie between 0 and 1, got 2"),
+    "list of queries": (lambda: Gallery(Z, "v1").search([[1.0, 2.0, 3.0]], "v1"), "queries must be a NumPy array or a tensor .* got list"),
+    "unequal": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(3, 6), Y[:2]), r"new_queries must have as many rows as old_queries \(2\), got 3"),
+    "share": (lambda: upgrade_cost(10, 2, 2, 5, share=2), "share must be a finite number from 0 to 1, got 2"),
     "batch": (lambda: multiply_adds(torch.nn.Linear(3, 1), Z), "example must be a batch of one, got 4"),
 }
 
@@ -386,7 +389,7 @@ def test_bad_input(name):
 
 
 def test_compatible_is_a_list_of_versions():
-    with pytest.raises(TypeError, match="compatible must be a list of versions"):
+    with pytest.raises(TypeError, match="compatible must be a list of texts, got 'v2'"):
         Gallery(Z, "v1", compatible="v2")
 
 
@@ -410,5 +413,5 @@ def test_shapes_and_sizes_that_mean_nothing_are_refused():
         Gallery(np.float32(1.0), "v1")
     gallery = Gallery(np.eye(4, dtype="float32"), "v1", labels=np.arange(4))
     one = torch.eye(4)[:1]
-    with pytest.raises(ValueError, match="two queries"):
+    with pytest.raises(ValueError, match="number of queries .* of at least 2, got 1"):
         gallery.check_upgrade("v2", one, one, torch.tensor([0]))
