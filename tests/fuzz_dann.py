@@ -1,0 +1,194 @@
+"""How fuzzing calls the public functions of the chapter dann."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import torch
+from drawing import (
+    NOT_DRAWN,
+    any_array,
+    any_float,
+    any_labels,
+    any_tensor,
+    any_vectors,
+    class_numbers,
+    fuzz,
+    small_int,
+    vectors,
+)
+from hypothesis import strategies as st
+from torch import nn
+
+from xfer_course import dann
+
+NOT_DRAWN.update(["DANNOutput", "DANNLoss"])
+fuzz(
+    "gradient_reversal",
+    dann.gradient_reversal,
+    {"x": vectors(3, 2), "lambda_": st.floats(0, 3)},
+    {"x": any_tensor, "lambda_": st.one_of(any_float, any_tensor)},
+    lambda r, a: r.shape == a["x"].shape and r.dtype == a["x"].dtype,
+)
+fuzz(
+    "GradientReversal",
+    lambda lambda_, x: dann.GradientReversal(lambda_)(x),
+    {"x": vectors(3, 2), "lambda_": st.floats(0, 3)},
+    {"x": any_tensor, "lambda_": any_float},
+    lambda r, a: r.shape == a["x"].shape,
+)
+PROGRESS = st.one_of(any_float, any_tensor, any_array)
+fuzz(
+    "lambda_schedule",
+    dann.lambda_schedule,
+    {"p": st.floats(0, 1)},
+    {"p": PROGRESS, "gamma": any_float},
+    lambda r, a: bool((np.asarray(torch.as_tensor(r).double()) >= 0).all()),
+)
+fuzz(
+    "learning_rate_schedule",
+    dann.learning_rate_schedule,
+    {"p": st.floats(0, 1)},
+    {"p": PROGRESS, "mu_0": any_float, "alpha": any_float, "beta": any_float},
+    lambda r, a: bool((np.asarray(torch.as_tensor(r).double()) >= 0).all()),
+)
+
+
+def dann_loss(joint_batch, source_x, source_y, target_x, lambda_):
+    torch.manual_seed(0)
+    model = dann.DANN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(3, 1), joint_batch, (4,))
+    return (
+        model.loss(source_x, source_y, target_x, lambda_),
+        model.source_loss(source_x, source_y),
+        model(target_x, lambda_),
+    )
+
+
+fuzz(
+    "DANN",
+    dann_loss,
+    {
+        "joint_batch": st.booleans(),
+        "source_x": vectors(4, 4),
+        "source_y": class_numbers(4, 2),
+        "target_x": vectors(3, 4),
+        "lambda_": st.floats(0, 2),
+    },
+    {"source_x": any_vectors, "source_y": any_labels, "target_x": any_vectors, "lambda_": any_float},
+    lambda r, a: all(part.ndim == 0 for part in (*r[0], r[1])) and r[2].domain_logits.shape == (len(a["target_x"]),),
+)
+NETWORK = {"num_classes": small_int, "in_channels": st.integers(-1, 4)}
+fuzz(
+    "mnist_dann",
+    lambda **options: dann.mnist_dann(**options).eval()(torch.rand(2, max(options["in_channels"], 1), 28, 28)),
+    {"num_classes": st.just(3), "in_channels": st.just(1)},
+    NETWORK
+    | {
+        "dropout": any_float,
+        "batch_norm": st.booleans(),
+        "domain_hidden": st.lists(st.integers(-1, 5), max_size=3).map(tuple),
+        "domain_batch_norm": st.booleans(),
+    },
+    lambda r, a: r.class_logits.shape == (2, a["num_classes"]) and r.features.shape == (2, 768),
+)
+fuzz(
+    "svhn_dann",
+    lambda num_classes, in_channels, **options: dann.svhn_dann(num_classes, in_channels, **options),
+    {"num_classes": st.just(3), "in_channels": st.just(1)},
+    {"num_classes": st.integers(-1, 1), "in_channels": st.integers(-1, 0), "dropout": any_float},
+)
+fuzz(
+    "gtsrb_dann",
+    lambda num_classes, in_channels: dann.gtsrb_dann(num_classes, in_channels),
+    {"num_classes": st.just(3), "in_channels": st.just(1)},
+    NETWORK,
+)
+BACKBONE = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3))
+fuzz(
+    "office_dann",
+    lambda num_classes, backbone: dann.office_dann(num_classes, backbone)(torch.rand(2, 3, 2, 2)),
+    {"num_classes": st.integers(2, 5), "backbone": st.just(BACKBONE)},
+    {"num_classes": small_int, "backbone": st.sampled_from([nn.Flatten(), 3])},
+    lambda r, a: r.class_logits.shape == (2, a["num_classes"]) and r.features.shape == (2, 256),
+)
+fuzz(
+    "office_parameters",
+    lambda learning_rate, pretrained: dann.office_parameters(dann.office_dann(3, BACKBONE), learning_rate, pretrained),
+    {"learning_rate": st.floats(0.001, 1), "pretrained": st.floats(0.001, 1)},
+    {"learning_rate": any_float, "pretrained": any_float},
+    lambda r, a: len(r) == 2 and r[0]["lr"] < math.inf,
+)
+
+
+def shortened(limit):
+    module = copy.deepcopy(BACKBONE)
+    dann.max_norm_(module, limit)
+    return module
+
+
+fuzz(
+    "max_norm_",
+    shortened,
+    {"limit": st.floats(0.01, 5)},
+    {"limit": any_float},
+    lambda r, a: all(
+        layer.weight.double().norm(dim=1).max() <= a["limit"] * 1.001 for layer in r if isinstance(layer, nn.Linear)
+    ),
+)
+SHALLOW = {"X": vectors(6, 3), "y": st.just(torch.tensor([0, 1, 0, 1, 0, 1])), "X_target": vectors(4, 3)}
+
+
+def shallow(X, y, X_target, **options):
+    X, y, X_target = (
+        part.float().numpy() if part.dtype == torch.bfloat16 else part.numpy() for part in (X, y, X_target)
+    )
+    return (
+        dann.ShallowDANN(**{"hidden_size": 2, "max_iter": 2, "random_state": 0} | options)
+        .fit(X, y, X_target)
+        .predict_proba(X)
+    )
+
+
+fuzz(
+    "ShallowDANN",
+    shallow,
+    SHALLOW,
+    {
+        "X": any_vectors,
+        "y": any_labels,
+        "X_target": any_vectors,
+        "lambda_": any_float,
+        "learning_rate": any_float,
+        "hidden_size": small_int,
+        "max_iter": st.integers(-1, 3),
+        "early_stopping": st.booleans(),
+        "validation_fraction": any_float,
+    },
+    lambda r, a: r.shape[0] == len(a["X"]) and np.isfinite(r).all() and np.allclose(r.sum(1), 1),
+)
+fuzz(
+    "MarginalizedDenoiser",
+    lambda X, **options: dann.MarginalizedDenoiser(**{"n_layers": 2} | options).fit_transform(
+        X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    ),
+    {"X": vectors(6, 3)},
+    {"X": any_vectors, "n_layers": st.integers(-1, 3), "noise": any_float, "regularization": any_float},
+    lambda r, a: len(r) == len(a["X"]) and np.isfinite(r).all(),
+    also=(np.linalg.LinAlgError,),
+)
+fuzz(
+    "reverse_validation",
+    lambda X, y, X_target, **options: dann.reverse_validation(
+        dann.ShallowDANN(2, max_iter=1, random_state=0),
+        X.double().numpy(),
+        y.numpy() if y.dtype != torch.bfloat16 else y.float().numpy(),
+        X_target.double().numpy(),
+        random_state=0,
+        **options,
+    ),
+    SHALLOW,
+    {"X": any_vectors, "y": any_labels, "X_target": any_vectors, "validation_fraction": any_float},
+    lambda r, a: 0 <= r <= 1,
+)
