@@ -300,20 +300,8 @@ def square(seed: int) -> dict:
 
 def a_record(date: str) -> Record:
     return Record(
-        "toy/lab",
-        "cpu",
-        (0,),
-        {},
-        {"m": [1.0]},
-        (),
-        "0",
-        "example",
-        1.0,
-        1,
-        0.01,
-        {"torch": "0"},
-        date,
-        {"long": "x" * 5000},
+        lab="toy/lab", profile="cpu", seeds=(0,), setting={}, metrics={"m": [1.0]}, claims=(), measured={"date": date},
+        page="0", seconds=1.0, peak_memory_bytes=1, speed_probe_seconds=0.01, notes={"long": "x" * 5000},
     )
 
 
