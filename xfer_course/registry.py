@@ -9,19 +9,21 @@ import ast
 import json
 import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['KINDS', 'LEVELS', 'CourseNotebook', 'read_notebook', 'course_root', 'Chapter', 'chapters', 'notebooks', 'pages',
-           'select_notebooks', 'papers', 'PublicName', 'module_file', 're_exports', 'public_names', 'public_functions',
-           'built', 'sidebar', 'generated_files', 'front_matter_problems']
+__all__ = ['KINDS', 'LEVELS', 'course_notebooks', 'NOTEBOOK_ORDER', 'TEACHING_ORDER', 'CourseNotebook', 'read_notebook',
+           'course_root', 'Chapter', 'chapters', 'notebooks', 'pages', 'NotebookOrder', 'select_notebooks', 'papers',
+           'PublicName', 'module_file', 're_exports', 'public_names', 'public_functions', 'built', 'sidebar',
+           'generated_files', 'front_matter_problems']
 
 # %% ../nbs/foundations/registry.ipynb #afa6448d
 KINDS = ("paper", "lab", "guide")
-LEVELS = ("first steps", "middle", "far", "builder")
+LEVELS = ("first steps", "middle", "advanced", "builder")
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,30 @@ def notebooks(root: Path | None = None) -> list[CourseNotebook]:
     return [notebook for chapter in chapters(root) for notebook in chapter.notebooks]
 
 
+course_notebooks = notebooks  # as it was called when the command line kept the list
+
+
 def pages(root: Path | None = None) -> list[CourseNotebook]:
     "The notebooks at the top of `nbs/`, in the order of the sidebar."
     root = root or course_root()
     return sorted((read_notebook(path, root) for path in (root / "nbs").glob("*.ipynb")), key=lambda n: (n.order, n.name))
+
+# %% ../nbs/foundations/registry.ipynb #fa18066d
+class NotebookOrder(Mapping):
+    "Chapter → the names of its notebooks, in teaching order."
+
+    def __getitem__(self, name: str) -> tuple[str, ...]:
+        return {chapter.name: tuple(n.path.stem for n in chapter.notebooks) for chapter in chapters()}[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([chapter.name for chapter in chapters()])
+
+    def __len__(self) -> int:
+        return len(chapters())
+
+
+NOTEBOOK_ORDER = NotebookOrder()
+TEACHING_ORDER = NOTEBOOK_ORDER.keys()
 
 # %% ../nbs/foundations/registry.ipynb #165dddca
 def select_notebooks(targets: tuple[str, ...], notebooks: list[CourseNotebook]) -> list[CourseNotebook]:

@@ -15,6 +15,7 @@ import click
 
 from .console import check_writable, echo_table, main, minutes
 from .pages import offline_html
+from .readme import with_chapters
 from .running import OPTIONS, PROFILES, Run, execute, finished_record, plan_run
 from ..registry import notebooks, select_notebooks
 
@@ -25,7 +26,7 @@ __all__ = ['list_notebooks', 'run', 'results']
 @main.command("list")
 def list_notebooks():
     "Show the chapters and labs of the course."
-    from xfer_course.results import load_records
+    from xfer_course.labs import load_records
 
     records: dict[str, list] = {}
     for record in load_records():
@@ -72,7 +73,7 @@ def _finish_one(planned: Run, fresh: bool) -> dict | None:
 
 def _show_one(planned: Run, record, seconds: float) -> None:
     "The claims of one notebook, and where its page is."
-    from xfer_course.results import claim_rows
+    from xfer_course.labs import claim_rows
 
     if record is not None and (rows := claim_rows(record)):
         click.echo("Claims (mean over seeds, 95% interval):")
@@ -82,7 +83,7 @@ def _show_one(planned: Run, record, seconds: float) -> None:
 
 def _show_end(records: list, number: int, seconds: float) -> None:
     "What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by more than seeds explain."
-    from xfer_course.results import claim_rows
+    from xfer_course.labs import claim_rows
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
@@ -109,7 +110,7 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
 
     Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared one, and 130 after Ctrl-C.
     """
-    from xfer_course.results import Record, resolve_device
+    from xfer_course.labs import Record, resolve_device
 
     started = time.perf_counter()
     chosen = select_notebooks(targets, notebooks())
@@ -135,9 +136,8 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
 @click.option("--from", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of records (default: the course's).")
 def results(readme, folder):
     "Show every recorded result: the paper's number beside ours."
-    from xfer_course.cli.readme import with_chapters
     from xfer_course.data import write_atomically
-    from xfer_course.results import claim_rows, describe, load_records
+    from xfer_course.labs import claim_rows, describe, load_records
 
     records = load_records(folder)
     if readme:
