@@ -330,7 +330,7 @@ BAD = [
     ("feature_dim", lambda: RotationPretext(NETWORK, 5).loss(noise(2, 3, 8, 8)), ValueError, "must be of shape (N 5 | N 5 h w), got (8, 4)"),
     ("five turns", lambda: RotationPretext(NETWORK, 4, (0, 1, 2, 3, 4)), ValueError, "quarter_turns must be a whole number from 0 to 3, got 4"),
     ("pretext not square", lambda: RotationPretext(NETWORK, 4).loss(noise(2, 3, 8, 6)), ValueError, "must be square, got 8 x 6"),
-    ("fewer images than a batch", lambda: batches(noise(5, 3, 8, 8), batch_size=32), ValueError, "batch_size is 32, but there are only 5 rows"),
+    ("fewer images than a batch", lambda: batches(noise(5, 3, 8, 8), batch_size=32), ValueError, "batch_size must be at most 5, the number of rows"),
     ("pretext integers", lambda: RotationPretext(NETWORK, 4).loss(PIXELS), TypeError, "images must hold float numbers"),
     ("blocks", lambda: NetworkInNetwork(4, 1), ValueError, "num_blocks must be a whole number of at least 2, got 1"),
     ("channels", lambda: NetworkInNetwork(4, 3, channels=1), ValueError, "channels must be a whole number of at least 2, got 1"),
