@@ -294,7 +294,7 @@ fuzz("coop.fit_coop", lambda features, labels, **options: coop.fit_coop(coop.CoO
      {"features": any_vectors, "labels": any_labels, "steps": st.integers(-1, 2), "batch_size": small_int, "seed": st.integers(-1, 3), "lr": any_float}, lambda r, a: isinstance(r, History) and len(r.loss) == a.get("steps", 1), also=(FloatingPointError,))
 
 # Types that hold what functions return, and constants: nothing to draw. Parts of CoOp that `coop.CoOp` draws; files are in test_coop.py.
-NOT_DRAWN = {"coop.PromptLayout", "coop.CHUNK_BYTES", "coop.PromptLearner", "coop.first_context", "coop.in_chunks", "coop.activation_bytes", "coop.check_precision",
+NOT_DRAWN = {"coop.PromptLayout", "coop.CHUNK_BYTES", "coop.PromptLearner", "coop.first_context", "coop.in_chunks", "coop.activation_bytes", "coop.check_precision", "coop.fill",
              "coop.nearest_words", "coop.save_context", "coop.load_context", "coop.context_options",
              "dann.DANNOutput", "dann.DANNLoss", "mrl.SearchCost", "mrl.SearchSizes", "coop.NearestWords", "coop.POSITIONS"}
 
