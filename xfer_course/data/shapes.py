@@ -179,7 +179,7 @@ def _paint(draw, part, ink: int) -> None:
     for x, y in points:  # round ends and corners
         draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
 
-
+# %% ../../nbs/foundations/shapes.ipynb #ffdc7815
 @lru_cache(maxsize=None)
 def distance_fields() -> Tensor:
     """All shapes as signed distances to their outline, `(shapes, 96, 96)`: positive inside, in units of half a shape.
