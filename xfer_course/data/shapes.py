@@ -12,7 +12,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 # %% ../../nbs/foundations/shapes.ipynb #9bbf5cdd
@@ -163,7 +162,7 @@ REACH = 1.3  # a field covers the square from -1.3 to 1.3
 _CANVAS, _FIELD = 320, 96  # pixels of a drawing; pixels kept of its field
 
 
-def _paint(draw: ImageDraw.ImageDraw, part, ink: int) -> None:
+def _paint(draw, part, ink: int) -> None:
     kind, values = part
     if kind == "cut":
         return _paint(draw, values, 0)
@@ -180,13 +179,14 @@ def _paint(draw: ImageDraw.ImageDraw, part, ink: int) -> None:
     for x, y in points:  # round ends and corners
         draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=ink)
 
-
+# %% ../../nbs/foundations/shapes.ipynb #ffdc7815
 @lru_cache(maxsize=None)
 def distance_fields() -> Tensor:
     """All shapes as signed distances to their outline, `(shapes, 96, 96)`: positive inside, in units of half a shape.
 
     A field covers the square from -1.3 to 1.3, so a shape can be enlarged, turned, filled or outlined without jagged edges.
     """
+    from PIL import Image, ImageDraw
     from scipy.ndimage import distance_transform_edt
 
     fields = []
