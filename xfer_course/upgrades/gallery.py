@@ -21,8 +21,8 @@ from ..intervals import Interval, mean_and_interval
 from ..mrl import FunnelRetrieval, mean_average_precision_at_k, search_cost
 
 # %% auto #0
-__all__ = ['UpgradeCheck', 'Gallery', 'check_upgrade', 'save_gallery', 'load_gallery', 'UpgradeCost', 'upgrade_cost',
-           'multiply_adds']
+__all__ = ['UpgradeCheck', 'VersionedEmbeddings', 'Gallery', 'check_upgrade', 'save_gallery', 'load_gallery', 'UpgradeCost',
+           'upgrade_cost', 'multiply_adds']
 
 # %% ../../nbs/upgrades/gallery.ipynb #6447acb2
 class UpgradeCheck(NamedTuple):
@@ -69,8 +69,8 @@ def _model_name(name: str, version: str) -> str:
         raise ValueError(f"{name} must be the name of a model, a text that is not empty, got {version!r}")
     return version
 
-# %% ../../nbs/upgrades/gallery.ipynb #5155d2a5
-class Gallery:
+# %% ../../nbs/upgrades/gallery.ipynb #845e797c
+class VersionedEmbeddings:
     """Embeddings, the version of the model that made them, and the versions that may search them.
 
     Args:
@@ -79,8 +79,7 @@ class Gallery:
         labels: integer labels or keys `(N,)` of the rows, copied as well, or None.
         compatible: versions that are known to be comparable with `version`, for example because they were trained so.
 
-    Raises `TypeError` or `ValueError` for embeddings, labels or versions of another kind. `check_upgrade` measures a new
-    model (see `check_upgrade`), `save` and `load` keep everything in one file (see `save_gallery`, `load_gallery`).
+    Raises `TypeError` or `ValueError` for embeddings, labels or versions of another kind.
     """
 
     def __init__(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None, compatible: Iterable[str] = ()) -> None:
@@ -94,7 +93,7 @@ class Gallery:
         return len(self.embeddings)
 
     def __repr__(self) -> str:
-        return f"Gallery({len(self)} × {self.embeddings.shape[1]}, version={self.version!r}, compatible={sorted(self.compatible)})"
+        return f"{type(self).__name__}({len(self)} × {self.embeddings.shape[1]}, version={self.version!r}, compatible={sorted(self.compatible)})"
 
     @property
     def bytes(self) -> int:
@@ -104,6 +103,14 @@ class Gallery:
     def needs_backfill(self, version: str) -> bool:
         "Whether queries of that model may not search this gallery: neither its own nor a compatible version."
         return _model_name("version", version) != self.version and version not in self.compatible
+
+# %% ../../nbs/upgrades/gallery.ipynb #5155d2a5
+class Gallery(VersionedEmbeddings):
+    """Embeddings that know their model, to be searched by it and by models that were declared or measured to be compatible.
+
+    Arguments and refusals are those of `VersionedEmbeddings`. `check_upgrade` measures a new model, `save` and `load`
+    keep everything in one file.
+    """
 
     def search(self, queries: np.ndarray | Tensor, version: str, k: int = 1):
         """The k nearest rows by cosine: `(scores, indices)`, both `(Q, k)`, of queries `(Q, >= D)` by model `version`.
