@@ -156,8 +156,10 @@ def tensor(name: str, x: Any, dims: str | None = None, *, kind: str | None = Non
 # %% ../nbs/foundations/checks.ipynb #b7f41cfa
 def finite_values(name: str, x: torch.Tensor) -> torch.Tensor:
     """`x`, if none of its values is NaN or infinite. Raises ValueError otherwise, with the place of the first."""
-    if x.is_floating_point() and not (good := x.isfinite()).all():
-        place = tuple((~good).nonzero()[0].tolist())
+    if not (x.is_floating_point() and x.numel()):
+        return x
+    if not all(end.isfinite() for end in x.detach().aminmax()):  # one pass; NaN survives it
+        place = tuple((~x.isfinite()).nonzero()[0].tolist())
         raise ValueError(f"{name} must be finite, got {x[place].item()} at {list(place)}")
     return x
 
