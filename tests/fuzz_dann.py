@@ -14,6 +14,7 @@ from drawing import (
     any_labels,
     any_tensor,
     any_vectors,
+    any_weights,
     class_numbers,
     fuzz,
     small_int,
@@ -24,7 +25,7 @@ from torch import nn
 
 from xfer_course import dann
 
-NOT_DRAWN.update(["DANNOutput", "DANNLoss"])
+NOT_DRAWN.update(["DANNOutput", "DANNLoss", "Saturation"])
 fuzz(
     "gradient_reversal",
     dann.gradient_reversal,
@@ -191,4 +192,130 @@ fuzz(
     SHALLOW,
     {"X": any_vectors, "y": any_labels, "X_target": any_vectors, "validation_fraction": any_float},
     lambda r, a: 0 <= r <= 1,
+)
+
+
+# --- choosing a model
+
+
+def numpy_vectors(n: int, d: int):
+    return vectors(n, d).map(lambda x: x.numpy())
+
+
+def predictions(n: int, classes: int):
+    return vectors(n, classes).map(lambda x: x.softmax(1).numpy())
+
+
+for rule in (dann.mean_entropy, dann.mutual_information):
+    fuzz(
+        rule.__name__,
+        rule,
+        {"probabilities": predictions(5, 3)},
+        {"probabilities": any_array},
+        lambda r, a: -1e-6 <= r <= 10,
+    )
+fuzz(
+    "classifier_uniformity",
+    dann.classifier_uniformity,
+    {"weights": numpy_vectors(3, 4)},
+    {"weights": any_array},
+    lambda r, a: 0 <= r < 10,
+)
+fuzz(
+    "hopkins_statistic",
+    dann.hopkins_statistic,
+    {"features": numpy_vectors(30, 3)},
+    {"features": any_array, "sample": any_float, "power": any_float, "seed": st.integers(-1, 3)},
+    lambda r, a: 0 <= r <= 1,
+)
+fuzz(
+    "transfer_score",
+    dann.transfer_score,
+    {"weights": numpy_vectors(3, 4), "features": numpy_vectors(30, 2), "probabilities": predictions(30, 3)},
+    {"weights": any_array, "features": any_array, "probabilities": any_array, "power": any_float},
+    lambda r, a: math.isfinite(r),
+)
+fuzz(
+    "saturation",
+    dann.saturation,
+    {"scores": vectors(1, 8).map(lambda x: x[0].numpy())},
+    {"scores": any_array, "window": small_int, "threshold": any_float},
+    lambda r, a: len(r.levels) == len(a["scores"]),
+)
+
+
+def small_dann():
+    return dann.DANN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(3, 1), input_shape=(4,))
+
+
+fuzz(
+    "DANNClassifier",
+    lambda X, y, X_target, **options: (
+        dann.DANNClassifier(small_dann, **{"steps": 2} | options).fit(X, y, X_target).predict_proba(X)
+    ),
+    {"X": numpy_vectors(6, 4), "y": st.just([0, 1, 0, 1, 0, 1]), "X_target": numpy_vectors(5, 4)},
+    {
+        "X": any_array,
+        "y": any_labels,
+        "X_target": any_array,
+        "steps": st.integers(-1, 3),
+        "batch_size": small_int,
+        "learning_rate": any_float,
+        "lambda_": any_float,
+    },
+    lambda r, a: r.shape == (len(a["X"]), 2),
+    also=(FloatingPointError,),
+)
+
+
+# --- other alignments
+
+PAIR = {"source": vectors(5, 3), "target": vectors(4, 3)}
+ANY_PAIR = {"source": any_vectors, "target": any_vectors}
+fuzz("coral_loss", dann.coral_loss, PAIR, ANY_PAIR, lambda r, a: r.ndim == 0)
+fuzz("mmd_loss", dann.mmd_loss, PAIR, ANY_PAIR | {"factors": any_weights}, lambda r, a: r.ndim == 0)
+fuzz("entropy_loss", dann.entropy_loss, {"logits": vectors(4, 3)}, {"logits": any_tensor}, lambda r, a: r.ndim == 0)
+fuzz(
+    "conditional_features",
+    dann.conditional_features,
+    {"features": vectors(4, 3), "probabilities": vectors(4, 2)},
+    {"features": any_vectors, "probabilities": any_vectors},
+    lambda r, a: r.shape == (len(a["features"]), a["features"].shape[1] * a["probabilities"].shape[1]),
+)
+
+
+def cdan_loss(source_x, source_y, target_x, lambda_):
+    torch.manual_seed(0)
+    model = dann.CDAN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(6, 1), input_shape=(4,))
+    return model.loss(source_x, source_y, target_x, lambda_)
+
+
+fuzz(
+    "CDAN",
+    cdan_loss,
+    {"source_x": vectors(4, 4), "source_y": class_numbers(4, 2), "target_x": vectors(3, 4), "lambda_": st.floats(0, 2)},
+    {"source_x": any_vectors, "source_y": any_labels, "target_x": any_vectors, "lambda_": any_float},
+    lambda r, a: all(part.ndim == 0 for part in r),
+)
+NORMED = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+fuzz(
+    "adapt_batch_norm",
+    lambda target, **options: dann.adapt_batch_norm(NORMED, target, **options),
+    {"target": vectors(6, 3)},
+    {"target": any_vectors, "batch_size": small_int},
+    lambda r, a: not r.training,
+    also=(RuntimeError,),  # inputs that the model itself does not take
+)
+fuzz(
+    "SubspaceAlignment",
+    lambda X, y, X_target, n: dann.SubspaceAlignment(n).fit(X, y, X_target).predict(X_target),
+    {
+        "X": numpy_vectors(8, 3),
+        "y": st.just([0, 1] * 4),
+        "X_target": numpy_vectors(6, 3),
+        "n": st.integers(1, 2),
+    },
+    {"X": any_array, "y": any_labels, "X_target": any_array, "n": small_int},
+    lambda r, a: len(r) == len(a["X_target"]),
+    also=(np.linalg.LinAlgError,),
 )

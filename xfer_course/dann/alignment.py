@@ -119,7 +119,7 @@ def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) ->
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean over the passes
         layer.train()
-    device = next(adapted.parameters()).device
+    device = next(adapted.parameters(), target).device
     with torch.no_grad():
         for part in passes:
             adapted(part.to(device))

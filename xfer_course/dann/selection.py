@@ -29,7 +29,7 @@ from .deep import DANN, lambda_schedule
 from .shallow import ShallowDANN
 from ..data import Images, batches, domain_batches
 from ..evaluation import predict
-from ..training import choose_accelerator, fit, seed_everything
+from ..training import History, choose_accelerator, fit, seed_everything
 
 # %% ../../nbs/dann/selection.ipynb #7320d571
 def reverse_validation(estimator: BaseEstimator, X, y, X_target, *, validation_fraction: float = 0.1,
@@ -86,11 +86,10 @@ def _reversed_start(fitted: BaseEstimator) -> BaseEstimator:
 class DANNClassifier(ClassifierMixin, BaseEstimator):
     """A deep `DANN` as a scikit-learn estimator: `fit(X, y, X_target=...)`, `predict`.
 
-    Parameters: `network`, a function without arguments that builds a fresh `DANN`; `steps` of Adam with
-    `learning_rate` and `batch_size` examples per domain; `lambda_ >= 0`, by which the schedule of the paper is
-    multiplied (with 0 the target is not looked at); `warm_start` begins at the features and label head of the
-    previous `fit`; `random_state`, an integer >= 0; `device` "cpu", "cuda" or "auto".
-    Attributes after `fit`: `classes_`, `model_` (in evaluation mode), `history_`.
+    `network` is a function without arguments that builds a fresh `DANN`; it is trained by `steps` of Adam with
+    `learning_rate` and `batch_size` examples per domain. `lambda_ >= 0` multiplies the schedule of the paper (with 0 the
+    target is not looked at). `warm_start` begins at the features and label head of the previous `fit`; `random_state`
+    is an integer >= 0. Attributes after `fit`: `classes_`, `model_` (in evaluation mode), `history_`.
     """
 
     def __init__(self, network: Callable[[], DANN], steps: int = 300, learning_rate: float = 1e-3, batch_size: int = 64,
@@ -105,26 +104,19 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         inputs that do not fit together, for a single class, and where `network` builds anything but a `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
-        X, codes = _check_fit(self, X, X_target), torch.as_tensor(codes)
+        X = _check_fit(self, X, X_target)
         checks.same_length("X", X, "y", codes)
-        seed_everything(self.random_state)
-        model = _fresh_model(self)
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate)
-        loader, step = _batches_and_step(self, model, Images(X, codes), X_target)
-        self.history_ = fit(step, loader, optimizer, epochs=1, seed=self.random_state, progress=False, model=model,
-                            accelerator=choose_accelerator(self.device))
-        self.classes_, self.model_ = classes, model.eval()
+        self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target)
+        self.classes_ = classes
         return self
 
     def transform(self, X) -> np.ndarray:
         """The features (n, d) of inputs `X` (n, ...)."""
-        check_is_fitted(self)
-        return predict(self.model_.feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
+        return predict(_fitted(self).feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
-        check_is_fitted(self)
-        return predict(self.model_, torch.as_tensor(np.asarray(X, np.float32))).softmax(1).numpy()
+        return predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32))).softmax(1).numpy()
 
     def predict(self, X) -> np.ndarray:
         """The most probable class (n,) of inputs `X` (n, ...)."""
@@ -132,6 +124,21 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
 # %% ../../nbs/dann/selection.ipynb #6894117f
+def _train(classifier: DANNClassifier, source: Images, X_target) -> tuple[DANN, History]:
+    seed_everything(classifier.random_state)
+    model = _fresh_model(classifier)
+    optimizer = torch.optim.Adam(model.parameters(), lr=classifier.learning_rate)
+    loader, step = _batches_and_step(classifier, model, source, X_target)
+    history = fit(step, loader, optimizer, epochs=1, seed=classifier.random_state, progress=False, model=model,
+                  accelerator=choose_accelerator(classifier.device))
+    return model.eval(), history
+
+
+def _fitted(classifier: DANNClassifier) -> DANN:
+    check_is_fitted(classifier)
+    return classifier.model_
+
+
 def _batches_and_step(classifier: DANNClassifier, model: DANN, source: Images, X_target):
     "Source batches and the label loss where lambda is 0; pairs of batches and the loss of DANN elsewhere."
     size = {"batch_size": classifier.batch_size, "steps": classifier.steps, "seed": classifier.random_state}
@@ -148,7 +155,7 @@ def _batches_and_step(classifier: DANNClassifier, model: DANN, source: Images, X
         return batches(*source, **size), source_step
     return domain_batches(source, torch.as_tensor(np.asarray(X_target, np.float32)), **size), dann_step
 
-
+# %% ../../nbs/dann/selection.ipynb #7c1f5e20
 def _fresh_model(classifier: DANNClassifier) -> DANN:
     model = checks.module("what network builds", classifier.network(), DANN)
     if classifier.warm_start and hasattr(classifier, "model_"):
@@ -174,7 +181,7 @@ def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.nd
     if classifier.warm_start and hasattr(classifier, "classes_") and np.isin(classes, classifier.classes_).all():
         classes = classifier.classes_
     if len(classes) < 2:
-        raise ValueError(f"y must hold at least two classes, got one class: {classes[0]!r}")
+        raise ValueError(f"y must hold at least two classes, got {classes.tolist()}")
     return classes, np.searchsorted(classes, y).astype(np.int64)
 
 # %% ../../nbs/dann/selection.ipynb #74582ffd
@@ -202,11 +209,10 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 def _check_probabilities(probabilities) -> np.ndarray:
-    p = np.asarray(probabilities, dtype=float)
-    checks.tensor("probabilities", torch.tensor(p), "N K", within=(0, 1.001))
+    p = np.asarray(checks.array("probabilities", probabilities, "N K"), dtype=float)
     checks.whole("the number of classes in probabilities", p.shape[1], 2)
-    if not np.allclose(p.sum(axis=1), 1, atol=1e-3):
-        raise ValueError("probabilities must sum to 1 in every row, got sums up to {:g}".format(p.sum(axis=1).max()))
+    if (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
+        raise ValueError("probabilities must be at least 0 and sum to 1 in every row, got other rows")
     return p
 
 # %% ../../nbs/dann/selection.ipynb #9526bb12
@@ -217,8 +223,7 @@ def classifier_uniformity(weights) -> float:
     Raises `ValueError` for fewer than two classes, fewer than K - 1 dimensions, or a row of zeros.
     Source: Yang et al. (2024), definition 1 and theorem 1.
     """
-    w = np.asarray(weights, dtype=float)
-    checks.tensor("weights", torch.tensor(w), "K d", finite=True)
+    w = np.asarray(checks.array("weights", weights, "K d"), dtype=float)
     checks.whole("the number of rows of weights", len(w), 2, most=w.shape[1] + 1)
     lengths = np.linalg.norm(w, axis=1, keepdims=True)
     if (lengths == 0).any():
@@ -242,8 +247,7 @@ def hopkins_statistic(features, *, sample: float = 0.05, power: float = 1.0, see
 
     Source: Hopkins and Skellam (1954); its use here: Yang et al. (2024), equation 3.
     """
-    x = np.asarray(features, dtype=float)
-    checks.tensor("features", torch.tensor(x), "N d", finite=True)
+    x = np.asarray(checks.array("features", features, "N d"), dtype=float)
     checks.whole("the number of rows of features", len(x), 20)
     checks.number("sample", sample, above=0, most=0.5)
     checks.number("power", power, above=0)
@@ -283,7 +287,6 @@ def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed
 # %% ../../nbs/dann/selection.ipynb #48c0415d
 class Saturation(NamedTuple):
     """What `saturation` returns: levels (M,), NaN before the first full window; the checkpoint to take; where it was decided."""
-
     levels: np.ndarray
     checkpoint: int | None
     epoch: int | None
@@ -305,11 +308,10 @@ def saturation(scores, *, window: int = 3, threshold: float = 0.01) -> Saturatio
     Raises:
         ValueError, TypeError: scores that are not finite or not one-dimensional, or parameters out of range.
 
-    Source: Yang et al. (2024), definition 3 and the paragraph after it, with the paper's window and threshold. The
-    standard deviation is that of the window itself (divided by its length), which the paper leaves open.
+    Source: Yang et al. (2024), definition 3 and the paragraph after it, with the paper's window and threshold; the
+    standard deviation is divided by the length of the window, which the paper leaves open.
     """
-    s = np.asarray(scores, dtype=float)
-    checks.tensor("scores", torch.tensor(s), "M", finite=True)
+    s = np.asarray(checks.array("scores", scores, "M"), dtype=float)
     window, threshold = checks.whole("window", window, 2), checks.number("threshold", threshold, above=0)
     levels = _levels(s, window)
     quiet = np.flatnonzero(levels < threshold)

@@ -31,17 +31,21 @@ def _denoising_map(X, noise: float, regularization: float) -> np.ndarray:
 def _apply_map(X, coefficients: np.ndarray) -> np.ndarray:
     return np.tanh(safe_sparse_dot(X, coefficients[:, :-1].T) + coefficients[:, -1])
 
+
+def _all_layers(X, coefs: list[np.ndarray]) -> np.ndarray:
+    layers = [X]
+    for coefficients in coefs:
+        layers.append(_apply_map(layers[-1], coefficients))
+    return np.hstack([X.toarray() if sp.issparse(X) else X, *layers[1:]])
+
 # %% ../../nbs/dann/text.ipynb #445cd5b0
 class MarginalizedDenoiser(TransformerMixin, BaseEstimator):
     """Stacked denoising autoencoders in closed form (mSDA): features from unlabelled text of both domains.
 
-    Every layer is the linear map that best restores its input from copies in which each feature was
-    blanked with probability `noise`, averaged over all such copies, followed by tanh. `n_layers` of them
-    are stacked; the new representation is the input and all layers side by side.
-
-    Parameters: `n_layers`, `noise` in [0, 1) and `regularization`, the ridge that keeps the linear system
-    solvable. Attribute after `fit`: `coefs_`, per layer (features, features + 1), the bias last.
-    Memory: a layer needs three dense (features, features) arrays; the output is dense.
+    Each of `n_layers` is the linear map that best restores its input from copies in which each feature was blanked
+    with probability `noise` in [0, 1), averaged over all such copies, followed by tanh. The new representation is
+    the input and all layers side by side, dense. `regularization` is the ridge that keeps the linear system solvable.
+    Attribute after `fit`: `coefs_`, per layer (features, features + 1), the bias last.
     Source: Chen et al. (2012); used in Ganin et al. (2016), section 5.1.4.
     """
 
@@ -51,7 +55,7 @@ class MarginalizedDenoiser(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None) -> "MarginalizedDenoiser":
         """Fit all layers on `X` (n, features), dense or sparse: source and target examples together.
 
-        Raises `ValueError` or `TypeError` for parameters out of range and for input that is empty or not finite.
+        A layer needs three dense (features, features) arrays. Raises `ValueError` or `TypeError` for bad input.
         """
         checks.whole("n_layers", self.n_layers)
         checks.number("noise", self.noise, least=0, below=1)
@@ -67,10 +71,7 @@ class MarginalizedDenoiser(TransformerMixin, BaseEstimator):
         """The input and all layers side by side, (n, (n_layers + 1) * features), for `X` (n, features)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=np.float64, reset=False)
-        layers = [X]
-        for coefficients in self.coefs_:
-            layers.append(_apply_map(layers[-1], coefficients))
-        return np.hstack([X.toarray() if sp.issparse(X) else X, *layers[1:]])
+        return _all_layers(X, self.coefs_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
