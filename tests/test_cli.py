@@ -188,14 +188,15 @@ def test_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
     assert result.exit_code == 1 and "free" in result.output
 
 
-def test_a_broken_declaration_fails_the_run(tmp_path, monkeypatch):
-    "Exit code 1 when a claim's verdict is not the declared one."
-    from xfer_course import results
+def test_a_run_that_disagrees_with_its_record_fails(tmp_path, monkeypatch):
+    "Exit code 1 and a sentence where the numbers of a run are not those of the committed record; its claims are shown before."
+    from test_records import a_record
     from xfer_course.cli import commands
+    from xfer_course.labs import Record
 
-    claim = results.Claim("c", (-0.1, -0.2), at_least=0.0, expected="reproduced")
-    record = results.Record("dann/moons", "cpu", (7, 8), {}, {}, (claim,), "0", "example", 1.0, 1, 0.01, {"torch": "0"}, "2026-01-01")
-    monkeypatch.setattr(commands, "finished_record", lambda run: record.to_json())
-    monkeypatch.setattr(results.Record, "is_standard", lambda self: True)
+    monkeypatch.setattr(commands, "finished_record", lambda run: a_record().to_json())
+    monkeypatch.setattr(Record, "borders", lambda self: [])
+    monkeypatch.setattr(Record, "surprises", lambda self: [f"{self.lab}: another number"])
     result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(tmp_path)])
-    assert result.exit_code == 1 and "not as declared" in result.output
+    assert result.exit_code == 1 and "another number" in result.output
+    assert result.output.index("Claims") < result.output.index("page: ") < result.output.index("1 notebooks")
