@@ -37,7 +37,10 @@ every_module = pytest.mark.parametrize("path", MODULE_FILES, ids=lambda path: mo
 MODULE_LINES, DEFINITION_LINES, CELL_LINES = 400, 60, 40
 LONG_MODULES: dict[str, int] = {}
 LONG_DEFINITIONS: dict[str, int] = {}
-LONG_CELLS: dict[str, int] = {}
+LONG_CELLS: dict[str, int] = {
+    "coop/coop 66a35332": 60,  # PromptLearner: half of it says what its nine arguments are
+    "coop/tokenizer f5698e44": 52,  # Tokenizer
+}
 
 
 def held(lengths: dict[str, int], limit: int, exceptions: dict[str, int], most: int = 10) -> list[str]:
@@ -119,13 +122,20 @@ FLOORS = ("checks", "intervals", "figures", "registry", "data", "training", "eva
 # Packages that only keep old names importable stand above everything that they re-export, and nothing imports them.
 MOVED = {"xfer_course.pictures", "xfer_course.results", "xfer_course.alignment", "xfer_course.selection"}
 # Imports inside a function that open a circle on purpose: a door from the lower module to the higher.
-DOORS: set[tuple[str, str]] = set()
+DOORS: set[tuple[str, str]] = {("xfer_course.clip.model", "xfer_course.clip.weights")}
 FOUNDATIONS = set(FLOORS) - {"chapters", "atlas", "cli"}
 
 
 @cache
 def chapter_order() -> list[str]:
     return [chapter.name for chapter in chapters(ROOT) if chapter.name != "foundations"]
+
+
+@cache
+def chapter_of() -> dict[str, str]:
+    "The package or module of the library → the chapter whose notebooks build it; the chapter *coop* builds two, `clip` and `coop`."
+    return {module.split(".")[0]: path.parent.name for path in NOTEBOOKS
+            if path.parent.name in chapter_order() and (module := exported_module(path))}
 
 
 @cache
@@ -172,8 +182,8 @@ def floor(module: str) -> tuple[int, int]:
     first = module.split(".")[1] if "." in module else ""
     if not first:
         return -1, 0  # `import xfer_course`: its version
-    if first in chapter_order() or first not in FLOORS:
-        return FLOORS.index("chapters"), chapter_order().index(first) if first in chapter_order() else len(chapter_order())
+    if first in chapter_of() or first not in FLOORS:
+        return FLOORS.index("chapters"), chapter_order().index(chapter_of()[first]) if first in chapter_of() else len(chapter_order())
     return FLOORS.index(first), 0
 
 

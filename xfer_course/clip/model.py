@@ -18,9 +18,7 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
 class TwoTowers(nn.Module):
-    """The network of CLIP: an image tower and a text tower that end in one space.
-
-    Parameter names and numerics equal those of OpenAI's code.
+    """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
 
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (ICML 2021), section 2.
     """
@@ -38,18 +36,14 @@ class TwoTowers(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Features `(N, embed_dim)`, not normalised, of preprocessed images `(N, 3, R, R)` of the weights' type.
-
-        Raises TypeError or ValueError for other images, and for half precision on a CPU.
-        """
+        "Features `(N, embed_dim)`, not normalised, of images as `preprocess` gives them; TypeError or ValueError for others."
         _check_images(self, images)
         return self.visual(images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)` with L at most the context length.
+        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; TypeError or ValueError for ids that do not fit.
 
         They are read at the end token, the largest id of a row; what stands behind the last one is not computed.
-        Raises TypeError or ValueError for ids of another kind or shape, or outside the vocabulary.
         """
         _check_tokens(self, tokens)
         end = tokens.argmax(dim=-1)
@@ -155,12 +149,9 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         pixels = tv.center_crop(tv.resize(pixels, size, tv.InterpolationMode.BICUBIC, antialias=True), size).clamp(0, 1)
     return tv.normalize(pixels, config.image_mean, config.image_std)
 
-# %% ../../nbs/coop/clip.ipynb #3d50315a
+# %% ../../nbs/coop/clip.ipynb #3e8e789f
 class CLIP(TwoTowers):
-    """Contrastive language-image pre-training: two towers, with their preprocessing, tokenizer and weights.
-
-    OpenAI's state dicts load with `strict=True`. `tokenizer` turns texts into ids; only functions that take texts need it.
-    """
+    """Contrastive language-image pre-training: two towers with preprocessing and weights, and a tokenizer for texts."""
 
     def __init__(self, config: CLIPConfig, tokenizer: Tokenizer | None = None):
         super().__init__(config)
@@ -175,10 +166,7 @@ class CLIP(TwoTowers):
         return preprocess(images, self.config).to(self.device, self.dtype)
 
     def freeze(self) -> "CLIP":
-        """No gradients for any parameter, and evaluation mode for good: later calls of `train()` do not end it.
-
-        The ResNet's batch norm would otherwise keep averaging over whatever it is shown.
-        """
+        "No gradients, and evaluation mode for good: batch norm would otherwise keep averaging over what it is shown."
         self.frozen = True
         return self.requires_grad_(False).eval()
 

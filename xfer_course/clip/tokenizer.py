@@ -164,11 +164,8 @@ class Tokenizer:
     """Byte-pair encoding with the conventions of OpenAI's CLIP.
 
     Ids 0 to 255 are bytes, 256 to 511 bytes that end a word, then one id per merge, then `start` and `end`. The end token
-    has the largest id of all, which is how the text tower finds it.
-
-    Args:
-        merges: pairs of pieces, the most frequent first, each of them known before it.
-        context_length: ids per text, at least 3; 77 in the released models.
+    has the largest id of all, which is how the text tower finds it. `merges` are pairs of pieces, the most frequent first;
+    `context_length` is the number of ids per text, at least 3.
     """
 
     def __init__(self, merges: Sequence[tuple[str, str]] = (), context_length: int = 77):

@@ -77,10 +77,10 @@ class Transformer(nn.Module):
             x = block(x, causal)
         return x
 
-# %% ../../nbs/coop/towers.ipynb #5912c9f1
+# %% ../../nbs/coop/towers.ipynb #7540e5f8
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-
+# %% ../../nbs/coop/towers.ipynb #5912c9f1
 @dataclass(frozen=True)
 class CLIPConfig:
     """Sizes of a CLIP; the fields and their meaning follow OpenAI's constructor.
@@ -109,22 +109,14 @@ class CLIPConfig:
             object.__setattr__(self, name, value)
         _check_fit(self)
 
-    @property
-    def is_resnet(self) -> bool:
-        return not isinstance(self.vision_layers, int)
+    is_resnet = property(lambda self: not isinstance(self.vision_layers, int))
+    image_heads = property(lambda self: self.vision_heads or max(self.image_width // 64, 1))
+    text_heads = property(lambda self: self.transformer_heads or max(self.transformer_width // 64, 1))
 
     @property
     def image_width(self) -> int:
         "Width where the image tower attends: of the ViT, or of the ResNet's last stage."
         return self.vision_width * 32 if self.is_resnet else self.vision_width
-
-    @property
-    def image_heads(self) -> int:
-        return self.vision_heads or max(self.image_width // 64, 1)
-
-    @property
-    def text_heads(self) -> int:
-        return self.transformer_heads or max(self.transformer_width // 64, 1)
 
 # %% ../../nbs/coop/towers.ipynb #32192919
 _COUNTS = ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width", "transformer_layers")

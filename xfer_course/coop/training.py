@@ -66,14 +66,14 @@ def paper_epochs(shots: float) -> int:
     "Epochs that the paper trains: 50 for 1 shot, 100 for 2 and 4, 200 for 8 and 16 (ImageNet: always 50)."
     return 50 if shots < 2 else 100 if shots < 8 else 200
 
-# %% ../../nbs/coop/training.ipynb #32451328
+# %% ../../nbs/coop/training.ipynb #54e99a64
 def _check_examples(model: CoOp, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     checks.tensor("features (as encode_images gives them)", features, "N E", kind="float", finite=True)
     labels = checks.labels("labels", _as_tensor(labels), rows=len(features), classes=len(model.classnames))
     device = model.ctx.device
     return features.detach().to(device), labels.long().to(device)
 
-
+# %% ../../nbs/coop/training.ipynb #32451328
 def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None = None, seed: int = 0, batch_size: int = 32,
              lr: float = 0.002, progress: bool = False) -> History:
     """Train the context of `model` in place, by cross-entropy on image features; everything else stays as it is.
