@@ -33,6 +33,7 @@ NOT_DRAWN.update(
         "in_chunks",
         "activation_bytes",
         "check_precision",
+        "fill",
         "nearest_words",
         "save_context",
         "load_context",
