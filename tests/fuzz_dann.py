@@ -113,6 +113,7 @@ fuzz(
     {"num_classes": st.integers(2, 5), "backbone": st.just(BACKBONE)},
     {"num_classes": small_int, "backbone": st.sampled_from([nn.Flatten(), 3])},
     lambda r, a: r.class_logits.shape == (2, a["num_classes"]) and r.features.shape == (2, 256),
+    also=(RuntimeError,),  # AlexNet, for a backbone of None, does not take so small an image
 )
 fuzz(
     "office_parameters",
@@ -138,13 +139,15 @@ fuzz(
         layer.weight.double().norm(dim=1).max() <= a["limit"] * 1.001 for layer in r if isinstance(layer, nn.Linear)
     ),
 )
-SHALLOW = {"X": vectors(6, 3), "y": st.just(torch.tensor([0, 1, 0, 1, 0, 1])), "X_target": vectors(4, 3)}
+SHALLOW = {
+    "X": vectors(6, 3).map(lambda x: x.numpy()),
+    "y": st.just(np.array([0, 1, 0, 1, 0, 1])),
+    "X_target": vectors(4, 3).map(lambda x: x.numpy()),
+}
+any_y = any_labels.map(lambda t: t.float().numpy() if t.dtype == torch.bfloat16 else t.numpy())
 
 
 def shallow(X, y, X_target, **options):
-    X, y, X_target = (
-        part.float().numpy() if part.dtype == torch.bfloat16 else part.numpy() for part in (X, y, X_target)
-    )
     return (
         dann.ShallowDANN(**{"hidden_size": 2, "max_iter": 2, "random_state": 0} | options)
         .fit(X, y, X_target)
@@ -157,9 +160,9 @@ fuzz(
     shallow,
     SHALLOW,
     {
-        "X": any_vectors,
-        "y": any_labels,
-        "X_target": any_vectors,
+        "X": any_array,
+        "y": any_y,
+        "X_target": any_array,
         "lambda_": any_float,
         "learning_rate": any_float,
         "hidden_size": small_int,
@@ -171,11 +174,9 @@ fuzz(
 )
 fuzz(
     "MarginalizedDenoiser",
-    lambda X, **options: dann.MarginalizedDenoiser(**{"n_layers": 2} | options).fit_transform(
-        X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
-    ),
-    {"X": vectors(6, 3)},
-    {"X": any_vectors, "n_layers": st.integers(-1, 3), "noise": any_float, "regularization": any_float},
+    lambda X, **options: dann.MarginalizedDenoiser(**{"n_layers": 2} | options).fit_transform(X),
+    {"X": vectors(6, 3).map(lambda x: x.numpy())},
+    {"X": any_array, "n_layers": st.integers(-1, 3), "noise": any_float, "regularization": any_float},
     lambda r, a: len(r) == len(a["X"]) and np.isfinite(r).all(),
     also=(np.linalg.LinAlgError,),
 )
@@ -183,14 +184,14 @@ fuzz(
     "reverse_validation",
     lambda X, y, X_target, **options: dann.reverse_validation(
         dann.ShallowDANN(2, max_iter=1, random_state=0),
-        X.double().numpy(),
-        y.numpy() if y.dtype != torch.bfloat16 else y.float().numpy(),
-        X_target.double().numpy(),
+        X,
+        y,
+        X_target,
         random_state=0,
         **options,
     ),
     SHALLOW,
-    {"X": any_vectors, "y": any_labels, "X_target": any_vectors, "validation_fraction": any_float},
+    {"X": any_array, "y": any_y, "X_target": any_array, "validation_fraction": any_float},
     lambda r, a: 0 <= r <= 1,
 )
 

@@ -144,7 +144,7 @@ class DANN(nn.Module):
         self.feature_extractor = checks.module("feature_extractor", feature_extractor)
         self.label_predictor = checks.module("label_predictor", label_predictor)
         self.domain_classifier = checks.module("domain_classifier", domain_classifier)
-        self.joint_batch, self.input_shape = joint_batch, input_shape
+        self.joint_batch, self.input_shape = checks.one_of("joint_batch", joint_batch, (True, False)), input_shape
 
     def forward(self, x: Tensor, lambda_: float = 1.0) -> DANNOutput:
         """Class logits `(N, classes)`, domain logits `(N,)` and features of the inputs `x` `(N, ...)`."""

@@ -117,7 +117,7 @@ def max_norm_(module: nn.Module, limit: float = 4.0) -> None:
     (2014), section 5.1; 4 is their limit for street-view house numbers (appendix B.2), to which Ganin et al. refer.
     """
     limit = checks.number("limit", limit, above=0)
-    for layer in module.modules():
+    for layer in checks.module("module", module).modules():
         if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             layer.weight.renorm_(2, 0, limit)
 
