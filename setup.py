@@ -42,7 +42,8 @@ setup(
     extras_require={
         "course": course,
         "faiss": shlex.split(cfg["faiss_requirements"]),
-        "dev": course + shlex.split(cfg["dev_requirements"]),
+        "cluster": shlex.split(cfg["cluster_requirements"]),
+        "dev": course + shlex.split(cfg["cluster_requirements"]) + shlex.split(cfg["dev_requirements"]),
     },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import time
 from pathlib import Path
@@ -104,8 +105,9 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE", help="A knob of the lab.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for what the runs leave.")
+@click.option("--engine", metavar="dask://HOST:PORT", help="Run the points on a Dask cluster (default: XFER_ENGINE, or this machine).")
 @click.option("--fresh", is_flag=True, help="Run again even if this configuration has finished before.")
-def run(targets, profile, seeds, device, knobs, out, fresh):
+def run(targets, profile, seeds, device, knobs, out, engine, fresh):
     """Run notebooks: a chapter (dann) or single ones (dann/digits dann/moons).
 
     Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared one, and 130 after Ctrl-C.
@@ -115,6 +117,7 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
     started = time.perf_counter()
     chosen = select_notebooks(targets, notebooks())
     _check_profile(profile)
+    _choose_engine(engine)
     if device != "auto":
         resolve_device(device)
     runs = [plan_run(n, out, profile, seeds, device, knobs if n.is_lab or len(chosen) == 1 else {}) for n in chosen]
@@ -129,6 +132,15 @@ def run(targets, profile, seeds, device, knobs, out, fresh):
         records += [record] if record else []
         _show_one(planned, record, time.perf_counter() - begun)
     _show_end(records, len(runs), time.perf_counter() - started)
+
+# %% ../../nbs/foundations/commands.ipynb #e7a1c0de
+def _choose_engine(engine: str | None) -> None:
+    "Hand the engine on to the notebooks' kernels; one that is badly written is refused before the work."
+    from xfer_course.labs import chosen_cluster
+
+    if engine:
+        os.environ["XFER_ENGINE"] = engine
+    chosen_cluster()
 
 # %% ../../nbs/foundations/commands.ipynb #84d0ba2e
 @main.command()

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['FIRST_LOSSES', 'choose_profile', 'available_jobs', 'plain_value', 'run_point', 'save_point', 'load_point', 'Runs',
-           'run_points', 'run_grid']
+__all__ = ['FIRST_LOSSES', 'choose_profile', 'plain_value', 'run_point', 'save_point', 'load_point', 'Runs', 'run_points',
+           'run_grid']
 
 # %% ../../nbs/foundations/runs.ipynb #005e54b0
 from ..checks import one_of
 from ..data import write_atomically
+from .engine import results_of
 from .environment import measuring_environment
 from ..training import peak_memory, recorded_losses
 
@@ -47,15 +48,6 @@ def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> A
     return replace(setting, **{name: value for name, value in knobs.items() if value is not None})
 
 # %% ../../nbs/foundations/runs.ipynb #405507fa
-def available_jobs() -> int:
-    """How many experiments to run at a time on the CPU: `XFER_JOBS` if set, else the cores this process may use."""
-    if value := os.environ.get("XFER_JOBS"):
-        if not value.isdigit() or int(value) < 1:
-            raise ValueError(f"XFER_JOBS must be a whole number of at least 1, got {value!r}")
-        return int(value)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def plain_value(value: Any) -> Any:
     "A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text."
     return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
@@ -155,19 +147,14 @@ def _progress_bar(total: int, initial: int, desc: str):
 
 
 def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing: Sequence[int], device: str) -> Iterator[tuple[int, dict]]:
-    "Yield (index, result) as runs finish: side by side on a CPU, in turn elsewhere."
-    if not device.startswith("cpu"):
-        for i in missing:
-            yield i, run_point(experiment, points[i], device)
-    elif missing:
-        from joblib import Parallel, delayed, parallel_config
+    "Yield (index, result) as runs finish, from the engine that the environment and the device ask for."
+    threads = 1 if device.startswith("cpu") else None
 
-        def indexed(i: int) -> tuple[int, dict]:
-            return i, run_point(experiment, points[i], device, threads=1)
+    def task(i: int) -> dict:
+        return run_point(experiment, points[i], device, threads)
 
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            jobs = max(min(available_jobs(), len(missing)), 1)
-            yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(indexed)(i) for i in missing)
+    yield from results_of(task, missing, device)
+
 
 # %% ../../nbs/foundations/runs.ipynb #b05e4cf7
 def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu", cache: str | Path | None = None,
@@ -175,7 +162,8 @@ def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: s
     """Run `experiment(**point)` for every point of the grid, and return the results in the order of the grid.
 
     On a CPU as many points run at a time as there are cores (`available_jobs`), each in a process of its own with one
-    thread, so a result does not depend on the number of cores. On a GPU they run in turn in this process.
+    thread, so a result does not depend on the number of cores. On a GPU they run in turn in this process; `XFER_DEVICES`
+    and `XFER_ENGINE` share them among several GPUs or the workers of a cluster.
 
     Args:
         experiment: returns a dict of JSON-able values and NumPy arrays; it may be defined in a notebook. Random

@@ -18,8 +18,9 @@ __all__ = ['RECORD_TYPE', 'partial_folder', 'is_current', 'show_record', 'finish
 
 # %% ../../nbs/foundations/finish.ipynb #7397353e
 from .claims import Claim
+from .engine import chosen_cluster, runs_at_a_time
 from .environment import measuring_environment, minor, speed_probe
-from .grid import available_jobs, plain_value
+from .grid import plain_value
 from .provenance import code_hash, experiment_of, lab_notebook, measuring_commit
 from .record import Record
 from .tables import claim_rows, describe, html_table, markdown_table
@@ -88,9 +89,9 @@ def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, in
     "Seconds and peak memory of a lab; points that an interrupted run had finished before took their time too."
     import torch
 
-    jobs = available_jobs() if device == "cpu" else 1
+    jobs = runs_at_a_time(device, len(runs))
     seconds = max(time.perf_counter() - started, sum(run["seconds"] for run in runs) / jobs)
-    workers = max((run["peak_bytes"] for run in runs), default=0) * jobs
+    workers = max((run["peak_bytes"] for run in runs), default=0) * (1 if chosen_cluster() else jobs)  # a cluster's memory is elsewhere
     return round(seconds, 1), peak_memory(torch.device(device)) + workers
 
 # %% ../../nbs/foundations/finish.ipynb #afd323ed
