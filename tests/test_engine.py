@@ -120,7 +120,7 @@ class Cluster:
     def __init__(self, folder: Path):
         self.folder, self.processes = folder, []
         self.start("scheduler", "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--no-show")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (found := re.search(r"tcp://(127\.0\.0\.1:\d+)", (folder / "0.log").read_text("utf-8"))):
             assert time.monotonic() < deadline and self.processes[0].poll() is None, "the scheduler does not start"
             time.sleep(0.1)

@@ -76,6 +76,19 @@ def _pool(device: str):
     return ProcessPoolExecutor(1, initializer=see_only, initargs=(device,))
 
 
+def _died(future: Future) -> bool:
+    "Whether the process died; an error of the experiment itself is none of that."
+    from concurrent.futures.process import BrokenProcessPool
+
+    return isinstance(future.exception(), BrokenProcessPool)
+
+
+def _again(number: int, tries: int, device: str):
+    if tries >= ATTEMPTS:
+        raise RuntimeError(f"the process on {device} died {tries} times at point {number}; is there enough memory?")
+    return _pool(device)
+
+# %% ../../nbs/foundations/engine.ipynb #ae31d0c1
 def on_devices(task: Task, numbers: Sequence[int], devices: Sequence[str]) -> Iterator[tuple[int, dict]]:
     """Yield (number, result) as they finish, from one process per device; whichever is free gets the next number.
 
@@ -102,19 +115,6 @@ def on_devices(task: Task, numbers: Sequence[int], devices: Sequence[str]) -> It
         for pool in pools:
             pool.shutdown(wait=False, kill_workers=True)
 
-
-def _died(future: Future) -> bool:
-    "Whether the process died; an error of the experiment itself is none of that."
-    from concurrent.futures.process import BrokenProcessPool
-
-    return isinstance(future.exception(), BrokenProcessPool)
-
-
-def _again(number: int, tries: int, device: str):
-    if tries >= ATTEMPTS:
-        raise RuntimeError(f"the process on {device} died {tries} times at point {number}; is there enough memory?")
-    return _pool(device)
-
 # %% ../../nbs/foundations/engine.ipynb #aa8be710
 def chosen_cluster() -> str | None:
     """`host:port` of the Dask scheduler that `XFER_ENGINE=dask://host:port` names; `None` for this machine.
@@ -129,7 +129,7 @@ def chosen_cluster() -> str | None:
     return found[1] if found else None
 
 
-def connected(address: str, seconds: float = 60) -> Any:
+def connected(address: str, seconds: float = 300) -> Any:
     """A Dask client of the scheduler at `host:port`, with at least one worker there.
 
     Raises:
@@ -149,7 +149,7 @@ def connected(address: str, seconds: float = 60) -> Any:
         raise ValueError(f"each worker must run one point at a time; start {shared[0]} again with --nthreads 1")
     return client
 
-
+# %% ../../nbs/foundations/engine.ipynb #ae31d0c3
 def on_one_thread(task: Task, number: int) -> tuple[int, dict]:
     "(number, result) of a point, with one thread for all of its arithmetic, as on the cores of one machine."
     from threadpoolctl import threadpool_limits
