@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
 __all__ = ['Record', 'record_to_json', 'record_from_json', 'load_records', 'committed_record', 'best_records', 'is_comparable',
-           'on_the_border', 'disagreements', 'with_repeat']
+           'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
 
 # %% ../../nbs/foundations/records.ipynb #0110d137
 from ..data import shipped, write_atomically
@@ -58,19 +58,13 @@ class Record:
         "The versions of the experiment that these numbers stand for: the measured one and those vouched for."
         return (self.measured["experiment"], *(each["experiment"] for each in self.vouched))
 
-    def verdicts(self, claim: Claim) -> tuple[str, ...]:
-        "The verdicts of a claim here and in the repeats, each once, this record's first."
-        return tuple(dict.fromkeys([claim.verdict, *(each["verdicts"].get(claim.statement, claim.verdict) for each in self.repeats)]))
-
     def surprises(self) -> list[str]:
         "What disagrees with the committed record of the same seeds and setting; empty where there is none to compare with."
-        committed = committed_record(self.lab, self.profile)
-        return disagreements(self, committed) if committed and is_comparable(self, committed) else []
+        return _against_committed(self, disagreements)
 
     def borders(self) -> list[str]:
         "The claims whose verdict differs from the committed record's although the numbers agree."
-        committed = committed_record(self.lab, self.profile)
-        return on_the_border(self, committed) if committed and is_comparable(self, committed) else []
+        return _against_committed(self, on_the_border)
 
     def to_json(self) -> dict:
         return record_to_json(self)
@@ -82,8 +76,7 @@ class Record:
     def save(self, folder: str | Path) -> Path:
         "Write the record into a folder, in one step; returns the file."
         path = Path(folder) / self.file_name
-        text = json.dumps(self.to_json(), indent=1) + "\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_atomically(path, lambda file: file.write((json.dumps(self.to_json(), indent=1) + "\n").encode()))
         return path
 
 # %% ../../nbs/foundations/records.ipynb #b2da519d
@@ -200,6 +193,17 @@ def disagreements(run: Record, record: Record) -> list[str]:
     return [f"{run.lab}: {new.statement!r} is {measured_text(new)} on {_machine(run)}, and {measured_text(old)} is recorded on {_machine(record)}; "
             f"chance explains a difference of {agreement_limit(new, old, len(record.claims)):.3f}"
             for new, old in _pairs(run, record) if not agrees(new, old, len(record.claims))]
+
+# %% ../../nbs/foundations/records.ipynb #a6f0c0ed
+def _against_committed(run: Record, compare: Callable[[Record, Record], list[str]]) -> list[str]:
+    "What a comparison says of a run and the committed record, where the two are comparable."
+    committed = committed_record(run.lab, run.profile)
+    return compare(run, committed) if committed and is_comparable(run, committed) else []
+
+
+def verdicts_of(record: Record, claim: Claim) -> tuple[str, ...]:
+    "The verdicts of a claim in a record and in its repeats, each once, the record's first."
+    return tuple(dict.fromkeys([claim.verdict, *(each["verdicts"].get(claim.statement, claim.verdict) for each in record.repeats)]))
 
 # %% ../../nbs/foundations/records.ipynb #e1e6626d
 def with_repeat(record: Record, run: Record) -> Record:

@@ -15,7 +15,7 @@ __all__ = ['README_MARKS', 'claim_rows', 'markdown_table', 'html_table', 'show_t
 
 # %% ../../nbs/foundations/tables.ipynb #f2fc011d
 from .claims import VERDICTS, Claim, measured_text, number_text
-from .record import Record
+from .record import Record, verdicts_of
 
 # %% ../../nbs/foundations/tables.ipynb #8d7504e3
 def _bound(claim: Claim) -> str:
@@ -26,7 +26,7 @@ def _verdict(record: Record, claim: Claim) -> str:
     "The verdict in words; a claim that came out otherwise on another machine lies on the border."
     if record.profile == "smoke":
         return "not judged (smoke)"
-    first, *others = record.verdicts(claim)
+    first, *others = verdicts_of(record, claim)
     return f"{first} (on the border: {' and '.join(others)} on another machine)" if others else first
 
 
