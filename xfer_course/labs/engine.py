@@ -129,7 +129,7 @@ def chosen_cluster() -> str | None:
     return found[1] if found else None
 
 
-def connected(address: str, seconds: float = 300) -> Any:
+def connected(address: str, seconds: float = 120) -> Any:
     """A Dask client of the scheduler at `host:port`, with at least one worker there.
 
     Raises:
