@@ -153,7 +153,7 @@ def cluster(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_no_finished_point_and_its_point_runs_again(cluster, undisturbed, tmp_path):
+def test_a_killed_worker_loses_no_finished_point_and_its_point_runs_again(undisturbed, cluster, tmp_path):
     import threading
 
     marks, kept = tmp_path / "marks", tmp_path / "kept"

@@ -129,7 +129,7 @@ def chosen_cluster() -> str | None:
     return found[1] if found else None
 
 
-def connected(address: str, seconds: float = 300) -> Any:
+def connected(address: str, seconds: float = 120) -> Any:
     """A Dask client of the scheduler at `host:port`, with at least one worker there.
 
     Raises:
@@ -143,10 +143,13 @@ def connected(address: str, seconds: float = 300) -> Any:
     except ImportError:
         raise ModuleNotFoundError("an engine dask://... needs Dask: pip install 'xfer_course[cluster]'") from None
     client = Client(f"tcp://{address}", timeout=seconds, set_as_default=False)
-    client.wait_for_workers(1, timeout=seconds)
-    if shared := [worker for worker, threads in client.nthreads().items() if threads != 1]:
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+        if shared := [worker for worker, threads in client.nthreads().items() if threads != 1]:
+            raise ValueError(f"each worker must run one point at a time; start {shared[0]} again with --nthreads 1")
+    except BaseException:
         client.close()
-        raise ValueError(f"each worker must run one point at a time; start {shared[0]} again with --nthreads 1")
+        raise
     return client
 
 # %% ../../nbs/foundations/engine.ipynb #ae31d0c3
