@@ -22,7 +22,8 @@ import nbformat
 
 from xfer_course.cli import Run, execute
 from xfer_course.labs import (
-    FINGERPRINT_SEEDS, Record, code_hash, committed_record, course_root, experiment_of, fingerprint_differences, fingerprint_of, partial_folder, vouch,
+    FINGERPRINT_SEEDS, RECORD_TYPE, Record, code_hash, committed_record, course_root, experiment_of, fingerprint_differences, fingerprint_of,
+    partial_folder, record_display, vouch,
 )
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 
@@ -95,6 +96,8 @@ def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> N
     else:
         record = replace(record, fingerprint=fingerprint_of(run_smoke(notebook)))
     record.save(results_folder())
+    if profile == "cpu":
+        show_committed(notebook, record)
 
 
 def keep_outputs(notebook: CourseNotebook, executed) -> None:
@@ -107,6 +110,15 @@ def keep_outputs(notebook: CourseNotebook, executed) -> None:
             cell.outputs = [_without_counts(o) for o in outputs.get(cell.id, []) if _is_kept(o)]
     stored.metadata.pop("widgets", None)
     stored.metadata["xfer"] = {**stored.metadata.get("xfer", {}), "code": code_hash(notebook.path)}
+    nbformat.write(stored, notebook.path)
+
+
+def show_committed(notebook: CourseNotebook, record: Record) -> None:
+    "Let the table at the end of a lab show its record as it is kept: the numbers, and who has vouched for them since."
+    stored = nbformat.read(notebook.path, as_version=4)
+    for output in (output for cell in stored.cells if cell.cell_type == "code" for output in cell.outputs):
+        if RECORD_TYPE in output.get("data", {}):
+            output.data = nbformat.from_dict(record_display(record))
     nbformat.write(stored, notebook.path)
 
 
@@ -128,7 +140,10 @@ def freshen(notebook: CourseNotebook, profile: str) -> str:
         smoke = run_smoke(notebook)
         differences = fingerprint_differences(record, smoke)
         if not differences:
-            vouch(record, smoke).save(results_folder())
+            record = vouch(record, smoke)
+            record.save(results_folder())
+            if profile == "cpu":
+                show_committed(notebook, record)
             return "the numbers agree: vouched for"
         click.echo(f"{notebook.name}: {differences[0]}; runs in full")
     refresh(notebook, profile)

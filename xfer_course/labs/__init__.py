@@ -12,7 +12,7 @@ from .provenance import (
 from .record import (
     Record, best_records, committed_record, disagreements, is_comparable, load_records, on_the_border, record_from_json, record_to_json, verdicts_of, with_repeat,
 )
-from .report import RECORD_TYPE, finish, is_current, partial_folder, show_record
+from .report import RECORD_TYPE, finish, is_current, partial_folder, record_display, show_record
 from .tables import (
     README_MARKS, claim_rows, count_verdicts, describe, html_table, markdown_table, results_markdown, show_table, with_results,
 )
@@ -25,6 +25,6 @@ __all__ = [
     "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point", "run_points", "save_point",
     "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit", "lab_notebook", "measuring_commit", "read_commit", "read_tree",
     "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border", "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
-    "RECORD_TYPE", "finish", "is_current", "partial_folder", "show_record",
+    "RECORD_TYPE", "finish", "is_current", "partial_folder", "record_display", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown", "show_table", "with_results",
 ]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['RECORD_TYPE', 'partial_folder', 'is_current', 'show_record', 'finish']
+__all__ = ['RECORD_TYPE', 'partial_folder', 'is_current', 'record_display', 'show_record', 'finish']
 
 # %% ../../nbs/foundations/finish.ipynb #7397353e
 from .claims import Claim
-from .engine import chosen_cluster, runs_at_a_time
 from .environment import measuring_environment, minor, speed_probe
+from .engine import chosen_cluster, runs_at_a_time
 from .grid import plain_value
 from .provenance import code_hash, experiment_of, lab_notebook, measuring_commit
 from .record import Record
@@ -45,14 +45,19 @@ def is_current(record: Record) -> bool:
 RECORD_TYPE = "application/vnd.xfer.result+json"
 
 
-def show_record(record: Record) -> None:
-    "Display a record in a notebook: its claims as a table, and the record itself for programs."
-    from IPython.display import display
-
+def record_display(record: Record) -> dict[str, Any]:
+    "What a notebook displays of a record: its claims as a table, in HTML and as text, and the record itself for programs."
     rows = claim_rows(record)
     plain = markdown_table(rows) + "\n" + describe(record)
     page = html_table(rows) + f"<p>{html.escape(describe(record))}</p>"
-    display({RECORD_TYPE: record.to_json(), "text/html": page, "text/plain": plain}, raw=True)
+    return {RECORD_TYPE: record.to_json(), "text/html": page, "text/plain": plain}
+
+
+def show_record(record: Record) -> None:
+    "Display a record in a notebook."
+    from IPython.display import display
+
+    display(record_display(record), raw=True)
 
 # %% ../../nbs/foundations/finish.ipynb #267e41ae
 def _first_losses(runs: Sequence[dict]) -> dict[str, list[float]]:
