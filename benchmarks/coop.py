@@ -1,4 +1,5 @@
-"""What cutting, the shared prefix and chunks save in CoOp's text tower, beside the plain form and open_clip; on one thread."""
+"""What cutting, the shared prefix and chunks save in CoOp's text tower, beside the plain form and open_clip;
+on one thread."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def towers(rounds: int = 3) -> list[Measurement]:
 
 
 def with_open_clip(rounds: int = 3) -> Measurement:
-    "The same step on open_clip's own modules: its transformer over all 77 positions of all classes, as CoOp's public code does it."
+    """The same step on open_clip's own modules: its transformer over all 77 positions of all classes,
+    as CoOp's public code does it."""
 
     def make() -> CoOp:
         import open_clip
@@ -180,8 +182,8 @@ def image_tower(rounds: int = 3) -> Measurement:
 
 
 def thousand_classes() -> Measurement:
-    """Memory of a step with 1000 classes on all 12 layers. The ways without chunks are too large to run: they are measured at
-    100 and at 20 classes and multiplied, which is what they grow by."""
+    """Memory of a step with 1000 classes on all 12 layers. The ways without chunks are too large to run: they are
+    measured at 100 and at 20 classes and multiplied, which is what they grow by."""
     clip, labels = b32_text_tower(layers=12), torch.zeros(32, dtype=torch.long)
     torch.manual_seed(1)
     features = torch.randn(32, 512)

@@ -17,7 +17,8 @@ THREADS = 1
 
 
 def training_steps() -> tuple[dict[str, Callable[[], None]], dict[str, Callable[[], None]], dict[str, str]]:
-    "Whole training steps on 64 + 64 images with the paper's MNIST network: our ways, those of libraries, what was skipped."
+    """Whole training steps on 64 + 64 images with the paper's MNIST network: our ways, those of libraries,
+    what was skipped."""
     torch.manual_seed(0)
     source, target = torch.rand(2, 64, 3, 28, 28)
     labels = torch.randint(10, (64,))
@@ -98,7 +99,8 @@ def bag_of_words(rows: int, rng: np.random.RandomState, features: int = 5000, pe
 
 
 def algorithm_1(rounds: int = 5, rows: int = 150) -> Measurement:
-    "An epoch by sparse blocks against the printed loop over dense rows and, without an adversary, scikit-learn's network."
+    """An epoch by sparse blocks against the printed loop over dense rows and, without an adversary,
+    scikit-learn's network."""
     from tests.test_dann import algorithm_1 as printed_loop
 
     rng = np.random.RandomState(0)

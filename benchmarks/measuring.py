@@ -109,7 +109,8 @@ def allocated_bytes(action: Callable[[], Any]) -> int:
 
 
 def resident_bytes(action: Callable[[], Any]) -> int:
-    "By how many bytes the private memory of this process grows at most while `action` runs (pages of files not counted)."
+    """By how many bytes the private memory of this process grows at most while `action` runs
+    (pages of files not counted)."""
 
     def private() -> int:
         with open("/proc/self/status") as status:
@@ -150,7 +151,8 @@ def libraries(
             skipped[name] = f"{package} is not installed"
         except Exception as error:  # an optional library that does not work with these versions must not end the run
             skipped[name] = (
-                f"{package} fails here: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+                f"{package} fails here: {type(error).__name__}: "
+                f"{str(error).splitlines()[0][:120] if str(error) else ''}"
             )
     return ways, skipped
 

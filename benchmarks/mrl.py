@@ -1,4 +1,5 @@
-"""What the nested head and the staged search save, beside plain forms, sentence-transformers, faiss and scikit-learn; on all cores."""
+"""What the nested head and the staged search save, beside plain forms, sentence-transformers, faiss and scikit-learn;
+on all cores."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def head(tied: bool, rounds: int = 9) -> list[Measurement]:
     for name, form in forms.items():
         forget(module, x)  # or freeing the old gradients would count as memory won
         memory[name] = [allocated_bytes(lambda form=form: head_step(form, module, x, y))]
-    what = f"loss and gradients of {'a tied' if tied else 'an untied'} head, {D} dimensions in {len(DIMS)} sizes, {CLASSES} classes, batch {N}"
+    what = (f"loss and gradients of {'a tied' if tied else 'an untied'} head, {D} dimensions in {len(DIMS)} sizes, "
+            f"{CLASSES} classes, batch {N}")
     kinds = kinds_of(seconds, "head.loss", {})
     return [Measurement("mrl", what, unit, values, kinds) for unit, values in (("s", seconds), ("bytes", memory))]
 
@@ -100,7 +102,8 @@ def untied_head(rounds: int = 9) -> list[Measurement]:
 
 
 def contrastive(rounds: int = 9, pairs: int = 256, dim: int = 768) -> list[Measurement]:
-    "In-batch contrastive loss at every size: running sums against one similarity matrix per size, and sentence-transformers."
+    """In-batch contrastive loss at every size: running sums against one similarity matrix per size,
+    and sentence-transformers."""
     torch.manual_seed(0)
     dims = doubling_dims(dim)
     anchors, positives = torch.randn(2, pairs, dim).unbind()

@@ -21,7 +21,8 @@ def some_images(count: int = 512) -> torch.Tensor:
 
 
 def copies(rounds: int = 5) -> Measurement:
-    "Four turned copies of every image against four plain copies in the same order, by the fastest call that PyTorch has for it."
+    """Four turned copies of every image against four plain copies in the same order, by the fastest call
+    that PyTorch has for it."""
     images = some_images()
     ways = {"rotate_batch": lambda: rotate_batch(images), "plain copies": lambda: images.repeat_interleave(4, dim=0)}
     seconds = seconds_in_turns(ways, rounds, runs=30, clock=time.process_time)
@@ -35,8 +36,8 @@ def copies(rounds: int = 5) -> Measurement:
 
 
 def turns(rounds: int = 5) -> Measurement:
-    """The obvious loops, and torchvision turn by turn. Pillow starts from finished pictures, as torchvision's data sets hold
-    them, and ends in the tensor that a network needs; turning tensors into pictures first is not counted."""
+    """The obvious loops, and torchvision turn by turn. Pillow starts from finished pictures, as torchvision's data sets
+    hold them, and ends in the tensor that a network needs; turning tensors into pictures first is not counted."""
     images = some_images()
     arrays = images.numpy()
     pictures = [Image.fromarray(image) for image in (images * 255).byte().permute(0, 2, 3, 1).numpy()]

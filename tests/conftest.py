@@ -73,7 +73,8 @@ def site(built_once) -> Path:
 
 @pytest.fixture(scope="session")
 def slowness() -> Callable[[], float]:
-    """How many times the CPU seconds of a quiet machine like the one of the records a piece of work takes now, at least 1.
+    """How many times the CPU seconds of a quiet machine like the one of the records a piece of
+    work takes now, at least 1.
 
     CPU seconds are longer where other programs use the same caches and cores, and on slower machines.
     """

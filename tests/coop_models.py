@@ -18,7 +18,8 @@ class Block(nn.Module):
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.ls_1, self.ls_2 = nn.Identity(), nn.Identity()
-        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
+        self.mlp = nn.Sequential(
+            OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)))
 
     def forward(self, x, mask):
         normed = self.ln_1(x)
@@ -63,7 +64,8 @@ class StubCLIP(nn.Module):
         self.text_projection = nn.Parameter(torch.randn(width, embed_dim) / math.sqrt(width))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.text_pool_type = "argmax"
-        self.register_buffer("attn_mask", torch.full((context_length, context_length), -math.inf).triu(1), persistent=False)
+        self.register_buffer("attn_mask", torch.full((context_length, context_length), -math.inf).triu(1),
+                             persistent=False)
 
     def encode_image(self, images, normalize=False):
         return self.visual(images)
@@ -81,7 +83,8 @@ class WordTokenizer:
     "One token per word or full stop, unknown words by length; cuts long texts silently, as open_clip's does."
 
     def __init__(self, vocabulary=100, context_length=77):
-        self.end, self.context_length, self.known = vocabulary - 1, context_length, ["<pad>", ".", *"a photo of the sketch".split()]
+        self.end, self.context_length, self.known = (vocabulary - 1, context_length,
+                                                     ["<pad>", ".", *"a photo of the sketch".split()])
 
     def ids(self, text):
         words = text.lower().replace(".", " . ").split()
@@ -110,7 +113,8 @@ def plain_prompts(model, length: int) -> torch.Tensor:
         embedded = tower.token_embedding(ids)
         start, words, rest = embedded[:1], embedded[1 : 1 + name_length], embedded[1 + name_length :]
         half = model.n_ctx // 2
-        parts = {"end": [start, ctx, words, rest], "middle": [start, ctx[:half], words, ctx[half:], rest], "front": [start, words, ctx, rest]}
+        parts = {"end": [start, ctx, words, rest], "middle": [start, ctx[:half], words, ctx[half:], rest],
+                 "front": [start, words, ctx, rest]}
         rows.append(torch.cat(parts[model.position]))
     return torch.stack(rows)
 

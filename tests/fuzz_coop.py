@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+from torch import nn
+
 from coop_models import StubCLIP, WordTokenizer
 from drawing import (
     NOT_DRAWN,
@@ -18,9 +21,6 @@ from drawing import (
     small_int,
     vectors,
 )
-from hypothesis import strategies as st
-from torch import nn
-
 from xfer_course import coop
 from xfer_course.training import History
 

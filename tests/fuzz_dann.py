@@ -7,6 +7,9 @@ import math
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
+from torch import nn
+
 from drawing import (
     NOT_DRAWN,
     any_array,
@@ -20,9 +23,6 @@ from drawing import (
     small_int,
     vectors,
 )
-from hypothesis import strategies as st
-from torch import nn
-
 from xfer_course import dann
 
 NOT_DRAWN.update(["DANNOutput", "DANNLoss", "Saturation"])

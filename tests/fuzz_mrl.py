@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import strategies as st
+
 from drawing import (
     NOT_DRAWN,
     any_array,
@@ -19,8 +21,6 @@ from drawing import (
     small_int,
     vectors,
 )
-from hypothesis import strategies as st
-
 from xfer_course import mrl
 
 NOT_DRAWN.update(["SearchCost", "SearchSizes"])

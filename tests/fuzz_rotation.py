@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
 from drawing import (
     any_float,
     any_images,
@@ -14,9 +17,6 @@ from drawing import (
     images,
     small_int,
 )
-from hypothesis import strategies as st
-from torch import Tensor, nn
-
 from xfer_course import rotation
 
 fuzz(

@@ -1,4 +1,5 @@
-"""Executes lessons, every cell twice in a row: learners do that. Each runs in a fork of a process that has imported torch already.
+"""Executes lessons, every cell twice in a row: learners do that. Each runs in a fork of a process that has
+imported torch already.
 
 python tests/lesson_runner.py     then one JSON line for each lesson: {"notebook": path, "twice": true, "log": path}
                                   answered by one:                    {"code": 0, "cpu": 7.5, "seconds": 8.1}

@@ -1,4 +1,5 @@
-"""Test-time adaptation: both limits of the mixture, naive references, streams and corruptions, latent classes, bad input."""
+"""Test-time adaptation: both limits of the mixture, naive references, streams and corruptions, latent classes,
+bad input."""
 from __future__ import annotations
 
 import copy
@@ -44,7 +45,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def small_network(seed: int = 0) -> nn.Sequential:
     "A network whose running statistics differ from those of any batch below."
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(144, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
+                          nn.Linear(144, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
     with torch.no_grad():
         for norm in (model[1], model[6]):
             norm.running_mean.normal_()
@@ -127,7 +129,8 @@ def test_the_model_stays_as_it_was_and_runs_repeat(method):
 def test_the_source_method_is_the_model():
     model = small_network()
     with torch.no_grad():
-        torch.testing.assert_close(adapt(model, IMAGES.split(8), AlphaBN(alpha=1.0)).logits, model(IMAGES), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(adapt(model, IMAGES.split(8), AlphaBN(alpha=1.0)).logits, model(IMAGES),
+                                   atol=1e-5, rtol=1e-5)
 
 
 def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float) -> nn.Module:
@@ -142,7 +145,8 @@ def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float)
             mean = alpha * layer.running_mean + (1 - alpha) * x.mean(dims)
             var = alpha * layer.running_var + (1 - alpha) * ((x - x.mean(dims, keepdim=True)) ** 2).mean(dims)
             view = (1, -1, 1, 1)[: x.ndim]
-            x = layer.weight.view(view) * (x - mean.view(view)) / (var.view(view) + layer.eps).sqrt() + layer.bias.view(view)
+            x = (layer.weight.view(view) * (x - mean.view(view)) / (var.view(view) + layer.eps).sqrt()
+                 + layer.bias.view(view))
         else:
             features, x = x, layer(x)
     p = x.softmax(1)
@@ -200,7 +204,8 @@ def test_batches_may_bring_labels_and_models_may_return_tuples():
     plain = adapt(small_network(), IMAGES.split(8), CAFA(STATISTICS))
     tupled = adapt(Pair(), stream(Images(IMAGES, LABELS), batch_size=24), AlphaBN(alpha=0))
     assert tupled.logits.shape == (24, 3)
-    torch.testing.assert_close(adapt(Pair(), [(part,) for part in IMAGES.split(8)], CAFA(STATISTICS)).logits, plain.logits)
+    torch.testing.assert_close(
+        adapt(Pair(), [(part,) for part in IMAGES.split(8)], CAFA(STATISTICS)).logits, plain.logits)
 
 
 # losses
@@ -254,14 +259,17 @@ def test_blur_keeps_each_channel_apart():
     torch.testing.assert_close(blurred, blurred.flip(2, 3))
 
 
-@pytest.mark.parametrize("name, order, sizes", [("shuffled", "shuffled", [32, 32, 26]), ("sorted", "sorted", [32, 32, 26]), ("small batches", "shuffled", [8] * 11 + [2])])
+@pytest.mark.parametrize("name, order, sizes",
+                         [("shuffled", "shuffled", [32, 32, 26]), ("sorted", "sorted", [32, 32, 26]),
+                          ("small batches", "shuffled", [8] * 11 + [2])])
 def test_streams_hold_every_example_once(name, order, sizes):
     assert STREAMS[name]["order"] == order
     data = Images(torch.arange(90.0)[:, None], torch.arange(90) % 4)
     arriving = stream(data, **STREAMS[name], seed=5)
     assert [len(batch.images) for batch in arriving] == sizes
     images, labels = (torch.cat(parts) for parts in zip(*arriving))
-    assert torch.equal(images.flatten().sort().values, torch.arange(90.0)) and torch.equal(images.flatten().long() % 4, labels)
+    assert (torch.equal(images.flatten().sort().values, torch.arange(90.0))
+            and torch.equal(images.flatten().long() % 4, labels))
     assert (order == "sorted") == bool((labels.diff() >= 0).all())
     assert not torch.equal(images, torch.cat([b.images for b in stream(data, **STREAMS[name], seed=6)]))
 
@@ -275,7 +283,8 @@ def test_adaptation_is_better_than_chance_and_than_nothing(trained):
         for method, rule in rules.items():
             logits = adapt(model, arriving, rule).logits
             right[order, method] = (logits.argmax(1) == labels).double().mean().item()
-    assert all(right["shuffled", method] > right["shuffled", "source"] + 0.1 for method in METHODS if method != "source"), right
+    assert all(right["shuffled", method] > right["shuffled", "source"] + 0.1 for method in METHODS
+               if method != "source"), right
     assert min(right["shuffled", method] for method in ("test", "tent", "cafa")) > 0.8, right
     assert right["sorted", "test"] < right["shuffled", "test"] - 0.2, right
 
@@ -294,7 +303,8 @@ def test_only_class_proportions_differ_between_domains():
 
 
 def test_exact_probabilities_are_factorised_exactly():
-    given_class = np.array([[0.8, 0, 0], [0, 0.7, 0], [0, 0, 0.9], [0.2, 0.3, 0.1]])  # each class has a domain of its own
+    # each class has a domain of its own
+    given_class = np.array([[0.8, 0, 0], [0, 0.7, 0], [0, 0, 0.9], [0.2, 0.3, 0.1]])
     rng, labels = np.random.default_rng(0), np.arange(3).repeat(400)
     domains = np.array([rng.choice(4, p=given_class[:, k]) for k in labels])
     found = discover_classes(given_class[:, labels].T, domains, 3, groups=3)
@@ -319,18 +329,23 @@ P, D = np.full((6, 3), 1 / 3), np.array([0, 1, 2, 0, 1, 2])
 NORMLESS = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 NOT_AFFINE = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 3))
 BAD_INPUT = {
-    "corrupt: whole numbers": (lambda: corrupt(IMAGES.long(), "fog"), "images must hold float numbers, got torch.int64"),
+    "corrupt: whole numbers": (lambda: corrupt(IMAGES.long(), "fog"),
+                               "images must hold float numbers, got torch.int64"),
     "corrupt: one image": (lambda: corrupt(IMAGES[0], "fog"), r"images must be of shape \(N C H W\), got \(1, 8, 8\)"),
     "corrupt: no image": (lambda: corrupt(IMAGES[:0], "fog"), "images must hold at least one value"),
     "corrupt: an array": (lambda: corrupt(IMAGES.numpy(), "fog"), "images must be a tensor .* got ndarray"),
-    "corrupt: bytes as floats": (lambda: corrupt(IMAGES * 255, "fog"), r"images must lie in \[0, 1\], got values from .* to 2\d\d"),
+    "corrupt: bytes as floats": (lambda: corrupt(IMAGES * 255, "fog"),
+                                 r"images must lie in \[0, 1\], got values from .* to 2\d\d"),
     "corrupt: NaN": (lambda: corrupt(IMAGES * float("nan"), "fog"), "got values from nan to nan"),
     "corrupt: unknown kind": (lambda: corrupt(IMAGES, "rain"), "kind must be one of 'noise', .* got 'rain'"),
     "corrupt: severity 0": (lambda: corrupt(IMAGES, "fog", 0), "severity must be a whole number from 1 to 5, got 0"),
     "stream: empty": (lambda: stream(Images(IMAGES[:0], LABELS[:0])), "images must hold at least one value"),
-    "stream: lengths differ": (lambda: stream(Images(IMAGES, LABELS[:5])), r"labels must have as many rows as images \(24\), got 5"),
-    "stream: unknown order": (lambda: stream(Images(IMAGES, LABELS), "reversed"), "order must be one of 'shuffled', 'sorted', got 'reversed'"),
-    "stream: batch size 0": (lambda: stream(Images(IMAGES, LABELS), batch_size=0), "batch_size must be a whole number of at least 1, got 0"),
+    "stream: lengths differ": (lambda: stream(Images(IMAGES, LABELS[:5])),
+                               r"labels must have as many rows as images \(24\), got 5"),
+    "stream: unknown order": (lambda: stream(Images(IMAGES, LABELS), "reversed"),
+                              "order must be one of 'shuffled', 'sorted', got 'reversed'"),
+    "stream: batch size 0": (lambda: stream(Images(IMAGES, LABELS), batch_size=0),
+                             "batch_size must be a whole number of at least 1, got 0"),
     "network: odd size": (lambda: source_network(Images(IMAGES[..., :7], LABELS)), "multiples of 4, got 8 x 7"),
     "alpha above 1": (lambda: calibrate(small_network(), 1.5), "alpha must be a finite number from 0 to 1, got 1.5"),
     "alpha is nan": (lambda: calibrate(small_network(), float("nan")), "alpha must be .* got nan"),
@@ -338,28 +353,44 @@ BAD_INPUT = {
     "rule: alpha above 1": (lambda: Core(alpha=1.5), "alpha must be a finite number from 0 to 1, got 1.5"),
     "calibrate: no model": (lambda: calibrate(None, 0.5), "model must be an nn.Module, got NoneType"),
     "calibrate: no batch norm": (lambda: calibrate(NORMLESS, 0.5), "no batch-norm layer"),
-    "calibrate: no running statistics": (lambda: calibrate(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)), 0.5), "running statistics"),
+    "calibrate: no running statistics": (
+        lambda: calibrate(nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False)), 0.5), "running statistics"),
     "layer: not batch norm": (lambda: AlphaBatchNorm(nn.LayerNorm(3), 0.5), "got LayerNorm"),
-    "layer: other channels": (lambda: AlphaBatchNorm(nn.BatchNorm1d(3), 0.5)(torch.zeros(2, 4)), r"x must have shape \(N, 3, ...\), got \(2, 4\)"),
-    "core: one class": (lambda: core_loss(torch.zeros(4, 1)), "number of columns of logits must be a whole number of at least 2, got 1"),
+    "layer: other channels": (lambda: AlphaBatchNorm(nn.BatchNorm1d(3), 0.5)(torch.zeros(2, 4)),
+                              r"x must have shape \(N, 3, ...\), got \(2, 4\)"),
+    "core: one class": (lambda: core_loss(torch.zeros(4, 1)),
+                        "number of columns of logits must be a whole number of at least 2, got 1"),
     "core: empty": (lambda: core_loss(torch.zeros(0, 3)), "logits must hold at least one value"),
     "core: one row": (lambda: core_loss(torch.zeros(3)), r"logits must be of shape \(N K\), got \(3,\)"),
-    "cafa: width differs": (lambda: cafa_loss(torch.zeros(4, 5), torch.zeros(4, 3), STATISTICS), r"features must be of shape \(4 6\), got \(4, 5\)"),
-    "cafa: classes differ": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 2), STATISTICS), r"logits must be of shape \(N 3\), got \(4, 2\)"),
-    "cafa: one class": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 1), ClassStatistics(torch.zeros(1, 6), torch.eye(6)[None])),
+    "cafa: width differs": (lambda: cafa_loss(torch.zeros(4, 5), torch.zeros(4, 3), STATISTICS),
+                            r"features must be of shape \(4 6\), got \(4, 5\)"),
+    "cafa: classes differ": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 2), STATISTICS),
+                             r"logits must be of shape \(N 3\), got \(4, 2\)"),
+    "cafa: one class": (
+        lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 1), ClassStatistics(torch.zeros(1, 6), torch.eye(6)[None])),
                         "number of classes in statistics must be .* at least 2, got 1"),
-    "cafa: empty": (lambda: cafa_loss(torch.zeros(0, 6), torch.zeros(0, 3), STATISTICS), "logits must hold at least one value"),
-    "statistics: a class with one image": (lambda: class_statistics(small_network(), IMAGES[:4], LABELS[:4]), r"at least twice, got classes of \[2, 1, 1\]"),
-    "statistics: lengths differ": (lambda: class_statistics(small_network(), IMAGES, LABELS[:4]), "labels must hold 24 labels, one per row, got 4"),
-    "statistics: no linear layer": (lambda: class_statistics(nn.Sequential(nn.BatchNorm2d(1)), IMAGES, LABELS), "none of its 0 linear layers does"),
-    "statistics: float labels": (lambda: class_statistics(small_network(), IMAGES, LABELS.float()), "labels must hold integer numbers"),
-    "statistics: negative labels": (lambda: class_statistics(small_network(), IMAGES, LABELS - 1), "labels must be class numbers from 0 up, got -1"),
-    "statistics: NaN": (lambda: class_statistics(small_network(), IMAGES * float("nan"), LABELS), "images must be finite, got nan"),
-    "adapt: bytes": (lambda: adapt(small_network(), [(IMAGES * 255).byte()], AlphaBN()), "batch 0 of loader must be scaled as in training, got bytes"),
-    "adapt: an empty batch": (lambda: adapt(small_network(), [IMAGES[:0]], AlphaBN()), "batch 0 of loader must hold at least one value"),
+    "cafa: empty": (lambda: cafa_loss(torch.zeros(0, 6), torch.zeros(0, 3), STATISTICS),
+                    "logits must hold at least one value"),
+    "statistics: a class with one image": (lambda: class_statistics(small_network(), IMAGES[:4], LABELS[:4]),
+                                           r"at least twice, got classes of \[2, 1, 1\]"),
+    "statistics: lengths differ": (lambda: class_statistics(small_network(), IMAGES, LABELS[:4]),
+                                   "labels must hold 24 labels, one per row, got 4"),
+    "statistics: no linear layer": (lambda: class_statistics(nn.Sequential(nn.BatchNorm2d(1)), IMAGES, LABELS),
+                                    "none of its 0 linear layers does"),
+    "statistics: float labels": (lambda: class_statistics(small_network(), IMAGES, LABELS.float()),
+                                 "labels must hold integer numbers"),
+    "statistics: negative labels": (lambda: class_statistics(small_network(), IMAGES, LABELS - 1),
+                                    "labels must be class numbers from 0 up, got -1"),
+    "statistics: NaN": (lambda: class_statistics(small_network(), IMAGES * float("nan"), LABELS),
+                        "images must be finite, got nan"),
+    "adapt: bytes": (lambda: adapt(small_network(), [(IMAGES * 255).byte()], AlphaBN()),
+                     "batch 0 of loader must be scaled as in training, got bytes"),
+    "adapt: an empty batch": (lambda: adapt(small_network(), [IMAGES[:0]], AlphaBN()),
+                              "batch 0 of loader must hold at least one value"),
     "adapt: no model": (lambda: adapt(None, [IMAGES], Core()), "model must be an nn.Module, got NoneType"),
     "adapt: no loader": (lambda: adapt(small_network(), None, Core()), "loader must give batches, .* got NoneType"),
-    "adapt: one batch of images and labels": (lambda: adapt(small_network(), Images(IMAGES, LABELS), Core()), "loader must give batches, .* got Images"),
+    "adapt: one batch of images and labels": (lambda: adapt(small_network(), Images(IMAGES, LABELS), Core()),
+                                              "loader must give batches, .* got Images"),
     "adapt: no batches": (lambda: adapt(small_network(), [], AlphaBN()), "no batch"),
     "adapt: nothing to learn": (lambda: adapt(NOT_AFFINE, [IMAGES], Core()), "without scales and shifts"),
     "adapt: no loss": (lambda: adapt(small_network(), [IMAGES], LearningRule()), "LearningRule has no loss"),
@@ -367,12 +398,17 @@ BAD_INPUT = {
     "rule: rate in words": (lambda: Core(learning_rate="a"), "learning_rate must be a finite number above 0, got 'a'"),
     "rule: rate 0": (lambda: Tent(learning_rate=0), "learning_rate must be a finite number above 0, got 0"),
     "domains: one": (lambda: label_shift_domains(LABELS, 1), "n_domains must be a whole number of at least 2, got 1"),
-    "domains: concentration 0": (lambda: label_shift_domains(LABELS, 3, 0), "concentration must be a finite number above 0, got 0"),
+    "domains: concentration 0": (lambda: label_shift_domains(LABELS, 3, 0),
+                                 "concentration must be a finite number above 0, got 0"),
     "discover: rows do not sum to 1": (lambda: discover_classes(P * 2, D, 2), "sum to 1"),
     "discover: a domain is missing": (lambda: discover_classes(P, [0, 1, 0, 1, 0, 1], 2), "each domain at least once"),
-    "discover: more classes than domains": (lambda: discover_classes(P, D, 4), r"n_classes \(at most one per domain\) must be a whole number from 2 to 3, got 4"),
-    "discover: too few groups": (lambda: discover_classes(P, D, 3, groups=2), r"groups \(at least one per class\) must be a whole number from 3 to 6, got 2"),
-    "matched: lengths differ": (lambda: matched_accuracy([0, 1], [0]), r"found must have as many rows as labels \(1\), got 2"),
+    "discover: more classes than domains": (lambda: discover_classes(P, D, 4),
+                                            r"n_classes \(at most one per domain\) must be a whole number from 2 to "
+                                            r"3, got 4"),
+    "discover: too few groups": (lambda: discover_classes(P, D, 3, groups=2),
+                                 r"groups \(at least one per class\) must be a whole number from 3 to 6, got 2"),
+    "matched: lengths differ": (lambda: matched_accuracy([0, 1], [0]),
+                                r"found must have as many rows as labels \(1\), got 2"),
 }
 
 
@@ -425,10 +461,12 @@ def test_features_are_those_of_the_head_that_gives_the_logits():
     (lambda net, x: adapt(net, x, Core()), "loader must give batches, such as images.split\\(64\\), got Tensor"),
     (lambda net, x: adapt(net, [x.numpy()], Core()), "batch 0 of loader must be a tensor, got ndarray"),
     (lambda net, x: adapt(net, [x, x * float("nan")], Core()), "batch 1 of loader must be finite"),
-    (lambda net, x: adapt(net, [x], "core", alpha=0.5), r"rule must be an object .*Core\(alpha=0.5\).* got 'core', alpha=0.5"),
+    (lambda net, x: adapt(net, [x], "core", alpha=0.5),
+     r"rule must be an object .*Core\(alpha=0.5\).* got 'core', alpha=0.5"),
     (lambda net, x: adapt(net, [x], method="test"), "rule must be .* got None, method='test'"),
     (lambda net, x: adapt(net, [x], Core), "rule must be .* got <class"),
-    (lambda net, x: adapt(nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5)), x.split(33), AlphaBN(alpha=0)), "batch of one"),
+    (lambda net, x: adapt(nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5)), x.split(33),
+                          AlphaBN(alpha=0)), "batch of one"),
     (lambda net, x: matched_accuracy([-1, 0], [0, 1]), "found"),
     (lambda net, x: label_shift_domains([-1, 0], 2), "labels"),
     (lambda net, x: discover_classes(np.full((4, 2), 0.5), np.array([[0], [1], [0], [1]]), 2), "domains"),
@@ -445,4 +483,5 @@ def test_the_factorisation_does_not_depend_on_one_start():
     shares = np.stack([[np.mean(labels[domains == r] == k) for k in range(3)] for r in range(4)])
     p = np.clip((shares / shares.sum(0))[:, labels].T + rng.normal(0, 0.03, (600, 4)), 1e-3, None)
     p /= p.sum(1, keepdims=True)
-    assert min(matched_accuracy(discover_classes(p, domains, 3, seed=s).posteriors.argmax(1), labels) for s in range(8)) > 0.8
+    assert min(matched_accuracy(discover_classes(p, domains, 3, seed=s).posteriors.argmax(1), labels)
+               for s in range(8)) > 0.8

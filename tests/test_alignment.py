@@ -8,8 +8,16 @@ from sklearn.base import clone
 from torch import nn
 from torch.nn import functional as F
 
-from xfer_course.dann.alignment import CDAN, SubspaceAlignment, adapt_batch_norm, conditional_features, coral_loss, entropy_loss, mmd_loss
 from xfer_course.dann import reverse_validation
+from xfer_course.dann.alignment import (
+    CDAN,
+    SubspaceAlignment,
+    adapt_batch_norm,
+    conditional_features,
+    coral_loss,
+    entropy_loss,
+    mmd_loss,
+)
 
 A = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 B = 0.5 * torch.randn(30, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1
@@ -17,21 +25,31 @@ LABELS = np.arange(40) % 2
 NORMED = nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
 
 BAD_INPUT = {
-    "coral: one row": (lambda: coral_loss(A[:1], B), ValueError, "number of rows of source must be a whole number of at least 2, got 1"),
+    "coral: one row": (lambda: coral_loss(A[:1], B), ValueError,
+                       "number of rows of source must be a whole number of at least 2, got 1"),
     "coral: widths differ": (lambda: coral_loss(A, B[:, :3]), ValueError, "target must be of shape .N 5., got .30, 3."),
-    "coral: whole numbers": (lambda: coral_loss(A.long(), B), TypeError, "source must hold float numbers, got torch.int64"),
+    "coral: whole numbers": (lambda: coral_loss(A.long(), B), TypeError,
+                             "source must hold float numbers, got torch.int64"),
     "mmd: an array": (lambda: mmd_loss(A.numpy(), B), TypeError, "source must be a tensor .* got ndarray"),
     "mmd: empty": (lambda: mmd_loss(A, B[:0]), ValueError, "target must hold at least one value"),
-    "mmd: no kernel": (lambda: mmd_loss(A, B, factors=()), ValueError, "the number of factors must be a whole number of at least 1, got 0"),
-    "mmd: no width": (lambda: mmd_loss(A, B, factors=(1.0, 0.0)), ValueError, "every one of factors must be a finite number above 0, got 0.0"),
-    "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError, "number of classes in logits must be a whole number of at least 2, got 1"),
+    "mmd: no kernel": (lambda: mmd_loss(A, B, factors=()), ValueError,
+                       "the number of factors must be a whole number of at least 1, got 0"),
+    "mmd: no width": (lambda: mmd_loss(A, B, factors=(1.0, 0.0)), ValueError,
+                      "every one of factors must be a finite number above 0, got 0.0"),
+    "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError,
+                           "number of classes in logits must be a whole number of at least 2, got 1"),
     "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "logits must hold at least one value"),
-    "conditional: rows differ": (lambda: conditional_features(A, B), ValueError, "probabilities must be of shape .40 K., got .30, 5."),
-    "batch norm: none": (lambda: adapt_batch_norm(nn.Linear(5, 2), A), ValueError, "model must have batch norm with running statistics, got Linear without"),
-    "batch norm: one input": (lambda: adapt_batch_norm(NORMED, A[:1]), ValueError, "number of inputs in target must be a whole number of at least 2, got 1"),
+    "conditional: rows differ": (lambda: conditional_features(A, B), ValueError,
+                                 "probabilities must be of shape .40 K., got .30, 5."),
+    "batch norm: none": (lambda: adapt_batch_norm(nn.Linear(5, 2), A), ValueError,
+                         "model must have batch norm with running statistics, got Linear without"),
+    "batch norm: one input": (lambda: adapt_batch_norm(NORMED, A[:1]), ValueError,
+                              "number of inputs in target must be a whole number of at least 2, got 1"),
     "subspace: widths differ": (lambda: SubspaceAlignment(2).fit(A, LABELS, B[:, :3]), ValueError, "as many features"),
-    "subspace: too many directions": (lambda: SubspaceAlignment(6).fit(A, LABELS, B), ValueError, "n_components must be a whole number from 1 to 5"),
-    "subspace: none": (lambda: SubspaceAlignment(0).fit(A, LABELS, B), ValueError, "n_components must be a whole number from 1 to 5"),
+    "subspace: too many directions": (lambda: SubspaceAlignment(6).fit(A, LABELS, B), ValueError,
+                                      "n_components must be a whole number from 1 to 5"),
+    "subspace: none": (lambda: SubspaceAlignment(0).fit(A, LABELS, B), ValueError,
+                       "n_components must be a whole number from 1 to 5"),
     "subspace: not finite": (lambda: SubspaceAlignment(2).fit(A * np.nan, LABELS, B), ValueError, "NaN"),
 }
 
@@ -103,7 +121,8 @@ def test_cdan_reverses_the_gradient_of_the_features_only():
     def gradients(lambda_):
         model.zero_grad()
         model.loss(x, y, target, lambda_).domain.backward()
-        return model.feature_extractor.weight.grad.clone(), model.domain_classifier.weight.grad.clone(), model.label_predictor.weight.grad
+        return (model.feature_extractor.weight.grad.clone(), model.domain_classifier.weight.grad.clone(),
+                model.label_predictor.weight.grad)
 
     (f1, d1, l1), (f2, d2, _) = gradients(1.0), gradients(2.0)
     torch.testing.assert_close(f2, 2 * f1)
@@ -118,7 +137,8 @@ def test_adapted_statistics_are_those_of_the_target_and_the_model_stays():
     torch.testing.assert_close(adapted[0].running_mean, B.mean(0))
     torch.testing.assert_close(adapted[0].running_var, B.var(0))
     torch.testing.assert_close(adapt_batch_norm(model, B, batch_size=10)[0].running_mean, B.mean(0))
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training and not adapted.training
+    assert (all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
+            and not adapted.training)
     assert adapted[0].momentum == model[0].momentum
 
 
@@ -134,4 +154,5 @@ def test_subspace_alignment_maps_as_in_the_formula():
 def test_reverse_validation_can_choose_its_number_of_directions():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(80, 6)) + 4 * np.eye(6)[0] * (np.arange(80) % 2)[:, None]
-    assert reverse_validation(SubspaceAlignment(1), X, np.arange(80) % 2, X + 1, validation_fraction=0.25, random_state=0) < 0.3
+    assert reverse_validation(SubspaceAlignment(1), X, np.arange(80) % 2, X + 1, validation_fraction=0.25,
+                              random_state=0) < 0.3

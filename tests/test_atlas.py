@@ -59,7 +59,8 @@ def test_table_escapes_and_holds_every_paper():
     table = atlas_html(papers())
     assert table.count("<tr data-family=") == len(ENTRIES)
     odd = papers()[0]._replace(title="<b>&", sentence='"<script>"')
-    assert "<b>&</th>" not in atlas_html([odd]) and "&lt;b&gt;&amp;" in atlas_html([odd]) and "&lt;script&gt;" in atlas_html([odd])
+    assert ("<b>&</th>" not in atlas_html([odd]) and "&lt;b&gt;&amp;" in atlas_html([odd])
+            and "&lt;script&gt;" in atlas_html([odd]))
 
 
 def test_committed_page_shows_what_the_package_builds():
@@ -75,7 +76,8 @@ def atlas(*arguments: str):
 
 def test_command_shows_few_papers_in_full_and_many_as_a_table():
     few = atlas("matryoshka", "--built")
-    assert few.exit_code == 0 and "mrl.MatryoshkaHead" in few.output and "https://arxiv.org/abs/2205.13147" in few.output
+    assert (few.exit_code == 0 and "mrl.MatryoshkaHead" in few.output
+            and "https://arxiv.org/abs/2205.13147" in few.output)
     many = atlas()
     assert many.exit_code == 0 and f"{len(ENTRIES)} of {len(ENTRIES)} papers" in many.output
     assert atlas("--families").output.count("\n") == len(families()) + 2

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from benchmarks.measuring import Measurement, allocated_bytes, kinds_of, libraries, resident_bytes, seconds_in_turns
+from conftest import ROOT
 
 
 def a_measurement(**changes) -> Measurement:

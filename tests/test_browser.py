@@ -1,8 +1,9 @@
-"""What only a browser can tell: the site's search, theme switch and filter, its accessibility, and a chapter in JupyterLab.
+"""What only a browser can tell: the site's search, theme switch and filter, its accessibility,
+and a chapter in JupyterLab.
 
-Needs Playwright (`pip install playwright`; no browser download) and a Chromium of the system, or one that CHROMIUM names.
-The check of accessibility is axe-core's, which comes with axe-playwright-python; AXE names another `axe.min.js` (`npm pack
-axe-core`). XFER_SITE names a site that has been built already; without it the plain edition is built here.
+Needs Playwright (`pip install playwright`; no browser download) and a Chromium of the system, or one that CHROMIUM
+names. The check of accessibility is axe-core's, which comes with axe-playwright-python; AXE names another `axe.min.js`
+(`npm pack axe-core`). XFER_SITE names a site that has been built already; without it the plain edition is built here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
 from conftest import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")

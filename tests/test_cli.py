@@ -1,7 +1,6 @@
 """The command line: what it prints, what it leaves, how it fails."""
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,17 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import ROOT
-from xfer_course.cli import CourseNotebook, Run, course_notebooks, emitted_record, execute, main, offline_html, plan_run, select_notebooks
+from xfer_course.cli import (
+    CourseNotebook,
+    Run,
+    course_notebooks,
+    emitted_record,
+    execute,
+    main,
+    offline_html,
+    plan_run,
+    select_notebooks,
+)
 
 
 def xfer(*arguments: str, **options) -> subprocess.CompletedProcess:
@@ -31,7 +40,8 @@ def a_notebook(folder: Path, *sources: str, name: str = "toy") -> CourseNotebook
 
 
 def test_help_answers_without_torch():
-    code = "import sys\nfrom xfer_course.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    code = ("import sys\nfrom xfer_course.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in "
+            "sys.modules")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0 and "Commands:" in done.stdout
 
@@ -52,7 +62,8 @@ def test_doctor_and_results_and_data_list():
 def test_select_by_chapter_and_by_name():
     notebooks = course_notebooks()
     chapter = select_notebooks(("dann",), notebooks)
-    assert {"dann/moons", "dann/digits"} < {n.name for n in chapter} == {f"dann/{p.stem}" for p in (ROOT / "nbs/dann").glob("*.ipynb")}
+    assert ({"dann/moons", "dann/digits"} < {n.name for n in chapter}
+            == {f"dann/{p.stem}" for p in (ROOT / "nbs/dann").glob("*.ipynb")})
     assert select_notebooks(("dann/moons", "dann"), notebooks)[0].name == "dann/moons"
     assert len(select_notebooks(("dann/moons", "dann"), notebooks)) == len(chapter)
 
@@ -78,7 +89,8 @@ def test_other_seeds_get_a_folder_of_their_own(tmp_path):
 def test_failing_cell_keeps_the_notebook_and_gives_one_line(tmp_path):
     from xfer_course.cli import NotebookFailed
 
-    run = Run(a_notebook(tmp_path, "x = 1", "raise ValueError('steps is -1; it must be positive')"), {}, tmp_path / "out")
+    run = Run(a_notebook(tmp_path, "x = 1", "raise ValueError('steps is -1; it must be positive')"), {},
+              tmp_path / "out")
     with pytest.raises(NotebookFailed, match="steps is -1"):
         execute(run, bar=False)
     assert run.executed.exists()
@@ -87,7 +99,8 @@ def test_failing_cell_keeps_the_notebook_and_gives_one_line(tmp_path):
 def test_emitted_record_is_the_last_one():
     from xfer_course.results import RECORD_TYPE
 
-    outputs = [nbformat.v4.new_output("display_data", data={RECORD_TYPE: {"lab": name}}) for name in ("first", "second")]
+    outputs = [nbformat.v4.new_output("display_data", data={RECORD_TYPE: {"lab": name}})
+               for name in ("first", "second")]
     cells = [nbformat.v4.new_code_cell("1", outputs=outputs)]
     assert emitted_record(nbformat.v4.new_notebook(cells=cells)) == {"lab": "second"}
     assert emitted_record(nbformat.v4.new_notebook()) is None
@@ -102,8 +115,10 @@ def test_page_needs_no_network(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_interrupt_keeps_what_was_done(tmp_path):
-    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", "foundations/training", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", "foundations/training",
+               "--out", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                               start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     deadline = time.time() + 120
     while not list(tmp_path.rglob("training.ipynb")) and time.time() < deadline:
@@ -135,8 +150,10 @@ def test_interrupts_are_left_to_jupyterlab(tmp_path):
     "The terminal sends Ctrl-C to both programs; JupyterLab asks whether it is meant, so `xfer lab` must live on."
     (tmp_path / "jupyter.py").write_text(FAKE_JUPYTER)
     command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "lab"]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
@@ -189,7 +206,8 @@ def test_full_disk_is_said_before_the_work(tmp_path, monkeypatch):
 
 
 def test_a_run_that_disagrees_with_its_record_fails(tmp_path, monkeypatch):
-    "Exit code 1 and a sentence where the numbers of a run are not those of the committed record; its claims are shown before."
+    """Exit code 1 and a sentence where the numbers of a run are not those of the committed record;
+    its claims are shown before."""
     from test_records import a_record
     from xfer_course.cli import commands
     from xfer_course.labs import Record

@@ -21,7 +21,8 @@ def load(case) -> CLIP:
 def test_features_and_logits(parity, name):
     case = parity("coop", name)
     clip, images, tokens = load(case), torch.from_numpy(case["images"]), torch.from_numpy(case["zs_tokens"]).long()
-    for field in ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width", "transformer_layers"):
+    for field in ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width",
+                  "transformer_layers"):
         assert getattr(clip.config, field) == case.options["constructor"][field]
     with torch.no_grad():
         features = clip.encode_image(images)

@@ -9,12 +9,22 @@ from torch.nn import functional as F
 from coop_models import StubCLIP, WordTokenizer, plain_logits, plain_prompts, plain_text_features
 from xfer_course.clip import CLIP, CLIPConfig, Tokenizer, zero_shot_weights
 from xfer_course.coop import (
-    CoOp, context_slots, encode_images, few_shot, fit_coop, learning_rate, nearest_rows, paper_epochs, random_distance, text_tower,
+    CoOp,
+    context_slots,
+    encode_images,
+    few_shot,
+    fit_coop,
+    learning_rate,
+    nearest_rows,
+    paper_epochs,
+    random_distance,
+    text_tower,
 )
 
 NAMES = ["cat", "golden_retriever", "bird of paradise", "forest"]
 POSITIONS = ["end", "middle", "front"]
-SMALL = CLIPConfig(embed_dim=32, image_resolution=16, vision_layers=1, vision_width=64, vision_patch_size=8, context_length=40, vocab_size=514,
+SMALL = CLIPConfig(embed_dim=32, image_resolution=16, vision_layers=1, vision_width=64, vision_patch_size=8,
+                   context_length=40, vocab_size=514,
                    transformer_width=64, transformer_heads=2, transformer_layers=2)
 
 
@@ -50,11 +60,13 @@ def test_equals_the_plain_way(make, plain, position, class_specific, chunk_size)
     assert gradients[0].abs().max() > 0
 
 
-@given(st.integers(1, 9), st.lists(st.integers(1, 6), min_size=1, max_size=5), st.sampled_from(POSITIONS), st.booleans(), st.integers(1, 6))
+@given(st.integers(1, 9), st.lists(st.integers(1, 6), min_size=1, max_size=5), st.sampled_from(POSITIONS),
+       st.booleans(), st.integers(1, 6))
 @settings(max_examples=40, deadline=None)
 def test_any_lengths(n_ctx, lengths, position, class_specific, chunk_size):
     names = [" ".join(f"w{i}z{j}" for j in range(n)) for i, n in enumerate(lengths)]
-    model = stub(classnames=names, n_ctx=n_ctx, class_token_position=position, class_specific=class_specific, chunk_size=chunk_size).double()
+    model = stub(classnames=names, n_ctx=n_ctx, class_token_position=position, class_specific=class_specific,
+                 chunk_size=chunk_size).double()
     torch.testing.assert_close(model.text_features(), plain_text_features(model))
 
 
@@ -151,7 +163,8 @@ def test_class_specific_context_learns_what_contradicts_the_names(position):
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_unified_context_finds_what_another_context_says(position):
-    model, teacher, labels = stub(class_token_position=position), stub(class_token_position=position, seed=9), torch.arange(400) % 4
+    model, teacher, labels = (stub(class_token_position=position), stub(class_token_position=position, seed=9),
+                              torch.arange(400) % 4)
     teacher.ctx.data *= 50
     torch.manual_seed(0)
     prototypes = teacher.text_features().detach()
@@ -166,7 +179,8 @@ def test_steps_and_epochs():
     features, labels = torch.randn(40, 32), torch.arange(40) % 4
     assert len(fit_coop(stub(), features[:4], labels[:4]).loss) == 50
     assert [paper_epochs(n) for n in (1, 2, 4, 8, 16)] == [50, 100, 100, 200, 200]
-    lr = fit_coop(stub(), features, labels, steps=10, batch_size=16).lr  # two steps are an epoch, the last 8 images wait
+    # two steps are an epoch, the last 8 images wait
+    lr = fit_coop(stub(), features, labels, steps=10, batch_size=16).lr
     assert lr[:2] == [1e-5] * 2 and lr[2] == lr[3] == 0.002 and lr[4] == lr[5] == learning_rate(2, 5)
 
 
@@ -198,10 +212,12 @@ def test_nearest_words():
     model = stub(ctx_init="a photo of a")
     found = model.nearest_words(top=3)
     assert [words[0] for words in found.words] == ["a", "photo", "of", "a"]
-    assert found.distances.shape == (4, 3) and (found.distances[:, 0] == 0).all() and (found.distances.diff() >= 0).all()
+    assert (found.distances.shape == (4, 3) and (found.distances[:, 0] == 0).all()
+            and (found.distances.diff() >= 0).all())
     assert found.random.shape == (4,) and (found.random > 1).all()
     each = stub(class_specific=True).nearest_words()
-    assert len(each.words) == 4 and len(each.words[0]) == 4 and each.distances.shape == (4, 4, 1) and each.random.shape == (4, 4)
+    assert (len(each.words) == 4 and len(each.words[0]) == 4 and each.distances.shape == (4, 4, 1)
+            and each.random.shape == (4, 4))
 
 
 def test_nearest_rows_are_the_nearest():
@@ -237,23 +253,31 @@ def without_attention() -> StubCLIP:
 BAD_MODELS = {
     "a string": (dict(classnames="cat"), TypeError, "classnames must be a list of texts, got 'cat'"),
     "no names": (dict(classnames=[]), ValueError, "classnames must be a list of at least 1 text, got 0"),
-    "an empty name": (dict(classnames=["cat", " _ "]), ValueError, "classnames must be a list of texts that are not empty"),
-    "a name twice": (dict(classnames=["sea lion", "dog", "Sea_Lion"]), ValueError, "classnames must be different from each other, got 'Sea_Lion' at 2, the same as 'sea lion' at 0"),
-    "a long name": (dict(classnames=["cat", "word " * 80]), ValueError, r"classnames\[1\] is .* at least \d+ tokens, but the text tower takes 77"),
+    "an empty name": (dict(classnames=["cat", " _ "]), ValueError,
+                      "classnames must be a list of texts that are not empty"),
+    "a name twice": (dict(classnames=["sea lion", "dog", "Sea_Lion"]), ValueError,
+                     "classnames must be different from each other, got 'Sea_Lion' at 2, the same as 'sea lion' at 0"),
+    "a long name": (dict(classnames=["cat", "word " * 80]), ValueError,
+                    r"classnames\[1\] is .* at least \d+ tokens, but the text tower takes 77"),
     "too many vectors": (dict(n_ctx=74), ValueError, "shorten the name or lower n_ctx"),
     "no vectors": (dict(n_ctx=0), ValueError, "n_ctx must be a whole number of at least 1, got 0"),
     "half a vector": (dict(n_ctx=1.5), TypeError, "n_ctx must be a whole number"),
     "no chunk": (dict(chunk_size=0), ValueError, "chunk_size must be a whole number"),
-    "a place": (dict(class_token_position="back"), ValueError, "class_token_position must be one of 'end', 'middle', 'front', got 'back'"),
-    "words for each class": (dict(ctx_init="a photo", class_specific=True), ValueError, "ctx_init gives words to one context"),
-    "no words": (dict(ctx_init=" "), ValueError, "the number of tokens of ctx_init must be a whole number of at least 1, got 0"),
+    "a place": (dict(class_token_position="back"), ValueError,
+                "class_token_position must be one of 'end', 'middle', 'front', got 'back'"),
+    "words for each class": (dict(ctx_init="a photo", class_specific=True), ValueError,
+                             "ctx_init gives words to one context"),
+    "no words": (dict(ctx_init=" "), ValueError,
+                 "the number of tokens of ctx_init must be a whole number of at least 1, got 0"),
     "no tokenizer": (dict(tokenizer=3), TypeError, "tokenizer .* must be a Callable, got int"),
     "another tokenizer": (dict(tokenizer=WordTokenizer(5000)), ValueError, "tokenizer gives id .* knows 100 tokens"),
-    "no CLIP": (dict(clip=torch.nn.Linear(2, 2)), TypeError, "clip is a Linear, whose text tower lacks one of token_embedding"),
+    "no CLIP": (dict(clip=torch.nn.Linear(2, 2)), TypeError,
+                "clip is a Linear, whose text tower lacks one of token_embedding"),
     "another pooling": (dict(clip=changed(text_pool_type="first")), TypeError, "must be causal and read the end token"),
     "not causal": (dict(clip=changed(attn_mask=None)), TypeError, "must be causal and read the end token"),
     "another attention": (dict(clip=without_attention()), TypeError, "attention of type Linear"),
-    "half precision": (dict(clip=StubCLIP().half()), ValueError, r"half precision on a CPU, got torch.float16: call clip.float\(\)"),
+    "half precision": (dict(clip=StubCLIP().half()), ValueError,
+                       r"half precision on a CPU, got torch.float16: call clip.float\(\)"),
     "bfloat16": (dict(clip=StubCLIP().bfloat16()), ValueError, "half precision on a CPU, got torch.bfloat16"),
 }
 
@@ -273,28 +297,39 @@ def test_a_tokenizer_that_refuses_long_names_is_heard():
 
 X, Y = torch.randn(8, 32), torch.arange(8) % 4
 BAD_CALLS = {
-    "uint8 images": (lambda m: m(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError, "images .* must hold float numbers, got torch.uint8"),
+    "uint8 images": (lambda m: m(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)), TypeError,
+                     "images .* must hold float numbers, got torch.uint8"),
     "an array": (lambda m: m(torch.zeros(2, 3, 8, 8).numpy()), TypeError, "images .* must be a tensor .* got ndarray"),
-    "large images": (lambda m: m(torch.zeros(2, 3, 9, 9)), ValueError, r"must be of shape \(N 3 8 8\), got \(2, 3, 9, 9\)"),
+    "large images": (lambda m: m(torch.zeros(2, 3, 9, 9)), ValueError,
+                     r"must be of shape \(N 3 8 8\), got \(2, 3, 9, 9\)"),
     "one image": (lambda m: m(torch.zeros(3, 8, 8)), ValueError, r"must be of shape \(N 3 8 8\), got \(3, 8, 8\)"),
     "grey images": (lambda m: m(torch.zeros(2, 1, 8, 8)), ValueError, "images .* must be of shape"),
-    "no images": (lambda m: encode_images(m.clip, torch.zeros(0, 3, 8, 8)), ValueError, "images .* must hold at least one value"),
-    "wide features": (lambda m: m.from_features(torch.zeros(2, 33)), ValueError, r"image_features must be of shape \(N 32\), got \(2, 33\)"),
+    "no images": (lambda m: encode_images(m.clip, torch.zeros(0, 3, 8, 8)), ValueError,
+                  "images .* must hold at least one value"),
+    "wide features": (lambda m: m.from_features(torch.zeros(2, 33)), ValueError,
+                      r"image_features must be of shape \(N 32\), got \(2, 33\)"),
     "no features": (lambda m: fit_coop(m, [1.0], Y), TypeError, "features .* must be a tensor"),
-    "labels too long": (lambda m: fit_coop(m, X, torch.zeros(9, dtype=torch.long)), ValueError, "labels must hold 8 labels, one per row, got 9"),
+    "labels too long": (lambda m: fit_coop(m, X, torch.zeros(9, dtype=torch.long)), ValueError,
+                        "labels must hold 8 labels, one per row, got 9"),
     "float labels": (lambda m: fit_coop(m, X, Y.float()), TypeError, "labels must hold integer numbers"),
-    "unknown class": (lambda m: fit_coop(m, X, Y + 1), ValueError, "labels must be class numbers from 0 up and below 4, got 4"),
+    "unknown class": (lambda m: fit_coop(m, X, Y + 1), ValueError,
+                      "labels must be class numbers from 0 up and below 4, got 4"),
     "NaN": (lambda m: fit_coop(m, X * float("nan"), Y), ValueError, "features .* must be finite, got nan"),
     "no steps": (lambda m: fit_coop(m, X, Y, steps=0), ValueError, "steps must be a whole number of at least 1, got 0"),
-    "an empty batch": (lambda m: fit_coop(m, X, Y, batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
+    "an empty batch": (lambda m: fit_coop(m, X, Y, batch_size=0), ValueError,
+                       "batch_size must be a whole number of at least 1, got 0"),
     "more shots than images": (lambda m: few_shot(Y, 3), ValueError, "shots is 3, but class 0 has only 2 images"),
     "no shots": (lambda m: few_shot(Y, 0), ValueError, "shots must be a whole number"),
     "names as labels": (lambda m: few_shot(["a", "b"], 1), TypeError, "labels must be a tensor"),
-    "NaN images": (lambda m: encode_images(m.clip, torch.full((2, 3, 8, 8), float("nan"))), ValueError, "images .* must be finite, got nan"),
-    "features of another library": (lambda m: m.from_features(X.numpy()), TypeError, "image_features must be a tensor .* got ndarray"),
+    "NaN images": (lambda m: encode_images(m.clip, torch.full((2, 3, 8, 8), float("nan"))), ValueError,
+                   "images .* must be finite, got nan"),
+    "features of another library": (lambda m: m.from_features(X.numpy()), TypeError,
+                                    "image_features must be a tensor .* got ndarray"),
     "no labels": (lambda m: few_shot(Y[:0], 1), ValueError, "labels must hold at least one value"),
-    "no batches": (lambda m: encode_images(m.clip, torch.zeros(2, 3, 8, 8), batch_size=0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
-    "no draws": (lambda m: m.nearest_words(1, draws=0), ValueError, "draws must be a whole number of at least 1, got 0"),
+    "no batches": (lambda m: encode_images(m.clip, torch.zeros(2, 3, 8, 8), batch_size=0), ValueError,
+                   "batch_size must be a whole number of at least 1, got 0"),
+    "no draws": (lambda m: m.nearest_words(1, draws=0), ValueError,
+                 "draws must be a whole number of at least 1, got 0"),
     "no top": (lambda m: m.nearest_words(0), ValueError, "top must be a whole number from 1 to 100, got 0"),
     "late epoch": (lambda m: learning_rate(50, 50), ValueError, "epoch must be a whole number from 0 to 49, got 50"),
     "no file": (lambda m: m.load_context("/nowhere"), FileNotFoundError, "there is no file /nowhere"),
@@ -315,9 +350,12 @@ def test_bad_files(tmp_path):
     from safetensors.torch import save_file
 
     path = stub().save_context(tmp_path / "c.safetensors")
-    for options, message in [(dict(n_ctx=5), r"shape of the context in .* must be \(5, 64\), as in this model, got \(4, 64\)"),
-                             (dict(class_specific=True), "class_specific of the context in .* must be True, as in this model, got False"),
-                             (dict(class_token_position="front"), "class_token_position of the context in .* must be 'front', as in this model, got 'end'"),
+    for options, message in [(dict(n_ctx=5),
+                              r"shape of the context in .* must be \(5, 64\), as in this model, got \(4, 64\)"),
+                             (dict(class_specific=True),
+                              "class_specific of the context in .* must be True, as in this model, got False"),
+                             (dict(class_token_position="front"),
+                              "class_token_position of the context in .* must be 'front', as in this model, got 'end'"),
                              (dict(clip=StubCLIP(width=32)), r"must be \(4, 32\), as in this model")]:
         with pytest.raises(ValueError, match=message):
             stub(**options).load_context(path)

@@ -1,4 +1,5 @@
-"""What cutting, the shared prefix and chunks save in CoOp's text tower, held to bounds; measured by `benchmarks/coop.py`. Run alone: `-m benchmark`."""
+"""What cutting, the shared prefix and chunks save in CoOp's text tower, held to bounds;
+measured by `benchmarks/coop.py`. Run alone: `-m benchmark`."""
 
 import pytest
 

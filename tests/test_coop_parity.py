@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from coop_models import StubCLIP
 from xfer_course.coop import CoOp, learning_rate, nearest_rows
 
-CASES = [f"vitA_{kind}_{position}_n{n}" for kind in ("uni", "csc") for position in ("end", "middle", "front") for n in (4, 16)]
+CASES = [f"vitA_{kind}_{position}_n{n}" for kind in ("uni", "csc") for position in ("end", "middle", "front")
+         for n in (4, 16)]
 CASES += ["vitB_csc_end_n16", "vitB_uni_end_n4_init", "vitB_uni_middle_n4", "resnet_uni_end_n4"]
 
 
@@ -19,7 +20,8 @@ class StoredTokenizer:
         n_ctx, words = case.options["n_ctx"], case.options["ctx_init"]
         for name, row, end, length in zip(case.options["class_names"], ids, case["eot_position"], case["name_lens"]):
             text = row[1 + n_ctx : end]
-            self.known |= {name.replace("_", " ") + ".": text, name.replace("_", " "): text[:length], ".": text[length:]}
+            self.known |= {name.replace("_", " ") + ".": text, name.replace("_", " "): text[:length],
+                           ".": text[length:]}
             self.known[words] = row[1 : 1 + n_ctx]
         self.start, self.end = ids[0, 0], ids.max()
 
@@ -33,11 +35,13 @@ class StoredTokenizer:
 
 def stored_clip(model) -> StubCLIP:
     "The text tower with the stored weights."
-    state = {name[3:]: torch.from_numpy(model[name]) for name in model.data.files if name.startswith("sd.") and not name.startswith("sd.visual")}
+    state = {name[3:]: torch.from_numpy(model[name]) for name in model.data.files if name.startswith("sd.")
+             and not name.startswith("sd.visual")}
     state["token_embedding.weight"] = torch.from_numpy(model["token_embedding_rows"])
     rows, width = state["token_embedding.weight"].shape
     layers = model.options["constructor"]["transformer_layers"]
-    clip = StubCLIP(width, model.options["constructor"]["transformer_heads"], layers, rows, embed_dim=state["text_projection"].shape[1])
+    clip = StubCLIP(width, model.options["constructor"]["transformer_heads"], layers, rows,
+                    embed_dim=state["text_projection"].shape[1])
     missing, unexpected = clip.load_state_dict(state, strict=False)
     assert not unexpected and all(name.startswith("visual") for name in missing)
     return clip
@@ -47,7 +51,8 @@ def prepared(parity, name: str) -> tuple:
     case, model = parity("coop", name), parity("coop", name.split("_")[0] + "_model")
     o = case.options
     coop = CoOp(stored_clip(model), o["class_names"], n_ctx=o["n_ctx"], class_token_position=o["class_token_position"],
-                class_specific=o["csc"] and not o["ctx_init"], ctx_init=o["ctx_init"] or None, tokenizer=StoredTokenizer(case))
+                class_specific=o["csc"] and not o["ctx_init"], ctx_init=o["ctx_init"] or None,
+                tokenizer=StoredTokenizer(case))
     if o["ctx_init"]:
         case.assert_close(coop.ctx.detach(), "ctx_from_words")
     else:

@@ -1,4 +1,5 @@
-"""DANN: gradient reversal against autograd, the loss by closed form, Algorithm 1 line by line, bad input, learning at all."""
+"""DANN: gradient reversal against autograd, the loss by closed form, Algorithm 1 line by line, bad input,
+learning at all."""
 from __future__ import annotations
 
 import io
@@ -13,8 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -24,8 +24,19 @@ from torch import nn
 from torch.nn import functional as F
 
 import xfer_course.dann
-from xfer_course.dann import (DANN, GradientReversal, MarginalizedDenoiser, ShallowDANN, gradient_reversal, gtsrb_dann,
-                              lambda_schedule, learning_rate_schedule, mnist_dann, reverse_validation, svhn_dann)
+from xfer_course.dann import (
+    DANN,
+    GradientReversal,
+    MarginalizedDenoiser,
+    ShallowDANN,
+    gradient_reversal,
+    gtsrb_dann,
+    lambda_schedule,
+    learning_rate_schedule,
+    mnist_dann,
+    reverse_validation,
+    svhn_dann,
+)
 from xfer_course.data import Images, domain_batches, moons_pair
 from xfer_course.training import choose_accelerator, fit
 
@@ -63,90 +74,166 @@ def warm(**weights) -> ShallowDANN:
 
 # (what is called, the error, words that its sentence must contain)
 BAD_INPUT = {
-    "reversal: lambda negative": (lambda: gradient_reversal(SOURCE_X, -0.1), ValueError, "lambda_ must be a finite number of at least 0, got -0.1"),
-    "reversal: lambda NaN": (lambda: gradient_reversal(SOURCE_X, NAN), ValueError, "lambda_ must be a finite number of at least 0, got nan"),
-    "reversal: lambda infinite": (lambda: GradientReversal(math.inf), ValueError, "lambda_ must be a finite number of at least 0, got inf"),
-    "reversal: lambda a tensor of two": (lambda: gradient_reversal(SOURCE_X, torch.ones(2)), TypeError, "lambda_ must be a finite number of at least 0, got tensor"),
-    "reversal: lambda a word": (lambda: gradient_reversal(SOURCE_X, "strong"), TypeError, "lambda_ must be a finite number of at least 0, got 'strong'"),
-    "reversal: integers": (lambda: gradient_reversal(SOURCE_Y), TypeError, "x must hold float numbers, got torch.int64"),
+    "reversal: lambda negative": (lambda: gradient_reversal(SOURCE_X, -0.1), ValueError,
+                                  "lambda_ must be a finite number of at least 0, got -0.1"),
+    "reversal: lambda NaN": (lambda: gradient_reversal(SOURCE_X, NAN), ValueError,
+                             "lambda_ must be a finite number of at least 0, got nan"),
+    "reversal: lambda infinite": (lambda: GradientReversal(math.inf), ValueError,
+                                  "lambda_ must be a finite number of at least 0, got inf"),
+    "reversal: lambda a tensor of two": (lambda: gradient_reversal(SOURCE_X, torch.ones(2)), TypeError,
+                                         "lambda_ must be a finite number of at least 0, got tensor"),
+    "reversal: lambda a word": (lambda: gradient_reversal(SOURCE_X, "strong"), TypeError,
+                                "lambda_ must be a finite number of at least 0, got 'strong'"),
+    "reversal: integers": (lambda: gradient_reversal(SOURCE_Y), TypeError,
+                           "x must hold float numbers, got torch.int64"),
     "reversal: an array": (lambda: gradient_reversal(X), TypeError, "x must be a tensor, got ndarray"),
-    "schedule: p below 0": (lambda: lambda_schedule(-0.01), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p above 1": (lambda: learning_rate_schedule(1.01), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p NaN": (lambda: lambda_schedule(NAN), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: one p of an array": (lambda: lambda_schedule(np.array([0.5, 2.0])), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: one p of a tensor": (lambda: learning_rate_schedule(torch.tensor([0.5, -1.0])), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p a word": (lambda: lambda_schedule("0.5"), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p a truth value": (lambda: lambda_schedule(True), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p None": (lambda: learning_rate_schedule(None), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p complex": (lambda: learning_rate_schedule(0.5j), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: p a complex tensor": (lambda: lambda_schedule(torch.tensor([0.5j])), ValueError, "p must be the finished share of training, from 0 to 1, got"),
-    "schedule: gamma NaN": (lambda: lambda_schedule(0.5, gamma=NAN), ValueError, "gamma must be a finite number of at least 0, got nan"),
-    "schedule: gamma a word": (lambda: lambda_schedule(0.5, "10"), TypeError, "gamma must be a finite number of at least 0, got '10'"),
-    "schedule: alpha negative": (lambda: learning_rate_schedule(0.5, alpha=-1), ValueError, "alpha must be a finite number from 0 to 1e+06, got -1"),
-    "schedule: mu_0 negative": (lambda: learning_rate_schedule(0.5, -0.01), ValueError, "mu_0 must be a finite number of at least 0, got -0.01"),
+    "schedule: p below 0": (lambda: lambda_schedule(-0.01), ValueError,
+                            "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p above 1": (lambda: learning_rate_schedule(1.01), ValueError,
+                            "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p NaN": (lambda: lambda_schedule(NAN), ValueError,
+                        "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: one p of an array": (lambda: lambda_schedule(np.array([0.5, 2.0])), ValueError,
+                                    "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: one p of a tensor": (lambda: learning_rate_schedule(torch.tensor([0.5, -1.0])), ValueError,
+                                    "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p a word": (lambda: lambda_schedule("0.5"), ValueError,
+                           "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p a truth value": (lambda: lambda_schedule(True), ValueError,
+                                  "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p None": (lambda: learning_rate_schedule(None), ValueError,
+                         "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p complex": (lambda: learning_rate_schedule(0.5j), ValueError,
+                            "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: p a complex tensor": (lambda: lambda_schedule(torch.tensor([0.5j])), ValueError,
+                                     "p must be the finished share of training, from 0 to 1, got"),
+    "schedule: gamma NaN": (lambda: lambda_schedule(0.5, gamma=NAN), ValueError,
+                            "gamma must be a finite number of at least 0, got nan"),
+    "schedule: gamma a word": (lambda: lambda_schedule(0.5, "10"), TypeError,
+                               "gamma must be a finite number of at least 0, got '10'"),
+    "schedule: alpha negative": (lambda: learning_rate_schedule(0.5, alpha=-1), ValueError,
+                                 "alpha must be a finite number from 0 to 1e+06, got -1"),
+    "schedule: mu_0 negative": (lambda: learning_rate_schedule(0.5, -0.01), ValueError,
+                                "mu_0 must be a finite number of at least 0, got -0.01"),
     "loss: an array as source": (lambda: loss(SOURCE_X.numpy()), TypeError, "source_x must be a tensor, got ndarray"),
-    "loss: an array as labels": (lambda: loss(source_y=SOURCE_Y.numpy()), TypeError, "source_y must be a tensor of shape (N), got ndarray"),
-    "loss: an array as target": (lambda: loss(target_x=TARGET_X.numpy()), TypeError, "target_x must be a tensor of shape (N 2), got ndarray"),
+    "loss: an array as labels": (lambda: loss(source_y=SOURCE_Y.numpy()), TypeError,
+                                 "source_y must be a tensor of shape (N), got ndarray"),
+    "loss: an array as target": (lambda: loss(target_x=TARGET_X.numpy()), TypeError,
+                                 "target_x must be a tensor of shape (N 2), got ndarray"),
     "loss: a number as source": (lambda: loss(torch.tensor(1.0)), ValueError, "source_x must be of shape (N, ...)"),
-    "loss: doubles into a float network": (lambda: loss(SOURCE_X.double(), target_x=TARGET_X.double()), TypeError, "source_x must be of type torch.float32, as the network or the other domain is, got torch.float64"),
-    "loss: flat class logits": (lambda: loss(model=DANN(nn.Identity(), nn.Flatten(0), nn.Linear(2, 1))), ValueError, "label_predictor's output must be of shape (60 K), got (120,)"),
-    "loss: one channel too few": (lambda: mnist_dann().loss(torch.zeros(2, 1, 28, 28), SOURCE_Y[:2], torch.zeros(2, 1, 28, 28)), ValueError, "source_x must be of shape (N 3 28 28), got (2, 1, 28, 28)"),
-    "source loss: images of another size": (lambda: svhn_dann().source_loss(torch.zeros(2, 3, 28, 28), SOURCE_Y[:2]), ValueError, "source_x must be of shape (N 3 32 32), got (2, 3, 28, 28)"),
-    "forward: images of another size": (lambda: gtsrb_dann()(torch.zeros(2, 3, 32, 32)), ValueError, "x must be of shape (N 3 40 40), got (2, 3, 32, 32)"),
-    "forward: an array": (lambda: mnist_dann()(np.zeros((2, 3, 28, 28))), TypeError, "x must be a tensor of shape (N 3 28 28), got ndarray"),
+    "loss: doubles into a float network": (lambda: loss(SOURCE_X.double(), target_x=TARGET_X.double()), TypeError,
+                                           "source_x must be of type torch.float32, as the network or the other domain "
+                                           "is, got torch.float64"),
+    "loss: flat class logits": (lambda: loss(model=DANN(nn.Identity(), nn.Flatten(0), nn.Linear(2, 1))), ValueError,
+                                "label_predictor's output must be of shape (60 K), got (120,)"),
+    "loss: one channel too few": (
+        lambda: mnist_dann().loss(torch.zeros(2, 1, 28, 28), SOURCE_Y[:2], torch.zeros(2, 1, 28, 28)), ValueError,
+        "source_x must be of shape (N 3 28 28), got (2, 1, 28, 28)"),
+    "source loss: images of another size": (lambda: svhn_dann().source_loss(torch.zeros(2, 3, 28, 28), SOURCE_Y[:2]),
+                                            ValueError, "source_x must be of shape (N 3 32 32), got (2, 3, 28, 28)"),
+    "forward: images of another size": (lambda: gtsrb_dann()(torch.zeros(2, 3, 32, 32)), ValueError,
+                                        "x must be of shape (N 3 40 40), got (2, 3, 32, 32)"),
+    "forward: an array": (lambda: mnist_dann()(np.zeros((2, 3, 28, 28))), TypeError,
+                          "x must be a tensor of shape (N 3 28 28), got ndarray"),
     "network: no modules": (lambda: DANN(1, 2, 3), TypeError, "feature_extractor must be an nn.Module, got int"),
-    "network: no channels": (lambda: mnist_dann(in_channels=0), ValueError, "in_channels must be a whole number of at least 1, got 0"),
-    "network: empty domain layer": (lambda: mnist_dann(domain_hidden=(0,)), ValueError, "every size in domain_hidden must be a whole number of at least 1, got 0"),
-    "network: dropout a word": (lambda: mnist_dann(dropout="much"), TypeError, "dropout must be a finite number of at least 0 below 1, got 'much'"),
-    "shallow: adversarial a word": (lambda: shallow(adversarial="no").fit(X, Y, X_TARGET), ValueError, "adversarial must be one of True, False, got 'no'"),
-    "shallow: rate a word": (lambda: shallow(learning_rate="fast").fit(X, Y, X_TARGET), TypeError, "learning_rate must be a finite number above 0, got 'fast'"),
-    "shallow: fraction a word": (lambda: shallow(validation_fraction="half").fit(X, Y, X_TARGET), TypeError, "validation_fraction must be a finite number above 0 and below 1, got 'half'"),
-    "shallow: validation of other features": (lambda: shallow().fit(X, Y, X_TARGET, X[:, :1], Y), ValueError, "X_valid must have as many features as X (2)"),
-    "shallow: validation lengths": (lambda: shallow().fit(X, Y, X_TARGET, X, Y[:5]), ValueError, "inconsistent numbers of samples: [60, 5]"),
-    "denoiser: noise a word": (lambda: MarginalizedDenoiser(noise="much").fit(X), TypeError, "noise must be a finite number of at least 0 below 1, got 'much'"),
-    "denoiser: ridge None": (lambda: MarginalizedDenoiser(regularization=None).fit(X), TypeError, "regularization must be a finite number above 0, got None"),
-    "reverse validation: no target argument": (lambda: reverse_validation(MarginalizedDenoiser(), X, Y, X_TARGET), TypeError, "estimator must have fit(X, y, X_target=...)"),
-    "reverse validation: fraction a word": (lambda: reverse_validation(shallow(), X, Y, X_TARGET, validation_fraction="half"), TypeError, "validation_fraction must be a finite number above 0 and below 1, got 'half'"),
-    "loss: empty target": (lambda: loss(target_x=TARGET_X[:0]), ValueError, "target_x must hold at least one value, got shape (0, 2)"),
-    "loss: empty source": (lambda: loss(SOURCE_X[:0], SOURCE_Y[:0]), ValueError, "source_x must hold at least one value, got shape (0, 2)"),
-    "loss: lengths": (lambda: loss(source_y=SOURCE_Y[:5]), ValueError, "source_y must have as many rows as source_x (60), got 5"),
-    "loss: target of another shape": (lambda: loss(target_x=TARGET_X[:, :1]), ValueError, "target_x must be of shape (N 2), got (60, 1)"),
-    "loss: target of another type": (lambda: loss(target_x=TARGET_X.double()), TypeError, "target_x must be of type torch.float32"),
-    "loss: integer images": (lambda: loss(SOURCE_X.long()), TypeError, "source_x must hold float numbers, got torch.int64"),
-    "loss: float labels": (lambda: loss(source_y=SOURCE_Y.float()), TypeError, "source_y must hold integer numbers, got torch.float32"),
-    "loss: one-hot labels": (lambda: loss(source_y=F.one_hot(SOURCE_Y)), ValueError, "source_y must be of shape (N), got (60, 2)"),
-    "loss: short labels": (lambda: loss(source_y=SOURCE_Y.int()), TypeError, "source_y must be class numbers of type torch.int64, got torch.int32"),
-    "loss: label too large": (lambda: loss(source_y=SOURCE_Y + 1), ValueError, "source_y must be class numbers from 0 up and below 2, got 2"),
-    "loss: label negative": (lambda: loss(source_y=SOURCE_Y - 1), ValueError, "source_y must be class numbers from 0 up and below 2, got -1"),
+    "network: no channels": (lambda: mnist_dann(in_channels=0), ValueError,
+                             "in_channels must be a whole number of at least 1, got 0"),
+    "network: empty domain layer": (lambda: mnist_dann(domain_hidden=(0,)), ValueError,
+                                    "every size in domain_hidden must be a whole number of at least 1, got 0"),
+    "network: dropout a word": (lambda: mnist_dann(dropout="much"), TypeError,
+                                "dropout must be a finite number of at least 0 below 1, got 'much'"),
+    "shallow: adversarial a word": (lambda: shallow(adversarial="no").fit(X, Y, X_TARGET), ValueError,
+                                    "adversarial must be one of True, False, got 'no'"),
+    "shallow: rate a word": (lambda: shallow(learning_rate="fast").fit(X, Y, X_TARGET), TypeError,
+                             "learning_rate must be a finite number above 0, got 'fast'"),
+    "shallow: fraction a word": (lambda: shallow(validation_fraction="half").fit(X, Y, X_TARGET), TypeError,
+                                 "validation_fraction must be a finite number above 0 and below 1, got 'half'"),
+    "shallow: validation of other features": (lambda: shallow().fit(X, Y, X_TARGET, X[:, :1], Y), ValueError,
+                                              "X_valid must have as many features as X (2)"),
+    "shallow: validation lengths": (lambda: shallow().fit(X, Y, X_TARGET, X, Y[:5]), ValueError,
+                                    "inconsistent numbers of samples: [60, 5]"),
+    "denoiser: noise a word": (lambda: MarginalizedDenoiser(noise="much").fit(X), TypeError,
+                               "noise must be a finite number of at least 0 below 1, got 'much'"),
+    "denoiser: ridge None": (lambda: MarginalizedDenoiser(regularization=None).fit(X), TypeError,
+                             "regularization must be a finite number above 0, got None"),
+    "reverse validation: no target argument": (lambda: reverse_validation(MarginalizedDenoiser(), X, Y, X_TARGET),
+                                               TypeError, "estimator must have fit(X, y, X_target=...)"),
+    "reverse validation: fraction a word": (
+        lambda: reverse_validation(shallow(), X, Y, X_TARGET, validation_fraction="half"), TypeError,
+        "validation_fraction must be a finite number above 0 and below 1, got 'half'"),
+    "loss: empty target": (lambda: loss(target_x=TARGET_X[:0]), ValueError,
+                           "target_x must hold at least one value, got shape (0, 2)"),
+    "loss: empty source": (lambda: loss(SOURCE_X[:0], SOURCE_Y[:0]), ValueError,
+                           "source_x must hold at least one value, got shape (0, 2)"),
+    "loss: lengths": (lambda: loss(source_y=SOURCE_Y[:5]), ValueError,
+                      "source_y must have as many rows as source_x (60), got 5"),
+    "loss: target of another shape": (lambda: loss(target_x=TARGET_X[:, :1]), ValueError,
+                                      "target_x must be of shape (N 2), got (60, 1)"),
+    "loss: target of another type": (lambda: loss(target_x=TARGET_X.double()), TypeError,
+                                     "target_x must be of type torch.float32"),
+    "loss: integer images": (lambda: loss(SOURCE_X.long()), TypeError,
+                             "source_x must hold float numbers, got torch.int64"),
+    "loss: float labels": (lambda: loss(source_y=SOURCE_Y.float()), TypeError,
+                           "source_y must hold integer numbers, got torch.float32"),
+    "loss: one-hot labels": (lambda: loss(source_y=F.one_hot(SOURCE_Y)), ValueError,
+                             "source_y must be of shape (N), got (60, 2)"),
+    "loss: short labels": (lambda: loss(source_y=SOURCE_Y.int()), TypeError,
+                           "source_y must be class numbers of type torch.int64, got torch.int32"),
+    "loss: label too large": (lambda: loss(source_y=SOURCE_Y + 1), ValueError,
+                              "source_y must be class numbers from 0 up and below 2, got 2"),
+    "loss: label negative": (lambda: loss(source_y=SOURCE_Y - 1), ValueError,
+                             "source_y must be class numbers from 0 up and below 2, got -1"),
     "loss: lambda negative": (lambda: loss(lambda_=-1.0), ValueError, "lambda_ must be a finite number of at least 0"),
     "loss: lambda NaN": (lambda: loss(lambda_=NAN), ValueError, "lambda_ must be a finite number of at least 0"),
-    "loss: two domain logits": (lambda: loss(model=DANN(nn.Identity(), nn.Linear(2, 2), nn.Linear(2, 2))), ValueError, "one logit per example"),
-    "source loss: label too large": (lambda: small_dann().source_loss(SOURCE_X, SOURCE_Y + 1), ValueError, "source_y must be class numbers from 0 up and below 2, got 2"),
-    "network: one class": (lambda: mnist_dann(num_classes=1), ValueError, "num_classes must be a whole number of at least 2, got 1"),
-    "network: dropout 1": (lambda: svhn_dann(dropout=1.0), ValueError, "dropout must be a finite number of at least 0 below 1, got 1.0"),
-    "shallow: no target": (lambda: shallow().fit(X, Y), ValueError, "X_target must be unlabelled target examples unless lambda_=0, got None"),
-    "shallow: empty target": (lambda: shallow().fit(X, Y, X_TARGET[:0]), ValueError, "Found array with 0 sample(s) (shape=(0, 2))"),
-    "shallow: target of other features": (lambda: shallow().fit(X, Y, X_TARGET[:, :1]), ValueError, "as many features as X (2)"),
+    "loss: two domain logits": (lambda: loss(model=DANN(nn.Identity(), nn.Linear(2, 2), nn.Linear(2, 2))), ValueError,
+                                "one logit per example"),
+    "source loss: label too large": (lambda: small_dann().source_loss(SOURCE_X, SOURCE_Y + 1), ValueError,
+                                     "source_y must be class numbers from 0 up and below 2, got 2"),
+    "network: one class": (lambda: mnist_dann(num_classes=1), ValueError,
+                           "num_classes must be a whole number of at least 2, got 1"),
+    "network: dropout 1": (lambda: svhn_dann(dropout=1.0), ValueError,
+                           "dropout must be a finite number of at least 0 below 1, got 1.0"),
+    "shallow: no target": (lambda: shallow().fit(X, Y), ValueError,
+                           "X_target must be unlabelled target examples unless lambda_=0, got None"),
+    "shallow: empty target": (lambda: shallow().fit(X, Y, X_TARGET[:0]), ValueError,
+                              "Found array with 0 sample(s) (shape=(0, 2))"),
+    "shallow: target of other features": (lambda: shallow().fit(X, Y, X_TARGET[:, :1]), ValueError,
+                                          "as many features as X (2)"),
     "shallow: NaN": (lambda: shallow().fit(X * NAN, Y, X_TARGET), ValueError, "Input X contains NaN"),
-    "shallow: NaN in the target": (lambda: shallow().fit(X, Y, X_TARGET * NAN), ValueError, "Input X_target contains NaN"),
+    "shallow: NaN in the target": (lambda: shallow().fit(X, Y, X_TARGET * NAN), ValueError,
+                                   "Input X_target contains NaN"),
     "shallow: lengths": (lambda: shallow().fit(X, Y[:5], X_TARGET), ValueError, "inconsistent numbers of samples"),
     "shallow: one class": (lambda: shallow().fit(X, 0 * Y, X_TARGET), ValueError, "y must hold at least two classes"),
-    "shallow: lambda negative": (lambda: shallow(lambda_=-1.0).fit(X, Y, X_TARGET), ValueError, "lambda_ must be a finite number of at least 0"),
-    "shallow: hidden size 0": (lambda: shallow(hidden_size=0).fit(X, Y, X_TARGET), ValueError, "hidden_size must be a whole number of at least 1, got 0"),
-    "shallow: half an epoch": (lambda: shallow(max_iter=0.5).fit(X, Y, X_TARGET), TypeError, "max_iter must be a whole number of at least 1, got 0.5"),
-    "shallow: rate 0": (lambda: shallow(learning_rate=0).fit(X, Y, X_TARGET), ValueError, "learning_rate must be a finite number above 0, got 0"),
-    "shallow: fraction 1": (lambda: shallow(validation_fraction=1).fit(X, Y, X_TARGET), ValueError, "validation_fraction must be a finite number above 0 and below 1, got 1"),
-    "shallow: diverging": (lambda: shallow(learning_rate=1e308).fit(1e3 * X, Y, X_TARGET), ValueError, "got a network that diverged in epoch 1"),
+    "shallow: lambda negative": (lambda: shallow(lambda_=-1.0).fit(X, Y, X_TARGET), ValueError,
+                                 "lambda_ must be a finite number of at least 0"),
+    "shallow: hidden size 0": (lambda: shallow(hidden_size=0).fit(X, Y, X_TARGET), ValueError,
+                               "hidden_size must be a whole number of at least 1, got 0"),
+    "shallow: half an epoch": (lambda: shallow(max_iter=0.5).fit(X, Y, X_TARGET), TypeError,
+                               "max_iter must be a whole number of at least 1, got 0.5"),
+    "shallow: rate 0": (lambda: shallow(learning_rate=0).fit(X, Y, X_TARGET), ValueError,
+                        "learning_rate must be a finite number above 0, got 0"),
+    "shallow: fraction 1": (lambda: shallow(validation_fraction=1).fit(X, Y, X_TARGET), ValueError,
+                            "validation_fraction must be a finite number above 0 and below 1, got 1"),
+    "shallow: diverging": (lambda: shallow(learning_rate=1e308).fit(1e3 * X, Y, X_TARGET), ValueError,
+                           "got a network that diverged in epoch 1"),
     "shallow: not fitted": (lambda: shallow().predict(X), NotFittedError, "not fitted"),
     "shallow: other features": (lambda: warm().predict(X[:, :1]), ValueError, "expecting 2 features"),
-    "shallow: warm start of other shape": (lambda: warm(V_=np.zeros((3, 4))).fit(X, Y, X_TARGET), ValueError, "V_ must be of shape (2, 4) for a warm_start, got (3, 4)"),
-    "shallow: half of a validation set": (lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X_valid=X), ValueError, "X_valid and y_valid must be given together"),
-    "denoiser: noise 1": (lambda: MarginalizedDenoiser(noise=1.0).fit(X), ValueError, "noise must be a finite number of at least 0 below 1, got 1.0"),
-    "denoiser: no layers": (lambda: MarginalizedDenoiser(n_layers=0).fit(X), ValueError, "n_layers must be a whole number of at least 1, got 0"),
-    "denoiser: no ridge": (lambda: MarginalizedDenoiser(regularization=0.0).fit(X), ValueError, "regularization must be a finite number above 0, got 0.0"),
+    "shallow: warm start of other shape": (lambda: warm(V_=np.zeros((3, 4))).fit(X, Y, X_TARGET), ValueError,
+                                           "V_ must be of shape (2, 4) for a warm_start, got (3, 4)"),
+    "shallow: half of a validation set": (lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X_valid=X),
+                                          ValueError, "X_valid and y_valid must be given together"),
+    "denoiser: noise 1": (lambda: MarginalizedDenoiser(noise=1.0).fit(X), ValueError,
+                          "noise must be a finite number of at least 0 below 1, got 1.0"),
+    "denoiser: no layers": (lambda: MarginalizedDenoiser(n_layers=0).fit(X), ValueError,
+                            "n_layers must be a whole number of at least 1, got 0"),
+    "denoiser: no ridge": (lambda: MarginalizedDenoiser(regularization=0.0).fit(X), ValueError,
+                           "regularization must be a finite number above 0, got 0.0"),
     "denoiser: not fitted": (lambda: MarginalizedDenoiser().transform(X), NotFittedError, "not fitted"),
-    "reverse validation: fraction 1": (lambda: reverse_validation(shallow(), X, Y, X_TARGET, validation_fraction=1.5), ValueError, "validation_fraction must be a finite number above 0 and below 1, got 1.5"),
-    "reverse validation: one target row": (lambda: reverse_validation(shallow(), X, Y, X_TARGET[:1]), ValueError, "a minimum of 2 is required"),
+    "reverse validation: fraction 1": (lambda: reverse_validation(shallow(), X, Y, X_TARGET, validation_fraction=1.5),
+                                       ValueError, "validation_fraction must be a finite number above 0 and below "
+                                                   "1, got 1.5"),
+    "reverse validation: one target row": (lambda: reverse_validation(shallow(), X, Y, X_TARGET[:1]), ValueError,
+                                           "a minimum of 2 is required"),
 }
 
 
@@ -170,7 +257,8 @@ def test_nan_images_stop_training_with_the_loss_named():
         return terms.total, {"label": terms.label, "domain": terms.domain}
 
     with pytest.raises(FloatingPointError, match="label"):
-        fit(step, loader, torch.optim.SGD(model.parameters(), 0.1), epochs=1, accelerator=choose_accelerator("cpu"), progress=False)
+        fit(step, loader, torch.optim.SGD(model.parameters(), 0.1), epochs=1, accelerator=choose_accelerator("cpu"),
+            progress=False)
 
 
 # --- gradient reversal -------------------------------------------------------------------------------------------
@@ -285,22 +373,28 @@ def test_loss_leaves_no_trace():
     "build, side, classes, features, sizes",
     [
         (mnist_dann, 28, 10, 768, [(3, 32, 5), (32, 48, 5), (768, 100), (100, 100), (100, 10), (768, 100), (100, 1)]),
-        (svhn_dann, 32, 10, 6272, [(3, 64, 5), (64, 64, 5), (64, 128, 5), (6272, 3072), (3072, 2048), (2048, 10), (6272, 1024), (1024, 1024), (1024, 1)]),
-        (gtsrb_dann, 40, 43, 1024, [(3, 96, 5), (96, 144, 3), (144, 256, 5), (1024, 512), (512, 43), (1024, 1024), (1024, 1024), (1024, 1)]),
+        (svhn_dann, 32, 10, 6272,
+         [(3, 64, 5), (64, 64, 5), (64, 128, 5), (6272, 3072), (3072, 2048), (2048, 10), (6272, 1024),
+          (1024, 1024), (1024, 1)]),
+        (gtsrb_dann, 40, 43, 1024,
+         [(3, 96, 5), (96, 144, 3), (144, 256, 5), (1024, 512), (512, 43), (1024, 1024), (1024, 1024), (1024, 1)]),
     ],
 )
 def test_the_papers_networks(build, side, classes, features, sizes):
     model = build()
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    assert sizes == [(m.in_channels, m.out_channels, m.kernel_size[0]) if isinstance(m, nn.Conv2d) else (m.in_features, m.out_features) for m in layers]
+    assert sizes == [(m.in_channels, m.out_channels, m.kernel_size[0]) if isinstance(m, nn.Conv2d)
+                     else (m.in_features, m.out_features) for m in layers]
     out = model(torch.rand(2, 3, side, side))
     assert [tuple(t.shape) for t in out] == [(2, classes), (2,), (2, features)]
     assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d)) for m in model.modules())
 
 
 def test_options_of_the_mnist_network():
-    model = mnist_dann(5, in_channels=1, batch_norm=True, dropout=0.5, domain_hidden=(64, 32), domain_batch_norm=True, joint_batch=False)
-    count = {kind: sum(isinstance(m, kind) for m in model.modules()) for kind in (nn.BatchNorm2d, nn.BatchNorm1d, nn.Dropout2d)}
+    model = mnist_dann(5, in_channels=1, batch_norm=True, dropout=0.5, domain_hidden=(64, 32), domain_batch_norm=True,
+                       joint_batch=False)
+    count = {kind: sum(isinstance(m, kind) for m in model.modules())
+             for kind in (nn.BatchNorm2d, nn.BatchNorm1d, nn.Dropout2d)}
     assert count == {nn.BatchNorm2d: 2, nn.BatchNorm1d: 2, nn.Dropout2d: 1}
     images = torch.rand(4, 1, 28, 28)
     assert model.loss(images, torch.arange(4), images).total.isfinite() and not model.joint_batch
@@ -361,8 +455,10 @@ def algorithm_1(estimator: ShallowDANN, X, y, X_target, epochs: int) -> dict:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    n=st.integers(2, 150), m=st.integers(1, 30), features=st.integers(1, 12), classes=st.integers(2, 4), hidden=st.integers(1, 9),
-    lambda_=st.sampled_from([0.0, 0.1, 3.0]), adversarial=st.booleans(), sparse=st.booleans(), seed=st.integers(0, 1000),
+    n=st.integers(2, 150), m=st.integers(1, 30), features=st.integers(1, 12), classes=st.integers(2, 4),
+    hidden=st.integers(1, 9),
+    lambda_=st.sampled_from([0.0, 0.1, 3.0]), adversarial=st.booleans(), sparse=st.booleans(),
+    seed=st.integers(0, 1000),
 )
 def test_blocks_take_the_steps_of_algorithm_1(n, m, features, classes, hidden, lambda_, adversarial, sparse, seed):
     rng = np.random.default_rng(seed)
@@ -378,7 +474,8 @@ def test_blocks_take_the_steps_of_algorithm_1(n, m, features, classes, hidden, l
 
 def test_sparse_is_dense_and_rows_may_be_mixed():
     expected = shallow().fit(X, Y, X_TARGET)
-    for source, target in [(sp.csr_matrix(X), X_TARGET), (X, sp.csc_array(X_TARGET)), (sp.coo_matrix(X), sp.csr_array(X_TARGET))]:
+    for source, target in [(sp.csr_matrix(X), X_TARGET), (X, sp.csc_array(X_TARGET)),
+                           (sp.coo_matrix(X), sp.csr_array(X_TARGET))]:
         estimator = shallow().fit(source, Y, target)
         np.testing.assert_allclose(estimator.W_, expected.W_, atol=1e-12)
         np.testing.assert_allclose(estimator.predict_proba(source), expected.predict_proba(X), atol=1e-12)
@@ -473,7 +570,8 @@ class RowAverage(LogisticRegression):
 def test_reverse_validation_follows_the_round_trip_and_takes_any_estimator():
     same = moons_pair(n=100, degrees=0)[0], moons_pair(n=100, degrees=0)[1], moons_pair(n=100, degrees=0)[2]
     far = same[0], same[1], same[2] @ np.array([[0.0, 1.0], [-1.0, 0.0]]) + 20
-    close, hopeless = (np.mean([reverse_validation(RowAverage(), *data, random_state=s) for s in range(5)]) for data in (same, far))
+    close, hopeless = (np.mean([reverse_validation(RowAverage(), *data, random_state=s) for s in range(5)])
+                       for data in (same, far))
     assert close < 0.25 < hopeless
     estimator = shallow(hidden_size=8, max_iter=20, early_stopping=True)
     before = estimator.get_params()
@@ -485,7 +583,8 @@ def test_reverse_validation_follows_the_round_trip_and_takes_any_estimator():
 def test_reverse_validation_survives_a_class_that_the_target_never_gets():
     data, labels = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3
     data[labels == 2] += 8
-    error = reverse_validation(shallow(hidden_size=8, max_iter=40, lambda_=0.1), data, labels, data[labels != 2], random_state=0)
+    error = reverse_validation(shallow(hidden_size=8, max_iter=40, lambda_=0.1), data, labels, data[labels != 2],
+                               random_state=0)
     assert 0 <= error <= 1
 
 
@@ -506,18 +605,22 @@ def test_solutions_of_the_exercises_pass_their_checks(root, lesson):
     names = vars(xfer_course.dann) | {"np": np, "nn": nn, "F": F, "math": math, "torch": torch}
     names |= {"target_x": TARGET_X, "X": X, "y": Y, "X_target": X_TARGET}
     names["diagnosis"] = {
-        "healthy": {"domain loss": 0.68, "source": 1.0, "fresh": 0.7}, "weak domain head": {"domain loss": 0.69, "source": 1.0, "fresh": 0.9},
-        "collapsed": {"domain loss": 0.69, "source": 0.7, "fresh": 0.5}, "no adversary": {"domain loss": 0.1, "source": 1.0, "fresh": 0.9},
+        "healthy": {"domain loss": 0.68, "source": 1.0, "fresh": 0.7},
+        "weak domain head": {"domain loss": 0.69, "source": 1.0, "fresh": 0.9},
+        "collapsed": {"domain loss": 0.69, "source": 0.7, "fresh": 0.5},
+        "no adversary": {"domain loss": 0.1, "source": 1.0, "fresh": 0.9},
     }
     for source in sources:
         if re.match(r"def check_|your_\w+ = None|def your_", source):
             exec(source, names)
         for solution in re.findall(r"```python\n(def your_.*?)```", source, re.S):
             exec(solution, names)
-            check = next(k for k in names if k.startswith("check_") and k.removeprefix("check_") in solution.split("(")[0])
+            check = next(k for k in names if k.startswith("check_")
+                         and k.removeprefix("check_") in solution.split("(")[0])
             said = run(names[check], names[re.match(r"def (\w+)", solution).group(1)])
             assert said.startswith("Right"), said
-    answers = {"dann": [("check_sign", 1, -1), ("check_lambda_translation", 2.0, 1.0)], "networks": [("check_changed", {0, 3}, {0, 1, 3})],
+    answers = {"dann": [("check_sign", 1, -1), ("check_lambda_translation", 2.0, 1.0)],
+               "networks": [("check_changed", {0, 3}, {0, 1, 3})],
                "shallow": [("check_onlooker", {"u", "d"}, {"W"})], "text": [("check_companion", True, False)]}
     for check, right, wrong in answers[lesson]:
         for answer, good in ((right, True), (wrong, False)):

@@ -1,4 +1,6 @@
-"""What the adversary costs per step, and what sparse blocks save in Algorithm 1; measured by `benchmarks/dann.py`. Run alone: `-m benchmark`."""
+"""What the adversary costs per step, and what sparse blocks save in Algorithm 1; measured by `benchmarks/dann.py`.
+
+Run alone: `-m benchmark`."""
 
 from __future__ import annotations
 

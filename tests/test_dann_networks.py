@@ -1,4 +1,5 @@
-"""The paper's networks: the number of weights in every part, the max-norm constraint, the pre-trained trunk and its learning rate."""
+"""The paper's networks: the number of weights in every part, the max-norm constraint, the pre-trained
+trunk and its learning rate."""
 from __future__ import annotations
 
 import pytest
@@ -20,9 +21,12 @@ def convolutions(*layers: tuple[int, int, int]) -> int:
 
 SHEET = {  # build: features, label head, domain head, as the paper's figure 4 and its text have them
     mnist_dann: (convolutions((3, 32, 5), (32, 48, 5)), linear(768, 100, 100, 10), linear(768, 100, 1)),
-    svhn_dann: (convolutions((3, 64, 5), (64, 64, 5), (64, 128, 5)), linear(6272, 3072, 2048, 10), linear(6272, 1024, 1024, 1)),
-    gtsrb_dann: (convolutions((3, 96, 5), (96, 144, 3), (144, 256, 5)), linear(1024, 512, 43), linear(1024, 1024, 1024, 1)),
-    office_dann: (convolutions((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3)) + linear(9216, 4096, 4096, 256),
+    svhn_dann: (convolutions((3, 64, 5), (64, 64, 5), (64, 128, 5)), linear(6272, 3072, 2048, 10),
+                linear(6272, 1024, 1024, 1)),
+    gtsrb_dann: (convolutions((3, 96, 5), (96, 144, 3), (144, 256, 5)), linear(1024, 512, 43),
+                 linear(1024, 1024, 1024, 1)),
+    office_dann: (convolutions((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3))
+                  + linear(9216, 4096, 4096, 256),
                   linear(256, 31), linear(256, 1024, 1024, 1)),
 }
 
@@ -34,7 +38,8 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize("build", SHEET, ids=lambda f: f.__name__)
 def test_every_part_has_as_many_weights_as_the_paper_draws(build):
     model = build()
-    assert (count(model.feature_extractor), count(model.label_predictor), count(model.domain_classifier)) == SHEET[build]
+    assert ((count(model.feature_extractor), count(model.label_predictor), count(model.domain_classifier))
+            == SHEET[build])
 
 
 def small_backbone() -> nn.Module:
@@ -92,21 +97,29 @@ def test_max_norm_holds_after_every_step_of_an_optimizer():
     optimizer.register_step_post_hook(lambda *_: max_norm_(model, 0.3))
     model.loss(torch.rand(4, 3, 28, 28), torch.arange(4), torch.rand(4, 3, 28, 28)).total.backward()
     optimizer.step()
-    lengths = [m.weight.flatten(1).norm(dim=1).max().item() for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    lengths = [m.weight.flatten(1).norm(dim=1).max().item() for m in model.modules()
+               if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert max(lengths) <= 0.3 + 1e-5
 
 
 BAD_INPUT = {
     "limit: 0": (lambda: max_norm_(nn.Linear(2, 2), 0), ValueError, "limit must be a finite number above 0, got 0"),
-    "limit: NaN": (lambda: max_norm_(nn.Linear(2, 2), float("nan")), ValueError, "limit must be a finite number above 0, got nan"),
-    "classes: 1": (lambda: office_dann(1, small_backbone()), ValueError, "num_classes must be a whole number of at least 2, got 1"),
-    "backbone: a function": (lambda: office_dann(3, small_backbone), TypeError, "backbone must be an nn.Module, got function"),
-    "backbone: no linear layer": (lambda: office_dann(3, nn.Sequential(nn.ReLU())), ValueError, "must have a linear layer"),
+    "limit: NaN": (lambda: max_norm_(nn.Linear(2, 2), float("nan")), ValueError,
+                   "limit must be a finite number above 0, got nan"),
+    "classes: 1": (lambda: office_dann(1, small_backbone()), ValueError,
+                   "num_classes must be a whole number of at least 2, got 1"),
+    "backbone: a function": (lambda: office_dann(3, small_backbone), TypeError,
+                             "backbone must be an nn.Module, got function"),
+    "backbone: no linear layer": (lambda: office_dann(3, nn.Sequential(nn.ReLU())), ValueError,
+                                  "must have a linear layer"),
     "backbone: a linear layer alone": (lambda: office_dann(3, nn.Linear(4, 2)), ValueError, "must have a linear layer"),
-    "rate: negative": (lambda: office_parameters(office_dann(3, small_backbone()), -1), ValueError, "learning_rate must be a finite number above 0, got -1"),
-    "pretrained: 0": (lambda: office_parameters(office_dann(3, small_backbone()), pretrained=0), ValueError, "pretrained must be a finite number above 0, got 0"),
+    "rate: negative": (lambda: office_parameters(office_dann(3, small_backbone()), -1), ValueError,
+                       "learning_rate must be a finite number above 0, got -1"),
+    "pretrained: 0": (lambda: office_parameters(office_dann(3, small_backbone()), pretrained=0), ValueError,
+                      "pretrained must be a finite number above 0, got 0"),
     "parameters: no DANN": (lambda: office_parameters(nn.Linear(2, 2)), TypeError, "model must be a DANN, got Linear"),
-    "parameters: no trunk": (lambda: office_parameters(DANN(nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1))), TypeError, "the feature extractor of model must be a Sequential, got Flatten"),
+    "parameters: no trunk": (lambda: office_parameters(DANN(nn.Flatten(), nn.Linear(2, 2), nn.Linear(2, 1))),
+                             TypeError, "the feature extractor of model must be a Sequential, got Flatten"),
 }
 
 

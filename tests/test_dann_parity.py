@@ -1,4 +1,5 @@
-"""The DANN chapter against numbers that the authors' own code and public ones gave (`XFER_PARITY` says where they are)."""
+"""The DANN chapter against numbers that the authors' own code and public ones gave (`XFER_PARITY` says where they
+are)."""
 from __future__ import annotations
 
 import numpy as np
@@ -77,8 +78,10 @@ def test_gradients_of_summed_losses(parity, alpha):
 def test_gradients_with_the_opposite_domain_labels_and_a_deep_domain_head(parity, name):
     case = parity("dann", name)
     sizes = [case.options["feature"], case.options["hidden"]]
-    layers = [nn.Linear(*sizes), nn.BatchNorm1d(sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[1]), nn.BatchNorm1d(sizes[1]), nn.ReLU()]
-    last = [nn.Sequential(nn.Linear(sizes[1], 1)), Negate()] if case.options["sigmoid"] else [nn.Linear(sizes[1], 2), Difference(-1)]
+    layers = [nn.Linear(*sizes), nn.BatchNorm1d(sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[1]),
+              nn.BatchNorm1d(sizes[1]), nn.ReLU()]
+    last = ([nn.Sequential(nn.Linear(sizes[1], 1)), Negate()] if case.options["sigmoid"]
+            else [nn.Linear(sizes[1], 2), Difference(-1)])
     domain = nn.Sequential(*layers, *last)
     domain.load_state_dict({k[2:]: torch.tensor(case[k]) for k in case.data.files if k.startswith("D.")})
     features = nn.Sequential(linear(case["p.Wf"], case["p.bf"]), nn.ReLU())
@@ -111,7 +114,8 @@ def public_digit_network(case) -> DANN:
              "domain_classifier": nn.Sequential(*head(800, 100, 2), Difference(1))}
     for prefix, part in parts.items():
         stored = [case[name] for name in case.data.files if name.startswith(f"sd.{prefix}.")]
-        part.load_state_dict({ours: torch.tensor(value).to(like.dtype) for (ours, like), value in zip(part.state_dict().items(), stored)})
+        part.load_state_dict({ours: torch.tensor(value).to(like.dtype)
+                              for (ours, like), value in zip(part.state_dict().items(), stored)})
     return DANN(*parts.values(), joint_batch=False)
 
 
@@ -156,7 +160,8 @@ def test_shallow_dann_has_the_authors_weights(parity, name, form):
 
 
 def accuracies(estimator: ShallowDANN, case) -> list[float]:
-    domain = (np.mean(estimator.predict_domain(case["X"]) == 0) + np.mean(estimator.predict_domain(case["X_target"]) == 1)) / 2
+    domain = (np.mean(estimator.predict_domain(case["X"]) == 0)
+              + np.mean(estimator.predict_domain(case["X_target"]) == 1)) / 2
     return [estimator.score(case["X"], case["y"]), estimator.score(case["X_target"], case["y_target"]), domain]
 
 
@@ -165,7 +170,8 @@ def test_moons_plain_network_to_the_end(parity):
     estimator = shallow(case, adversarial=False).fit(case["X"], case["y"], case["X_target"])
     case.assert_close(estimator.W_, "nn_W")
     case.assert_close(estimator.u_, "nn_U")
-    np.testing.assert_allclose(accuracies(estimator, case), [case[f"nn_{k}_accuracy"] for k in ("source", "target", "domain")])
+    np.testing.assert_allclose(accuracies(estimator, case),
+                               [case[f"nn_{k}_accuracy"] for k in ("source", "target", "domain")])
 
 
 def test_moons_dann_early_and_at_the_end(parity):
@@ -186,7 +192,8 @@ def test_moons_dann_early_and_at_the_end(parity):
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 def test_marginalized_denoiser(parity, form):
     case = parity("dann", "msda_a")
-    denoiser = MarginalizedDenoiser(noise=case.options["noise"]).fit(form(np.vstack([case["x_source"], case["x_target"]])))
+    denoiser = MarginalizedDenoiser(noise=case.options["noise"]).fit(
+        form(np.vstack([case["x_source"], case["x_target"]])))
     for name in ("source", "target", "test"):
         case.assert_close(denoiser.transform(form(case[f"x_{name}"])), f"new_{name}")
     single = MarginalizedDenoiser(n_layers=1, noise=case.options["noise"]).fit(form(case["x_source"]))

@@ -1,4 +1,5 @@
-"""Text: the svmlight loader, its sentences, generated reviews, and what sparse blocks save on reviews of Amazon's size."""
+"""Text: the svmlight loader, its sentences, generated reviews, and what sparse blocks save on
+reviews of Amazon's size."""
 from __future__ import annotations
 
 import numpy as np
@@ -36,7 +37,8 @@ def test_a_damaged_file_is_refused_by_name(place, text):
 
 
 def test_an_absent_set_says_what_to_fetch_and_where_to_put_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"not in .*: get it from https://github.com/GRAAL-Research/\S+ and put .* into amazon_reviews/"):
+    with pytest.raises(FileNotFoundError, match=r"not in .*: get it from https://github.com/GRAAL-Research/\S+ and put "
+                                                r".* into amazon_reviews/"):
         amazon_reviews("dvd", "test", root=tmp_path)
     with pytest.raises(ValueError, match="no download: get it from https://github.com/GRAAL-Research"):
         get("amazon_reviews", root=tmp_path)
@@ -44,8 +46,11 @@ def test_an_absent_set_says_what_to_fetch_and_where_to_put_it(tmp_path):
 
 
 @pytest.mark.parametrize("call, error", [
-    (lambda: amazon_reviews("toys"), ValueError), (lambda: amazon_reviews("books", "all"), ValueError), (lambda: topic_shift_reviews("toys"), ValueError),
-    (lambda: topic_shift_reviews("books", n=1), ValueError), (lambda: topic_shift_reviews("books", seed=-1), ValueError), (lambda: topic_shift_reviews("books", n=2.5), TypeError),
+    (lambda: amazon_reviews("toys"), ValueError), (lambda: amazon_reviews("books", "all"), ValueError),
+    (lambda: topic_shift_reviews("toys"), ValueError),
+    (lambda: topic_shift_reviews("books", n=1), ValueError),
+    (lambda: topic_shift_reviews("books", seed=-1), ValueError),
+    (lambda: topic_shift_reviews("books", n=2.5), TypeError),
 ])
 def test_bad_arguments_are_refused(call, error):
     with pytest.raises(error, match="must be"):
@@ -55,7 +60,8 @@ def test_bad_arguments_are_refused(call, error):
 def test_generated_reviews_repeat_themselves_and_differ_where_they_should():
     first = topic_shift_reviews("books", n=100)
     assert (first.counts != topic_shift_reviews("books", n=100).counts).nnz == 0 and first.labels.sum() == 50
-    others = [topic_shift_reviews("books", "test", n=100), topic_shift_reviews("books", n=100, seed=1), topic_shift_reviews("kitchen", n=100)]
+    others = [topic_shift_reviews("books", "test", n=100), topic_shift_reviews("books", n=100, seed=1),
+              topic_shift_reviews("kitchen", n=100)]
     assert all((first.counts != other.counts).nnz for other in others)
     assert first.counts.shape == (100, 5000) and first.counts.min() == 0 and len(AMAZON_DOMAINS) == 4
 

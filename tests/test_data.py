@@ -1,4 +1,5 @@
-"""Data: bad input, determinism, passes of the loaders, parity of the moons, damaged files, the real sets where they are."""
+"""Data: bad input, determinism, passes of the loaders, parity of the moons, damaged files,
+the real sets where they are."""
 from __future__ import annotations
 
 import gzip
@@ -13,12 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from xfer_course import data
 from xfer_course.data import DataFileError, Images, PassSampler, batches, built, catalogue, domain_batches
-
 
 REAL_DATA = Path(os.environ.get("XFER_DATA") or "absent")
 
@@ -53,43 +52,62 @@ PHOTO = np.arange(40 * 50 * 3, dtype=np.uint32).reshape(40, 50, 3).astype(np.uin
 
 # (what is called, the error, words that its sentence must contain)
 BAD_INPUT = {
-    "digits: unknown split": (lambda: data.digits("validation"), ValueError, "split must be one of 'train', 'test', 'all', got 'validation'"),
+    "digits: unknown split": (lambda: data.digits("validation"), ValueError,
+                              "split must be one of 'train', 'test', 'all', got 'validation'"),
     "digits: size 0": (lambda: data.digits(size=0), ValueError, "size must be a whole number of at least 1, got 0"),
     "digits: size not whole": (lambda: data.digits(size=28.0), TypeError, "size must be a whole number"),
-    "digits: no channels": (lambda: data.digits(channels=0), ValueError, "channels must be a whole number of at least 1, got 0"),
+    "digits: no channels": (lambda: data.digits(channels=0), ValueError,
+                            "channels must be a whole number of at least 1, got 0"),
     "photos: none": (lambda: data.split_photos([]), ValueError, "photos must hold at least one photo"),
-    "photos: floats": (lambda: data.split_photos([PHOTO / 255]), ValueError, r"photos\[0\] must be a uint8 array .*, got float64"),
-    "photos: grey": (lambda: data.split_photos([PHOTO[..., 0]]), ValueError, r"photos\[0\] must be .*, got uint8 \(40, 50\)"),
-    "photos: share above 1": (lambda: data.split_photos([PHOTO], 1.5), ValueError, "test_share must be .* below 1, got 1.5"),
-    "photos: share not a number": (lambda: data.split_photos([PHOTO], float("nan")), ValueError, "test_share must be .*, got nan"),
+    "photos: floats": (lambda: data.split_photos([PHOTO / 255]), ValueError,
+                       r"photos\[0\] must be a uint8 array .*, got float64"),
+    "photos: grey": (lambda: data.split_photos([PHOTO[..., 0]]), ValueError,
+                     r"photos\[0\] must be .*, got uint8 \(40, 50\)"),
+    "photos: share above 1": (lambda: data.split_photos([PHOTO], 1.5), ValueError,
+                              "test_share must be .* below 1, got 1.5"),
+    "photos: share not a number": (lambda: data.split_photos([PHOTO], float("nan")), ValueError,
+                                   "test_share must be .*, got nan"),
     "patches: none": (lambda: data.photo_patches([PHOTO], 0, 8), ValueError, "n must be .*, got 0"),
     "patches: larger than the photo": (lambda: data.photo_patches([PHOTO], 2, 41), ValueError, "at least 41"),
-    "blend: shapes differ": (lambda: data.blend(PICTURES, PICTURES[:, :1]), ValueError, r"patches must have the shape of images, \(6, 3, 8, 8\), got \(6, 1, 8, 8\)"),
-    "blend: bytes": (lambda: data.blend(PICTURES.byte(), PICTURES.byte()), TypeError, "images must hold float numbers, got torch.uint8"),
-    "blend: three dimensions": (lambda: data.blend(PICTURES[0], PICTURES[0]), ValueError, r"images must be of shape \(N C H W\)"),
+    "blend: shapes differ": (lambda: data.blend(PICTURES, PICTURES[:, :1]), ValueError,
+                             r"patches must have the shape of images, \(6, 3, 8, 8\), got \(6, 1, 8, 8\)"),
+    "blend: bytes": (lambda: data.blend(PICTURES.byte(), PICTURES.byte()), TypeError,
+                     "images must hold float numbers, got torch.uint8"),
+    "blend: three dimensions": (lambda: data.blend(PICTURES[0], PICTURES[0]), ValueError,
+                                r"images must be of shape \(N C H W\)"),
     "jitter: arrays": (lambda: data.jitter(PICTURES.numpy()), TypeError, "images must be a tensor of shape"),
     "jitter: no images": (lambda: data.jitter(PICTURES[:0]), ValueError, "images must hold at least one value"),
     "jitter: negative angle": (lambda: data.jitter(PICTURES, degrees=-1), ValueError, "degrees must be .*, got -1"),
     "jitter: scale 1": (lambda: data.jitter(PICTURES, scale=1), ValueError, "scale must be .* below 1, got 1"),
     "jitter: shift NaN": (lambda: data.jitter(PICTURES, shift=float("nan")), ValueError, "shift must be .*, got nan"),
-    "jitter: unknown padding": (lambda: data.jitter(PICTURES, padding="wrap"), ValueError, "padding must be .*, got 'wrap'"),
+    "jitter: unknown padding": (lambda: data.jitter(PICTURES, padding="wrap"), ValueError,
+                                "padding must be .*, got 'wrap'"),
     "moons: one point": (lambda: data.moons(1), ValueError, "n must be a whole number of at least 2, got 1"),
     "moons: negative noise": (lambda: data.moons(noise=-0.1), ValueError, "noise must be .*, got -0.1"),
-    "moons: angle without end": (lambda: data.moons(rotation=float("inf")), ValueError, "rotation must be a finite number, got inf"),
+    "moons: angle without end": (lambda: data.moons(rotation=float("inf")), ValueError,
+                                 "rotation must be a finite number, got inf"),
     "moons: negative seed": (lambda: data.moons_pair(seed=-1), ValueError, "seed must be .*, got -1"),
-    "moons: angle as text": (lambda: data.moons_pair(degrees="35"), TypeError, "degrees must be a finite number, got '35'"),
+    "moons: angle as text": (lambda: data.moons_pair(degrees="35"), TypeError,
+                             "degrees must be a finite number, got '35'"),
     "batches: nothing": (lambda: batches(batch_size=2), ValueError, "tensors must be at least one.*got none"),
-    "batches: rows differ": (lambda: batches(PICTURES, LABELS[:5], batch_size=2), ValueError, r"tensor 1 must have as many rows as tensor 0 \(6\), got 5"),
+    "batches: rows differ": (lambda: batches(PICTURES, LABELS[:5], batch_size=2), ValueError,
+                             r"tensor 1 must have as many rows as tensor 0 \(6\), got 5"),
     "batches: not a tensor": (lambda: batches([1, 2], batch_size=2), TypeError, "tensor 0 must be a tensor, got list"),
     "batches: single number": (lambda: batches(torch.tensor(1.0), batch_size=2), ValueError, "at least one row"),
-    "batches: batch larger than the set": (lambda: batches(LABELS, batch_size=7), ValueError, "batch_size must be at most 6, .*got 7"),
+    "batches: batch larger than the set": (lambda: batches(LABELS, batch_size=7), ValueError,
+                                           "batch_size must be at most 6, .*got 7"),
     "batches: batch of 0": (lambda: batches(LABELS, batch_size=0), ValueError, "batch_size must be .*, got 0"),
     "batches: no steps": (lambda: batches(LABELS, batch_size=2, steps=0), ValueError, "steps must be .*, got 0"),
     "batches: negative seed": (lambda: batches(LABELS, batch_size=2, seed=-1), ValueError, "seed must be .*, got -1"),
-    "domains: empty target": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[:0], 2, steps=1), ValueError, "target_images must have at least one row"),
-    "domains: empty source": (lambda: domain_batches(Images(PICTURES[:0], LABELS[:0]), PICTURES, 2, steps=1), ValueError, "source images"),
-    "domains: labels too few": (lambda: domain_batches(Images(PICTURES, LABELS[:3]), PICTURES, 2, steps=1), ValueError, r"source labels must have as many rows as source images \(6\), got 3"),
-    "domains: sizes differ": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[..., :4], 2, steps=1), ValueError, r"target_images must have rows of shape \(3, 8, 8\), as the source, got \(3, 8, 4\)"),
+    "domains: empty target": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[:0], 2, steps=1), ValueError,
+                              "target_images must have at least one row"),
+    "domains: empty source": (lambda: domain_batches(Images(PICTURES[:0], LABELS[:0]), PICTURES, 2, steps=1),
+                              ValueError, "source images"),
+    "domains: labels too few": (lambda: domain_batches(Images(PICTURES, LABELS[:3]), PICTURES, 2, steps=1), ValueError,
+                                r"source labels must have as many rows as source images \(6\), got 3"),
+    "domains: sizes differ": (lambda: domain_batches(Images(PICTURES, LABELS), PICTURES[..., :4], 2, steps=1),
+                              ValueError, r"target_images must have rows of shape \(3, 8, 8\), as the source, got "
+                                          r"\(3, 8, 4\)"),
     "domains: no labels": (lambda: domain_batches(PICTURES, PICTURES, 2, steps=1), TypeError, "source must be Images"),
     "shipped: unknown": (lambda: data.shipped("nothing.json"), FileNotFoundError, "does not ship"),
     "get: unknown": (lambda: data.get("imagenet"), ValueError, "name must be one of 'digits', .*got 'imagenet'"),
@@ -140,7 +158,8 @@ def test_digit_split_is_stratified_and_disjoint():
 def test_digits_of_their_own_size_are_the_originals():
     from sklearn.datasets import load_digits
 
-    np.testing.assert_allclose(data.digits("all", size=8, channels=1).images[:, 0].numpy(), load_digits().images / 16, atol=1e-6)
+    np.testing.assert_allclose(data.digits("all", size=8, channels=1).images[:, 0].numpy(),
+                               load_digits().images / 16, atol=1e-6)
 
 
 def test_split_photos_share_no_pixel_and_lose_none():
@@ -249,15 +268,18 @@ def test_accelerate_prepares_the_loaders():
     from accelerate import Accelerator, skip_first_batches
 
     plain = domain_batches(Images(PICTURES, LABELS), PICTURES, batch_size=4, steps=5, seed=7)
-    prepared = Accelerator(cpu=True).prepare(domain_batches(Images(PICTURES, LABELS), PICTURES, batch_size=4, steps=5, seed=7))
+    prepared = Accelerator(cpu=True).prepare(
+        domain_batches(Images(PICTURES, LABELS), PICTURES, batch_size=4, steps=5, seed=7))
     assert len(prepared) == 5
     for _ in range(2):  # the second epoch has an order of its own, the same in both
         expected, got = list(plain), list(prepared)
-        assert all(torch.equal(a, b) for one, two in zip(expected, got, strict=True) for a, b in zip(one, two, strict=True))
+        assert all(torch.equal(a, b) for one, two in zip(expected, got, strict=True)
+                   for a, b in zip(one, two, strict=True))
     prepared.set_epoch(0)
     plain.batch_sampler.sampler.set_epoch(0)
     rest = list(skip_first_batches(prepared, 3))
-    assert all(torch.equal(a, b) for one, two in zip(list(plain)[3:], rest, strict=True) for a, b in zip(one, two, strict=True))
+    assert all(torch.equal(a, b) for one, two in zip(list(plain)[3:], rest, strict=True)
+               for a, b in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -298,7 +320,8 @@ def write_idx(path: Path, array: np.ndarray, keep: int | None = None) -> Path:
     return path
 
 
-def small_mnist(root: Path, n: int = 5, labels: np.ndarray | None = None, suffix: str = ".gz") -> tuple[np.ndarray, np.ndarray]:
+def small_mnist(root: Path, n: int = 5, labels: np.ndarray | None = None,
+                suffix: str = ".gz") -> tuple[np.ndarray, np.ndarray]:
     "A tiny set in MNIST's layout."
     pixels = np.random.default_rng(0).integers(0, 256, (n, 28, 28), dtype=np.uint8)
     labels = np.arange(n, dtype=np.uint8) if labels is None else labels
@@ -479,7 +502,8 @@ def test_cifar10_reads_torchvisions_files(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR10
 
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
-    contents = {"test_batch": {"data": pixels.reshape(3, -1), "labels": [3, 1, 9]}, "batches.meta": {"label_names": list(data.CIFAR10_CLASSES)}}
+    contents = {"test_batch": {"data": pixels.reshape(3, -1), "labels": [3, 1, 9]},
+                "batches.meta": {"label_names": list(data.CIFAR10_CLASSES)}}
     md5 = {}
     (tmp_path / "cifar-10-batches-py").mkdir()
     for name, content in contents.items():
@@ -517,7 +541,8 @@ def test_image_folder_scales_deep_pictures_and_skips_hidden_files(tmp_path):
         images = data.image_folder(tmp_path / folder, 8, channels=1)[0].images
         np.testing.assert_allclose(images[0, 0], grey / 65535, atol=1 / 255)
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "flat/float.tiff")
-    with pytest.raises(data.DataFileError, match=r"float.tiff is not an image that can be read: its pixels have 32 bits"):
+    with pytest.raises(data.DataFileError,
+                       match=r"float.tiff is not an image that can be read: its pixels have 32 bits"):
         data.image_folder(tmp_path / "flat", 8)
 
 
@@ -567,10 +592,13 @@ NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     (lambda path: path.mkdir(), FileNotFoundError, "holds neither images nor folders of images"),
     (lambda path: (path / ".hidden").mkdir(parents=True), FileNotFoundError, "holds neither images"),
     (lambda path: (path / "cat").mkdir(parents=True), FileNotFoundError, "class folders without any image: cat"),
-    (lambda path: save_png(path / "cat/1.png", NOISE).write_bytes(b"oops"), DataFileError, "1.png is not an image that can be read"),
+    (lambda path: save_png(path / "cat/1.png", NOISE).write_bytes(b"oops"), DataFileError,
+     "1.png is not an image that can be read"),
     (lambda path: cut_short(save_png(path / "cat/1.png", NOISE)), DataFileError, "1.png"),
-    (lambda path: (save_png(path / "cat/1.png", NOISE).parent / "self").symlink_to("."), ValueError, "self is a link to a folder inside a class folder"),
-    (lambda path: (path / "cat").mkdir(parents=True) or os.mkfifo(path / "cat/1.png"), FileNotFoundError, "without any image: cat"),
+    (lambda path: (save_png(path / "cat/1.png", NOISE).parent / "self").symlink_to("."), ValueError,
+     "self is a link to a folder inside a class folder"),
+    (lambda path: (path / "cat").mkdir(parents=True) or os.mkfifo(path / "cat/1.png"), FileNotFoundError,
+     "without any image: cat"),
 ])
 def test_image_folder_says_what_is_wrong(tmp_path, prepare, error, words):
     prepare(tmp_path / "mine")
@@ -637,7 +665,8 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 def test_the_manifest_states_what_it_must():
     for name, entry in data.manifest().items():
-        assert {"title", "kind", "source", "licence", "terms", "citation", "by_hand", "forms", "download"} <= entry.keys(), name
+        assert ({"title", "kind", "source", "licence", "terms", "citation", "by_hand", "forms", "download"}
+                <= entry.keys()), name
         assert entry["source"].startswith("http") and entry["terms"] and entry["licence"], name
         for known in [file for form in entry["forms"] for file in form["files"]] + entry["download"]:
             assert {"bytes", "sha256", "md5"} <= known.keys()
@@ -661,7 +690,8 @@ def test_downloads_are_those_of_torchvision():
     for name, dataset in (("usps", tv.USPS), ("svhn", tv.SVHN)):
         for part in known[name]["download"]:
             assert [part["urls"][0], part["file"], part["md5"]] in map(list, dataset.split_list.values())
-    assert (known["cifar10"]["download"][0]["urls"], known["cifar10"]["download"][0]["md5"]) == ([tv.CIFAR10.url], tv.CIFAR10.tgz_md5)
+    assert ((known["cifar10"]["download"][0]["urls"], known["cifar10"]["download"][0]["md5"])
+            == ([tv.CIFAR10.url], tv.CIFAR10.tgz_md5))
 
 
 def test_datasets_lists_what_is_there(tmp_path):
@@ -682,7 +712,8 @@ def test_roots_follow_the_environment(monkeypatch, tmp_path):
 
 
 def test_importing_data_loads_nothing_heavy():
-    code = "import sys, xfer_course.data; print([m for m in ('torchvision', 'sklearn', 'pooch', 'PIL', 'matplotlib', 'scipy') if m in sys.modules])"
+    code = ("import sys, xfer_course.data; print([m for m in ('torchvision', 'sklearn', 'pooch', 'PIL', 'matplotlib', "
+            "'scipy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -710,7 +741,8 @@ def occurs(photo: np.ndarray, digit: np.ndarray, blended: np.ndarray) -> bool:
     for top in range(photo.shape[0] - 27):
         for left in range(photo.shape[1] - 27):
             crop = photo[top:top + 28, left:left + 28]
-            if abs(digit[0, 0] - crop[0, 0, 0]) == blended[0, 0, 0] and np.array_equal(abs(digit[..., None] - crop), blended):
+            if (abs(digit[0, 0] - crop[0, 0, 0]) == blended[0, 0, 0]
+                    and np.array_equal(abs(digit[..., None] - crop), blended)):
                 return True
     return False
 

@@ -1,4 +1,5 @@
-"""Fetching and unpacking: what comes from the internet is verified, cannot write outside its folder, and leaves nothing half-written."""
+"""Fetching and unpacking: what comes from the internet is verified, cannot write outside its folder,
+and leaves nothing half-written."""
 from __future__ import annotations
 
 import bz2
@@ -30,7 +31,8 @@ def zip_archive(path: Path, *members: tuple[str, bytes], mode: int = 0o100644) -
     return path
 
 
-def tar_archive(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "", mode: str = "w") -> Path:
+def tar_archive(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "",
+                mode: str = "w") -> Path:
     with tarfile.open(path, mode) as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
@@ -44,7 +46,8 @@ def everything_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
-HONEST = {"good.zip": zip_archive} | {f"good.tar{f'.{kind}' if kind else ''}": partial(tar_archive, mode=f"w:{kind}") for kind in ("", "gz", "bz2", "xz")}
+HONEST = {"good.zip": zip_archive} | {f"good.tar{f'.{kind}' if kind else ''}": partial(tar_archive, mode=f"w:{kind}")
+                                      for kind in ("", "gz", "bz2", "xz")}
 
 
 @pytest.mark.parametrize("name, make", HONEST.items())
@@ -250,7 +253,8 @@ def declare(monkeypatch):
 
     def entry(parts: list[dict], paths: list[str], **known) -> None:
         files = [{"path": path, "bytes": None, "sha256": None, "md5": None} | known for path in paths]
-        toy = {"title": "Toy set", "kind": "files", "source": "http://example.org", "by_hand": "put it there", "licence": "none"}
+        toy = {"title": "Toy set", "kind": "files", "source": "http://example.org", "by_hand": "put it there",
+               "licence": "none"}
         toy |= {"forms": [{"files": files}], "download": parts}
         monkeypatch.setattr(catalogue, "manifest", lambda: {"toy": toy})
 
@@ -259,7 +263,8 @@ def declare(monkeypatch):
 
 def part(path: Path, *urls: str, gives: dict[str, str], unpacked: bool = False, **changes) -> dict:
     content = path.read_bytes()
-    known = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "md5": hashlib.md5(content).hexdigest()}
+    known = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+             "md5": hashlib.md5(content).hexdigest()}
     return {"file": path.name, "urls": list(urls), "unpack": unpacked, "gives": gives} | known | changes
 
 
@@ -329,12 +334,14 @@ def test_a_failed_download_leaves_nothing(tmp_path, server, declare, address, wo
 
 def test_get_unpacks_an_archive_and_keeps_only_what_is_wanted(tmp_path, server, declare):
     served, url = server
-    zip_archive(served / "x.zip", ("repo-1/images/1.jpg", b"one"), ("repo-1/images/2.jpg", b"two"), ("repo-1/other.txt", b"no"))
+    zip_archive(served / "x.zip", ("repo-1/images/1.jpg", b"one"), ("repo-1/images/2.jpg", b"two"),
+                ("repo-1/other.txt", b"no"))
     folder = tmp_path / "expected"
     unpack(served / "x.zip", folder)
     tree = catalogue._tree_sha256(folder / "repo-1/images")
     unknown = {"sha256": None, "md5": None, "bytes": None}
-    archive = part(served / "x.zip", f"{url}/x.zip", gives={"repo-1/images": "toy/images"}, unpacked=True, tree_sha256=tree, **unknown)
+    archive = part(served / "x.zip", f"{url}/x.zip", gives={"repo-1/images": "toy/images"}, unpacked=True,
+                   tree_sha256=tree, **unknown)
     declare([archive], ["toy/images"], tree_sha256=tree)
     data.get("toy", tmp_path / "root")
     assert everything_below(tmp_path / "root") == {"toy", "toy/images", "toy/images/1.jpg", "toy/images/2.jpg"}

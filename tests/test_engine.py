@@ -1,4 +1,5 @@
-"""Where points run: several devices, a Dask cluster of two workers of which one is killed; the same numbers everywhere."""
+"""Where points run: several devices, a Dask cluster of two workers of which one is killed;
+the same numbers everywhere."""
 from __future__ import annotations
 
 import os
@@ -48,7 +49,8 @@ def marked(marks: Path, kind: str) -> list[int]:
 
 
 def same(ours, theirs) -> bool:
-    return all(a["loss"] == b["loss"] and np.array_equal(a["weights"], b["weights"]) for a, b in zip(ours, theirs, strict=True))
+    return all(a["loss"] == b["loss"] and np.array_equal(a["weights"], b["weights"])
+               for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.fixture
@@ -60,8 +62,10 @@ def undisturbed(tmp_path):
 
 
 @pytest.mark.parametrize("variable, value, ask", [
-    ("XFER_ENGINE", "spark://a:1", chosen_cluster), ("XFER_ENGINE", "dask://a", chosen_cluster), ("XFER_ENGINE", "dask:/a:1", chosen_cluster),
-    ("XFER_DEVICES", "cuda:0,cuda:0", lambda: chosen_devices("cuda")), ("XFER_DEVICES", "0,1", lambda: chosen_devices("cuda")),
+    ("XFER_ENGINE", "spark://a:1", chosen_cluster), ("XFER_ENGINE", "dask://a", chosen_cluster),
+    ("XFER_ENGINE", "dask:/a:1", chosen_cluster),
+    ("XFER_DEVICES", "cuda:0,cuda:0", lambda: chosen_devices("cuda")),
+    ("XFER_DEVICES", "0,1", lambda: chosen_devices("cuda")),
 ])
 def test_a_bad_choice_is_refused_in_one_sentence(monkeypatch, variable, value, ask):
     monkeypatch.setenv(variable, value)
@@ -129,7 +133,8 @@ class Cluster:
     def start(self, kind: str, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *options]
         with open(self.folder / f"{len(self.processes)}.log", "w") as log:
-            self.processes.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}))
+            self.processes.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log,
+                                                   env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}))
         return self.processes[-1]
 
     def start_worker(self, threads: int = 1) -> subprocess.Popen:
@@ -188,7 +193,8 @@ def test_a_killed_worker_loses_no_finished_point_and_its_point_runs_again(undist
 @pytest.mark.slow
 def test_a_worker_with_several_threads_is_refused(cluster, tmp_path):
     cluster.start_worker(threads=2)
-    with pytest.raises(ValueError, match="each worker must run one point at a time; start tcp://.* again with --nthreads 1"):
+    with pytest.raises(ValueError,
+                       match="each worker must run one point at a time; start tcp://.* again with --nthreads 1"):
         run_grid(training, grid(tmp_path))
 
 

@@ -1,4 +1,5 @@
-"""Every public function of every chapter on drawn input: shapes, types, sizes, empty and NaN, and things of the wrong kind.
+"""Every public function of every chapter on drawn input: shapes, types, sizes, empty and NaN,
+and things of the wrong kind.
 
 A call ends with a result that is checked against the docstring, or with a `ValueError` or `TypeError` that says
 something. Each case starts from arguments that fit (`fuzz_<chapter>.py`), and one or two of them are replaced by drawn
@@ -36,8 +37,10 @@ NOT_YET: set[str] = set()
 
 def test_every_public_name_is_drawn():
     "Of the chapters that the registry knows: a new paper's functions are missed at once."
-    assert sorted(set(PUBLIC) - set(FUZZ) - NOT_DRAWN - NOT_YET) == [], "write down in tests/fuzz_<chapter>.py what fits"
-    assert sorted((set(FUZZ) | NOT_DRAWN | NOT_YET) - set(PUBLIC)) == [], "no public function of a chapter has this name"
+    assert sorted(set(PUBLIC) - set(FUZZ) - NOT_DRAWN - NOT_YET) == [], (
+        "write down in tests/fuzz_<chapter>.py what fits")
+    assert sorted((set(FUZZ) | NOT_DRAWN | NOT_YET) - set(PUBLIC)) == [], (
+        "no public function of a chapter has this name")
     assert sorted(NOT_YET & (set(FUZZ) | NOT_DRAWN)) == [], "drawn by now: take it off the list"
 
 
@@ -117,7 +120,8 @@ def crashes(function, arguments: dict) -> str | None:
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - NOT_DRAWN))
 def test_nonsense_is_refused_in_a_sentence(name):
     function = imported(name)
-    found = {word: raw for word, value in NONSENSE.items() if (raw := crashes(function, dict.fromkeys(required(function), value)))}
+    found = {word: raw for word, value in NONSENSE.items()
+             if (raw := crashes(function, dict.fromkeys(required(function), value)))}
     if name in RAW:
         assert found, f"{name} refuses everything by now: take it off the list"
     else:
@@ -129,7 +133,8 @@ def test_nonsense_beside_arguments_that_fit_is_refused_in_a_sentence(name):
     "One argument after the other."
     drawn: dict = {}
 
-    @settings(max_examples=1, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1, database=None, derandomize=True, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))
     @given(FUZZ[name].fitting)
     def draw(arguments):
         drawn.update(arguments)

@@ -1,4 +1,6 @@
-"""The script that runs the labs unattended: order, resuming, a lab that fails or hangs, the summary. No GPU is needed."""
+"""The script that runs the labs unattended: order, resuming, a lab that fails or hangs, the summary.
+
+No GPU is needed."""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def writes_a_record(lab: str, out, expected: str = "reproduced") -> list[str]:
         {"torch": "0"},
         "2026-01-01",
     )
-    code = f"import pathlib, sys; p = pathlib.Path({str(planned.record_file)!r}); p.parent.mkdir(parents=True); p.write_text(sys.argv[1]); print('ran')"
+    code = (f"import pathlib, sys; p = pathlib.Path({str(planned.record_file)!r}); p.parent.mkdir(parents=True); "
+            "p.write_text(sys.argv[1]); print('ran')")
     return [sys.executable, "-c", code, json.dumps(record.to_json())]
 
 
@@ -66,7 +69,8 @@ def test_bad_options_are_refused(arguments):
 HANGS = [
     sys.executable,
     "-c",
-    "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\ntime.sleep(60)",
+    "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; "
+    "time.sleep(60)'])\ntime.sleep(60)",
 ]
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+
 from conftest import ROOT
 from test_training import EPOCHS, STEPS, Run, numbers, subprocess_options, weights
-
 from xfer_course import data
 from xfer_course.data import catalogue
 from xfer_course.results import Record, run_grid

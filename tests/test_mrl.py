@@ -10,11 +10,25 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch.nn import functional as F
 
-from xfer_course.mrl import fused, retrieval
 from xfer_course.mrl import (
-    AdaptiveClassifier, AdaptiveRetrieval, FunnelRetrieval, MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss,
-    choose_sizes, doubling_dims, mean_average_precision_at_k, oracle, precision_at_k, search_cost, search_grid,
-    simulated_embeddings, top1_nearest_neighbour, truncate,
+    AdaptiveClassifier,
+    AdaptiveRetrieval,
+    FunnelRetrieval,
+    MatryoshkaContrastive,
+    MatryoshkaHead,
+    MatryoshkaLoss,
+    choose_sizes,
+    doubling_dims,
+    fused,
+    mean_average_precision_at_k,
+    oracle,
+    precision_at_k,
+    retrieval,
+    search_cost,
+    search_grid,
+    simulated_embeddings,
+    top1_nearest_neighbour,
+    truncate,
 )
 
 DIMS = [2, 4, 8, 16]
@@ -26,7 +40,8 @@ def plain_logits(head: MatryoshkaHead, x: torch.Tensor) -> list[torch.Tensor]:
     return [F.linear(x[:, :m], layer.weight[:, :m], layer.bias) for m, layer in zip(head.nesting_dims, layers)]
 
 
-def small_head(tied: bool, bias: bool = True, width: int = 16, dtype=torch.double) -> tuple[MatryoshkaHead, torch.Tensor, torch.Tensor]:
+def small_head(tied: bool, bias: bool = True, width: int = 16,
+               dtype=torch.double) -> tuple[MatryoshkaHead, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     head = MatryoshkaHead(width, 7, DIMS, tied=tied, bias=bias).to(dtype)
     return head, torch.randn(6, width, dtype=dtype, requires_grad=True), torch.randint(7, (6,))
@@ -109,7 +124,8 @@ def test_one_step_equals_a_naive_step():
     head, x, y = small_head(tied=True)
     twin = MatryoshkaHead(16, 7, DIMS, tied=True).double()
     twin.load_state_dict(head.state_dict())
-    for model, loss in [(head, lambda: head.loss(x, y)), (twin, lambda: MatryoshkaLoss(DIMS)(plain_logits(twin, x), y))]:
+    for model, loss in [(head, lambda: head.loss(x, y)),
+                        (twin, lambda: MatryoshkaLoss(DIMS)(plain_logits(twin, x), y))]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loss().backward()
         optimizer.step()
@@ -117,7 +133,8 @@ def test_one_step_equals_a_naive_step():
         torch.testing.assert_close(a, b)
 
 
-@given(st.sets(st.integers(1, 24), min_size=1, max_size=6), st.booleans(), st.integers(1, 5), st.integers(2, 6), st.integers(0, 2**31))
+@given(st.sets(st.integers(1, 24), min_size=1, max_size=6), st.booleans(), st.integers(1, 5), st.integers(2, 6),
+       st.integers(0, 2**31))
 @settings(max_examples=40, deadline=None)
 def test_any_sizes(sizes, tied, rows, classes, seed):
     dims, generator = sorted(sizes), torch.Generator().manual_seed(seed)
@@ -201,7 +218,8 @@ def test_galleries_of_every_kind(dtype, tmp_path):
     array = GALLERY.numpy().astype(dtype)
     np.save(tmp_path / "gallery.npy", array)
     expected = AdaptiveRetrieval(torch.from_numpy(array), 4, 32, 50).search(QUERIES, 5)
-    for gallery in (array, np.load(tmp_path / "gallery.npy", mmap_mode="r"), array[::-1][::-1], np.asfortranarray(array)):
+    for gallery in (array, np.load(tmp_path / "gallery.npy", mmap_mode="r"), array[::-1][::-1],
+                    np.asfortranarray(array)):
         scores, indices = AdaptiveRetrieval(gallery, 4, 32, 50, progress=False).search(QUERIES.numpy(), 5)
         assert isinstance(scores, np.ndarray) and isinstance(indices, np.ndarray)
         assert np.array_equal(indices, expected[1]) and np.allclose(scores, expected[0], atol=1e-6)
@@ -225,7 +243,8 @@ def private_bytes():
 
 
 def search(gallery):
-    return AdaptiveRetrieval(gallery, 16, 256, 50, block_bytes=2**20, progress=False).search(np.asarray(gallery[:32], np.float32), 5)[1]
+    index = AdaptiveRetrieval(gallery, 16, 256, 50, block_bytes=2**20, progress=False)
+    return index.search(np.asarray(gallery[:32], np.float32), 5)[1]
 
 
 gallery = np.load(sys.argv[1], mmap_mode="r")
@@ -246,7 +265,8 @@ def test_a_file_is_searched_without_a_copy_in_memory(tmp_path):
     for start in range(0, len(file), 20_000):
         file[start : start + 20_000] = generator.standard_normal((20_000, 256), dtype=np.float32)
     file.flush()
-    done = subprocess.run([sys.executable, "-c", SEARCH_A_FILE, str(tmp_path / "gallery.npy")], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SEARCH_A_FILE, str(tmp_path / "gallery.npy")],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kept, above = map(int, done.stdout.split())
     assert kept + max(above, 0) < 32e6  # prefixes take 6.4 MB, a block 1 MB
@@ -295,7 +315,8 @@ def test_map_is_at_most_precision_and_one_when_all_hit(k, seed):
     generator = np.random.default_rng(seed)
     indices = np.stack([generator.permutation(20)[:8] for _ in range(5)])
     labels, queries = generator.integers(0, 3, 20), generator.integers(0, 3, 5)
-    assert 0 <= mean_average_precision_at_k(indices, labels, queries, k) <= precision_at_k(indices, labels, queries, k) + 1e-12
+    assert (0 <= mean_average_precision_at_k(indices, labels, queries, k)
+            <= precision_at_k(indices, labels, queries, k) + 1e-12)
     assert mean_average_precision_at_k(indices, np.zeros(20), np.zeros(5), k) == 1
 
 
@@ -326,63 +347,109 @@ X, Y = torch.randn(6, 16), torch.zeros(6, dtype=torch.long)
 WITH_NAN = torch.where(torch.arange(600)[:, None] == 7, torch.nan, GALLERY)
 WITH_ZERO = torch.where(torch.arange(600)[:, None] == 7, 0.0, GALLERY)
 BAD = {
-    "sizes not increasing": (lambda: MatryoshkaHead(16, 7, [4, 2]), ValueError, r"nesting_dims must be whole numbers in increasing order, at least one, got \[4, 2\]"),
+    "sizes not increasing": (lambda: MatryoshkaHead(16, 7, [4, 2]), ValueError,
+                             r"nesting_dims must be whole numbers in increasing order, at least one, got \[4, 2\]"),
     "sizes repeated": (lambda: MatryoshkaLoss([4, 4]), ValueError, "in increasing order"),
     "no sizes": (lambda: MatryoshkaLoss([]), ValueError, r"nesting_dims must be whole numbers .* got \[\]"),
-    "fractional size": (lambda: MatryoshkaLoss([2.5]), TypeError, r"nesting_dims must be a whole number of at least 1, got 2\.5"),
-    "larger than the features": (lambda: MatryoshkaHead(16, 7, [8, 32]), ValueError, "nesting_dims must be a whole number from 1 to 16, got 32"),
+    "fractional size": (lambda: MatryoshkaLoss([2.5]), TypeError,
+                        r"nesting_dims must be a whole number of at least 1, got 2\.5"),
+    "larger than the features": (lambda: MatryoshkaHead(16, 7, [8, 32]), ValueError,
+                                 "nesting_dims must be a whole number from 1 to 16, got 32"),
     "smallest above dim": (lambda: doubling_dims(4), ValueError, "smallest must be a whole number from 1 to 4, got 8"),
-    "too few weights": (lambda: MatryoshkaLoss(DIMS, [1, 2]), ValueError, r"weights must be 4 numbers, one per size and not all 0, got \[1\.0, 2\.0\]"),
+    "too few weights": (lambda: MatryoshkaLoss(DIMS, [1, 2]), ValueError,
+                        r"weights must be 4 numbers, one per size and not all 0, got \[1\.0, 2\.0\]"),
     "too few weights, fused": (lambda: HEAD.loss(X, Y, [1, 2]), ValueError, "weights must be 4 numbers"),
-    "negative weight": (lambda: MatryoshkaLoss(DIMS, [1, 1, 1, -1]), ValueError, "weights must be a finite number of at least 0, got -1"),
+    "negative weight": (lambda: MatryoshkaLoss(DIMS, [1, 1, 1, -1]), ValueError,
+                        "weights must be a finite number of at least 0, got -1"),
     "wrong width": (lambda: HEAD(X[:, :8]), ValueError, r"features must be of shape \(N 16\), got \(6, 8\)"),
     "integer features": (lambda: HEAD(X.long()), TypeError, "features must hold float numbers, got torch.int64"),
-    "double features": (lambda: HEAD(X.double()), TypeError, "features must be torch.float32 as the head, got torch.float64"),
-    "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError, "targets must be class numbers from 0 up and below 7, got 7"),
+    "double features": (lambda: HEAD(X.double()), TypeError,
+                        "features must be torch.float32 as the head, got torch.float64"),
+    "labels out of range": (lambda: HEAD.loss(X, Y + 7), ValueError,
+                            "targets must be class numbers from 0 up and below 7, got 7"),
     "labels of wrong shape": (lambda: HEAD.loss(X, Y[:3]), ValueError, r"targets must be of shape \(6\), got \(3,\)"),
-    "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError, "label_smoothing must be a finite number from 0 to 1, got 2"),
-    "no classes": (lambda: MatryoshkaHead(16, 0, [8]), ValueError, "num_classes must be a whole number of at least 1, got 0"),
-    "targets out of range": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y + 7), ValueError, "targets must be class numbers from 0 up and below 7, got 7"),
-    "targets of wrong shape": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y[:3]), ValueError, r"targets must be of shape \(6\), got \(3,\)"),
+    "smoothing out of range": (lambda: HEAD.loss(X, Y, label_smoothing=2), ValueError,
+                               "label_smoothing must be a finite number from 0 to 1, got 2"),
+    "no classes": (lambda: MatryoshkaHead(16, 0, [8]), ValueError,
+                   "num_classes must be a whole number of at least 1, got 0"),
+    "targets out of range": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y + 7), ValueError,
+                             "targets must be class numbers from 0 up and below 7, got 7"),
+    "targets of wrong shape": (lambda: MatryoshkaLoss(DIMS)(HEAD(X), Y[:3]), ValueError,
+                               r"targets must be of shape \(6\), got \(3,\)"),
     "fractional dim": (lambda: doubling_dims(64.5), TypeError, "dim must be a whole number of at least 1, got 64.5"),
-    "NaN to classify": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X * math.nan, Y), ValueError, r"features must be finite, got nan at \[0, 0\]"),
-    "fractional shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 1.9), TypeError, "shortlists must be a whole number of at least 1, got 1.9"),
-    "fractional k": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 20).search(GALLERY[:2], 5.0), TypeError, r"k must be a whole number from 1 to 600, got 5\.0"),
-    "long shortlists": (lambda: search_grid(GALLERY[:50], torch.zeros(50), GALLERY[:2], torch.zeros(2), shortlist_dims=[4], rerank_dims=[8]), ValueError,
+    "NaN to classify": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X * math.nan, Y), ValueError,
+                        r"features must be finite, got nan at \[0, 0\]"),
+    "fractional shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 1.9), TypeError,
+                             "shortlists must be a whole number of at least 1, got 1.9"),
+    "fractional k": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 20).search(GALLERY[:2], 5.0), TypeError,
+                     r"k must be a whole number from 1 to 600, got 5\.0"),
+    "long shortlists": (lambda: search_grid(GALLERY[:50], torch.zeros(50), GALLERY[:2], torch.zeros(2),
+                                            shortlist_dims=[4], rerank_dims=[8]), ValueError,
                         "shortlists must be a whole number from 10 to 50, got 100"),
-    "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError, "logits must hold 2 sizes, as the loss does, got 4"),
+    "loss with other sizes": (lambda: MatryoshkaLoss([2, 4])(HEAD(X), Y), ValueError,
+                              "logits must hold 2 sizes, as the loss does, got 4"),
     "size the head lacks": (lambda: HEAD.logits_at(X, 5), ValueError, "dim must be one of 2, 4, 8, 16, got 5"),
-    "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError, r"positives must be of shape \(6 16\), got \(3, 16\)"),
-    "integer sides": (lambda: MatryoshkaContrastive(DIMS)(X.long(), X.long()), TypeError, "anchors must hold float numbers"),
-    "scale of zero": (lambda: MatryoshkaContrastive(DIMS, scale=0), ValueError, "scale must be a finite number above 0, got 0"),
+    "unpaired sides": (lambda: MatryoshkaContrastive(DIMS)(X, X[:3]), ValueError,
+                       r"positives must be of shape \(6 16\), got \(3, 16\)"),
+    "integer sides": (lambda: MatryoshkaContrastive(DIMS)(X.long(), X.long()), TypeError,
+                      "anchors must hold float numbers"),
+    "scale of zero": (lambda: MatryoshkaContrastive(DIMS, scale=0), ValueError,
+                      "scale must be a finite number above 0, got 0"),
     "cut too long": (lambda: truncate(GALLERY, 33), ValueError, "dim must be a whole number from 1 to 32, got 33"),
-    "cut of integers": (lambda: truncate(np.ones((2, 2), int), 1), TypeError, "embeddings must hold float numbers, got torch.int64"),
-    "cut of zeros": (lambda: truncate(np.zeros((2, 2)), 1), ValueError, r"embeddings\[0\] must be finite and not all zero in its first 1 numbers, got only zeros"),
+    "cut of integers": (lambda: truncate(np.ones((2, 2), int), 1), TypeError,
+                        "embeddings must hold float numbers, got torch.int64"),
+    "cut of zeros": (lambda: truncate(np.zeros((2, 2)), 1), ValueError,
+                     r"embeddings\[0\] must be finite and not all zero in its first 1 numbers, got only zeros"),
     "cascade before fit": (lambda: AdaptiveClassifier(HEAD, DIMS).predict(X), RuntimeError, "call fit"),
-    "cascade with other sizes": (lambda: AdaptiveClassifier(HEAD, [2, 4]).fit(X, Y), ValueError, "head must give 2 sizes, as nesting_dims has, got 4"),
-    "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError, "labels must hold 6 labels, one per row, got 2"),
-    "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError, "k must be a whole number from 1 to 600, got 601"),
-    "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError, "k must be at most 5, the length of the last shortlist, got 6"),
-    "NaN in the gallery": (lambda: AdaptiveRetrieval(WITH_NAN, 4, 8), ValueError, r"gallery\[0:600\] must be finite, got nan at \[7, 0\]"),
-    "zero in the gallery": (lambda: AdaptiveRetrieval(WITH_ZERO, 4, 8), ValueError, r"gallery\[7\] must be finite and not all zero"),
-    "NaN query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_NAN[:9], 1), ValueError, r"queries must be finite, got nan at \[7, 0\]"),
-    "zero query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_ZERO[:9], 1), ValueError, r"queries\[7\] must be finite and not all zero"),
-    "mismatched widths": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(QUERIES[:, :7], 1), ValueError, "queries must have 32 dimensions, as the gallery has, got 7"),
-    "integer gallery": (lambda: AdaptiveRetrieval(GALLERY.int(), 4, 8), TypeError, "gallery must hold float numbers, got torch.int32"),
-    "list as gallery": (lambda: AdaptiveRetrieval([[1.0]], 4, 8), TypeError, r"gallery must be a tensor of shape \(N D\), got list"),
+    "cascade with other sizes": (lambda: AdaptiveClassifier(HEAD, [2, 4]).fit(X, Y), ValueError,
+                                 "head must give 2 sizes, as nesting_dims has, got 4"),
+    "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError,
+                       "labels must hold 6 labels, one per row, got 2"),
+    "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError,
+                            "k must be a whole number from 1 to 600, got 601"),
+    "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError,
+                              "k must be at most 5, the length of the last shortlist, got 6"),
+    "NaN in the gallery": (lambda: AdaptiveRetrieval(WITH_NAN, 4, 8), ValueError,
+                           r"gallery\[0:600\] must be finite, got nan at \[7, 0\]"),
+    "zero in the gallery": (lambda: AdaptiveRetrieval(WITH_ZERO, 4, 8), ValueError,
+                            r"gallery\[7\] must be finite and not all zero"),
+    "NaN query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_NAN[:9], 1), ValueError,
+                  r"queries must be finite, got nan at \[7, 0\]"),
+    "zero query": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(WITH_ZERO[:9], 1), ValueError,
+                   r"queries\[7\] must be finite and not all zero"),
+    "mismatched widths": (lambda: AdaptiveRetrieval(GALLERY, 4, 8).search(QUERIES[:, :7], 1), ValueError,
+                          "queries must have 32 dimensions, as the gallery has, got 7"),
+    "integer gallery": (lambda: AdaptiveRetrieval(GALLERY.int(), 4, 8), TypeError,
+                        "gallery must hold float numbers, got torch.int32"),
+    "list as gallery": (lambda: AdaptiveRetrieval([[1.0]], 4, 8), TypeError,
+                        r"gallery must be a tensor of shape \(N D\), got list"),
     "empty gallery": (lambda: AdaptiveRetrieval(GALLERY[:0], 4, 8), ValueError, "gallery must hold at least one value"),
-    "sizes beyond the gallery": (lambda: AdaptiveRetrieval(GALLERY, 4, 64), ValueError, "dims must be a whole number from 1 to 32, got 64"),
-    "shortlist size above re-rank size": (lambda: AdaptiveRetrieval(GALLERY, 8, 4), ValueError, "dims must be whole numbers in increasing order"),
-    "unknown metric": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, metric="l3"), ValueError, "metric must be one of 'cosine', 'dot', 'euclidean', got 'l3'"),
-    "growing shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10, 20]), ValueError, "shortlists must be 2 lengths, one fewer than dims, and not increasing"),
-    "too few shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10]), ValueError, "shortlists must be 2 lengths, one fewer than dims"),
-    "metric with k too large": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0, 0], 4), ValueError, "k must be a whole number from 1 to 3, got 4"),
-    "metric with too few queries": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0], 1), ValueError, r"indices must be of shape \(1 K\), got \(2, 3\)"),
-    "grid with short shortlists": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[5]), ValueError, "shortlists must be a whole number from 10 to 600, got 5"),
-    "short targets of any type": (lambda: HEAD.loss(X, Y.int()), TypeError, "targets must be torch.int64, got torch.int32"),
-    "weight too wide": (lambda: fused.tied_loss(X, torch.randn(7, 16), None, Y, [2, 8]), ValueError, r"weight must be of shape \(L 8\), got \(7, 16\)"),
-    "a weight per size is missing": (lambda: fused.untied_loss(X, [torch.randn(7, 2)], [None], Y, [2, 4]), ValueError, "weights must have as many rows as dims"),
-    "no shortlist to try": (lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4], shortlists=[]), ValueError, "shortlists must be at least one length"),
+    "sizes beyond the gallery": (lambda: AdaptiveRetrieval(GALLERY, 4, 64), ValueError,
+                                 "dims must be a whole number from 1 to 32, got 64"),
+    "shortlist size above re-rank size": (lambda: AdaptiveRetrieval(GALLERY, 8, 4), ValueError,
+                                          "dims must be whole numbers in increasing order"),
+    "unknown metric": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, metric="l3"), ValueError,
+                       "metric must be one of 'cosine', 'dot', 'euclidean', got 'l3'"),
+    "growing shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10, 20]), ValueError,
+                           "shortlists must be 2 lengths, one fewer than dims, and not increasing"),
+    "too few shortlists": (lambda: FunnelRetrieval(GALLERY, [2, 4, 8], [10]), ValueError,
+                           "shortlists must be 2 lengths, one fewer than dims"),
+    "metric with k too large": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0, 0], 4), ValueError,
+                                "k must be a whole number from 1 to 3, got 4"),
+    "metric with too few queries": (lambda: precision_at_k(np.zeros((2, 3), int), [0], [0], 1), ValueError,
+                                    r"indices must be of shape \(1 K\), got \(2, 3\)"),
+    "grid with short shortlists": (
+        lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4],
+                            shortlists=[5]), ValueError, "shortlists must be a whole number from 10 to 600, got 5"),
+    "short targets of any type": (lambda: HEAD.loss(X, Y.int()), TypeError,
+                                  "targets must be torch.int64, got torch.int32"),
+    "weight too wide": (lambda: fused.tied_loss(X, torch.randn(7, 16), None, Y, [2, 8]), ValueError,
+                        r"weight must be of shape \(L 8\), got \(7, 16\)"),
+    "a weight per size is missing": (lambda: fused.untied_loss(X, [torch.randn(7, 2)], [None], Y, [2, 4]), ValueError,
+                                     "weights must have as many rows as dims"),
+    "no shortlist to try": (
+        lambda: search_grid(GALLERY, LABELS, QUERIES, QUERY_LABELS, shortlist_dims=[2], rerank_dims=[4],
+                            shortlists=[]), ValueError, "shortlists must be at least one length"),
 }
 
 

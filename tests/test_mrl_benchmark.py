@@ -1,4 +1,6 @@
-"""What the nested head and the staged search save, held to bounds; measured by `benchmarks/mrl.py`. Run alone: `-m benchmark`."""
+"""What the nested head and the staged search save, held to bounds; measured by `benchmarks/mrl.py`.
+
+Run alone: `-m benchmark`."""
 
 import pytest
 

@@ -2,11 +2,19 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from xfer_course.mrl import (
-    AdaptiveClassifier, AdaptiveRetrieval, FunnelRetrieval, MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss,
-    doubling_dims, mean_average_precision_at_k, precision_at_k, top1_nearest_neighbour, truncate,
+    AdaptiveClassifier,
+    AdaptiveRetrieval,
+    FunnelRetrieval,
+    MatryoshkaContrastive,
+    MatryoshkaHead,
+    MatryoshkaLoss,
+    doubling_dims,
+    mean_average_precision_at_k,
+    precision_at_k,
+    top1_nearest_neighbour,
+    truncate,
 )
 
 HEADS = ["mrl", "mrl_importance", "mrl_smooth", "mrl_e", "mrl_e_importance", "mrl_e_nobias"]
@@ -17,7 +25,8 @@ def loaded_head(case) -> MatryoshkaHead:
     o, parameters = case.options, {name: case[name] for name in case.data.files if name.startswith("head.")}
     widest = max(p.shape[1] for p in parameters.values() if p.ndim == 2)
     head = MatryoshkaHead(widest, o["num_classes"], o["nesting_list"], tied=o["efficient"], bias=o["bias"])
-    renamed = {n.replace("head.nesting_classifier_", "classifiers."): torch.from_numpy(p) for n, p in parameters.items()}
+    renamed = {n.replace("head.nesting_classifier_", "classifiers."): torch.from_numpy(p)
+               for n, p in parameters.items()}
     head.load_state_dict(renamed)
     return head
 
@@ -48,7 +57,8 @@ def test_head_loss_and_gradients(parity, name, form):
 def test_fixed_feature_is_a_head_with_one_size(parity):
     case = parity("mrl", "fixed_feature_a")
     head = MatryoshkaHead(case["x"].shape[1], case.options["num_classes"], [case.options["in_features"]])
-    head.load_state_dict({"classifiers.0.weight": torch.from_numpy(case["layer.weight"]), "classifiers.0.bias": torch.from_numpy(case["layer.bias"])})
+    head.load_state_dict({"classifiers.0.weight": torch.from_numpy(case["layer.weight"]),
+                          "classifiers.0.bias": torch.from_numpy(case["layer.bias"])})
     x, y = torch.from_numpy(case["x"]).requires_grad_(), torch.from_numpy(case["y"])
     loss = head.loss(x, y)
     loss.backward()
@@ -102,7 +112,8 @@ def test_retrieval_by_size(parity):
     for m in o["nesting_list"]:
         found[m] = FunnelRetrieval(case["db"], [m], []).search(case["queries"], o["k"])[1]
         case.assert_close(found[m], f"neighbors_{m}")
-        by_distance = FunnelRetrieval(truncate(case["db"], m), [m], [], metric="euclidean").search(truncate(case["queries"], m), o["k"])[1]
+        by_distance = FunnelRetrieval(truncate(case["db"], m), [m], [],
+                                      metric="euclidean").search(truncate(case["queries"], m), o["k"])[1]
         case.assert_close(by_distance, f"neighbors_{m}")
     labels = case["db_labels"], case["query_labels"]
     case.assert_close([top1_nearest_neighbour(found[m], *labels) for m in o["nesting_list"]], "top1")
@@ -119,8 +130,10 @@ def test_rerank(parity):
         found.append(search.search(case["queries"], o["rerank_shortlist"])[1])
         case.assert_close(found[-1], f"reranked_{m}")
     case.assert_close([top1_nearest_neighbour(i, *labels) for i in found], "reranked_top1")
-    case.assert_close([[mean_average_precision_at_k(i, *labels, k) for k in case["reranked_ks"]] for i in found], "reranked_mAP")
-    case.assert_close([[precision_at_k(i, *labels, k) for k in case["reranked_ks"]] for i in found], "reranked_precision")
+    case.assert_close([[mean_average_precision_at_k(i, *labels, k) for k in case["reranked_ks"]] for i in found],
+                      "reranked_mAP")
+    case.assert_close([[precision_at_k(i, *labels, k) for k in case["reranked_ks"]] for i in found],
+                      "reranked_precision")
 
 
 @pytest.mark.parametrize("number", [0, 1])

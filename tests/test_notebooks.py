@@ -1,4 +1,5 @@
-"""Rules that every committed notebook keeps: in step with its module, clean, executed with the code that stands there."""
+"""Rules that every committed notebook keeps: in step with its module, clean, executed with
+the code that stands there."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from house import LABS, LESSONS, NAMES, NBS, NOTEBOOKS, ROOT, code_cells, exported_module, is_lab, parameter_cells, read
 
+from house import LABS, LESSONS, NAMES, NBS, NOTEBOOKS, ROOT, code_cells, exported_module, is_lab, parameter_cells, read
 from xfer_course.labs import RECORD_TYPE, code_hash, committed_record
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
@@ -122,7 +123,8 @@ def test_a_lab_has_one_parameters_cell_and_nothing_else_has(path):
 
 @every_notebook
 def test_import_cells_hold_only_imports(path):
-    """nbdev's documentation step runs every cell that imports, and nothing else: other code in such a cell breaks it."""
+    """nbdev's documentation step runs every cell that imports, and nothing else:
+    other code in such a cell breaks it."""
     for cell in code_cells(path):
         if re.search(r"^#\|\s*(export|hide|eval: false)", cell.source, re.M) or "%" in cell.source:
             continue

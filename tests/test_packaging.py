@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from house import MODULE_FILES, ROOT, module_name
 
 MODULES = [module_name(path) for path in MODULE_FILES]
@@ -66,7 +67,8 @@ def test_wheel_works_in_an_empty_environment(wheel, tmp_path):
 
 def test_import_is_light():
     "`import xfer_course` alone imports no torch and takes under 0.1 s (best of five, interpreter start excluded)."
-    code = "import time; s = time.perf_counter(); import xfer_course; t = time.perf_counter() - s; import sys; assert 'torch' not in sys.modules; print(t)"
+    code = ("import time; s = time.perf_counter(); import xfer_course; t = time.perf_counter() - s; import sys; assert "
+            "'torch' not in sys.modules; print(t)")
     seconds = [
         float(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
         for _ in range(5)

@@ -5,10 +5,27 @@ import numpy as np
 import pytest
 import torch
 
-from xfer_course.pictures import (BACKGROUNDS, COLOURS, COUNTS, POSITIONS, SHAPES, SHIFTS, SIZES, STYLES, TEXTURES, caption, distance_fields,
-                                  draw_factors, few_shot_tasks, pictures, shifted, synonyms)
+from xfer_course.pictures import (
+    BACKGROUNDS,
+    COLOURS,
+    COUNTS,
+    POSITIONS,
+    SHAPES,
+    SHIFTS,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    caption,
+    distance_fields,
+    draw_factors,
+    few_shot_tasks,
+    pictures,
+    shifted,
+    synonyms,
+)
 
-FACTORS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": tuple(SIZES), "position": tuple(POSITIONS),
+FACTORS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": tuple(SIZES),
+           "position": tuple(POSITIONS),
            "count": COUNTS, "background": BACKGROUNDS, "style": STYLES}
 
 
@@ -52,8 +69,10 @@ def test_factors_are_independent():
 
 
 def test_colour_and_position_can_be_measured_in_the_picture():
-    left = pictures(20, seed=1, style="photo", position="left", colour="red", texture="plain", count=1, background="light").images
-    right = pictures(20, seed=1, style="photo", position="right", colour="red", texture="plain", count=1, background="light").images
+    left = pictures(20, seed=1, style="photo", position="left", colour="red", texture="plain", count=1,
+                    background="light").images
+    right = pictures(20, seed=1, style="photo", position="right", colour="red", texture="plain", count=1,
+                     background="light").images
     redness = [(images[:, 0] - images[:, 2]).clamp(min=0.3) for images in (left, right)]
     middles = [(r * torch.linspace(-1, 1, 64)).sum((1, 2)) for r in redness]
     assert (middles[0] < 0).all() and (middles[1] > 0).all()
@@ -62,7 +81,8 @@ def test_colour_and_position_can_be_measured_in_the_picture():
 def test_values_sizes_and_other_resolutions():
     for size in (32, 64, 96):
         images = pictures(6, seed=0, pixels=size).images
-        assert images.shape == (6, 3, size, size) and images.isfinite().all() and 0 <= images.min() and images.max() <= 1
+        assert (images.shape == (6, 3, size, size) and images.isfinite().all() and 0 <= images.min()
+                and images.max() <= 1)
 
 
 def test_captions_say_only_what_is_true():

@@ -114,7 +114,8 @@ def lines_of_code(tree: ast.AST) -> set[int]:
 
 def test_little_of_the_code_only_refuses():
     "Below 12%, by the measure of other libraries: `raise`, `assert`, and `if` that hold nothing else."
-    shares = {module_name(path): (len(refusing_lines(tree_of(path))), len(lines_of_code(tree_of(path)))) for path in MODULE_FILES}
+    shares = {module_name(path): (len(refusing_lines(tree_of(path))), len(lines_of_code(tree_of(path))))
+              for path in MODULE_FILES}
     refusing, lines = (sum(column) for column in zip(*shares.values(), strict=True))
     worst = sorted(shares, key=lambda name: -shares[name][0])[:5]
     assert refusing / lines < 0.12, f"{refusing} of {lines} lines; most in {', '.join(worst)}"
@@ -123,7 +124,8 @@ def test_little_of_the_code_only_refuses():
 # --- imports
 
 # From the ground up. A module imports modules of its own floor (without a circle) and of those below.
-FLOORS = ("checks", "intervals", "figures", "registry", "data", "training", "evaluation", "labs", "chapters", "atlas", "cli")
+FLOORS = ("checks", "intervals", "figures", "registry", "data", "training", "evaluation", "labs", "chapters",
+          "atlas", "cli")
 # Packages that only keep old names importable stand above everything that they re-export, and nothing imports them.
 MOVED = {"xfer_course.pictures", "xfer_course.results", "xfer_course.alignment", "xfer_course.selection"}
 # Imports inside a function that open a circle on purpose: a door from the lower module to the higher.
@@ -138,7 +140,8 @@ def chapter_order() -> list[str]:
 
 @cache
 def chapter_of() -> dict[str, str]:
-    "The package or module of the library → the chapter whose notebooks build it; the chapter *coop* builds two, `clip` and `coop`."
+    """The package or module of the library → the chapter whose notebooks build it; the chapter *coop* builds two,
+    `clip` and `coop`."""
     return {module.split(".")[0]: path.parent.name for path in NOTEBOOKS
             if path.parent.name in chapter_order() and (module := exported_module(path))}
 
@@ -163,16 +166,19 @@ def imports_of(path: Path) -> Iterator[tuple[str, str | None, bool]]:
             if origin.split(".")[0] == "xfer_course":
                 for alias in node.names:
                     whole = f"{origin}.{alias.name}"
-                    yield (whole, None, id(node) in inside) if whole in known_modules() else (origin, alias.name, id(node) in inside)
+                    yield (whole, None, id(node) in inside) if whole in known_modules() else (
+                        origin, alias.name, id(node) in inside)
 
 
 @cache
 def arrows() -> tuple[tuple[str, str, str | None, bool], ...]:
-    "(importing module, imported module, name, whether inside a function); a name that a package re-exports counts as its module's."
+    """(importing module, imported module, name, whether inside a function);
+    a name that a package re-exports counts as its module's."""
     defined = {(module_name(path), name) for path in MODULE_FILES for name in public_names(path)}
     origin: dict[tuple[str, str], str] = {}
     for path in filter(is_package, MODULE_FILES):
-        origin |= {(module_name(path), name): module for module, name, _ in imports_of(path) if name and (module, name) in defined}
+        origin |= {(module_name(path), name): module
+                   for module, name, _ in imports_of(path) if name and (module, name) in defined}
     found = []
     for path in MODULE_FILES:
         for module, name, inside in imports_of(path):
@@ -188,13 +194,15 @@ def floor(module: str) -> tuple[int, int]:
     if not first:
         return -1, 0  # `import xfer_course`: its version
     if first in chapter_of() or first not in FLOORS:
-        return FLOORS.index("chapters"), chapter_order().index(chapter_of()[first]) if first in chapter_of() else len(chapter_order())
+        return (FLOORS.index("chapters"),
+                chapter_order().index(chapter_of()[first]) if first in chapter_of() else len(chapter_order()))
     return FLOORS.index(first), 0
 
 
 def test_every_part_of_the_library_has_a_floor():
     parts = {name.split(".")[1] for name in known_modules() if "." in name}
-    built_by_chapters = {module.split(".")[0] for path in NOTEBOOKS if path.parent.name in chapter_order() and (module := exported_module(path))}
+    built_by_chapters = {module.split(".")[0] for path in NOTEBOOKS if path.parent.name in chapter_order()
+                         and (module := exported_module(path))}
     moved = {name.split(".")[1] for name in MOVED}
     assert parts - set(FLOORS) - built_by_chapters - moved == set()
 
@@ -202,7 +210,8 @@ def test_every_part_of_the_library_has_a_floor():
 def test_no_import_runs_upward():
     "Chapters count by their order in the course: a chapter may import an earlier one."
     wrong = sorted({f"{of} imports {module}" for of, module, _, _ in arrows()
-                    if of not in MOVED and (of, module) not in DOORS and not is_reexport(of, module) and floor(module) > floor(of)})
+                    if of not in MOVED and (of, module) not in DOORS and not is_reexport(of, module)
+                    and floor(module) > floor(of)})
     assert wrong == []
 
 
@@ -235,11 +244,13 @@ def test_nothing_imports_a_package_that_only_keeps_old_names():
 
 def test_no_private_name_is_imported_across_modules():
     "Neither `from .deep import _weights` nor `deep._weights` of an imported module."
-    wrong = [f"{of} imports {module}.{name}" for of, module, name, _ in arrows() if name and name.startswith("_") and not name.startswith("__")]
+    wrong = [f"{of} imports {module}.{name}"
+             for of, module, name, _ in arrows() if name and name.startswith("_") and not name.startswith("__")]
     for path in MODULE_FILES:
         bound = {module.rpartition(".")[2]: module for module, name, _ in imports_of(path) if name is None}
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound and re.match(r"_[^_]", node.attr):
+            if (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in bound
+                    and re.match(r"_[^_]", node.attr)):
                 wrong.append(f"{module_name(path)} uses {bound[node.value.id]}.{node.attr}")
     assert wrong == []
 
@@ -252,21 +263,26 @@ def test_foundations_import_no_chapter():
 
 def test_nothing_imports_a_lab():
     "A lab exports no module, so there is nothing to import; and no notebook runs or imports another."
-    labs = [path for path in NOTEBOOKS if exported_module(path) and any("parameters" in c.metadata.get("tags", []) for c in code_cells(path))]
+    labs = [path for path in NOTEBOOKS if exported_module(path)
+            and any("parameters" in c.metadata.get("tags", []) for c in code_cells(path))]
     assert labs == []
 
 
-@pytest.mark.parametrize("path", [path for path in MODULE_FILES if is_package(path) and path.parent != PACKAGE], ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", [path for path in MODULE_FILES if is_package(path) and path.parent != PACKAGE],
+                         ids=lambda path: path.parent.name)
 def test_a_package_re_exports_exactly_what_its_modules_offer(path):
     "Packages of moved names re-export from elsewhere: for them every name must be one that some module offers."
-    offered = {name: module_name(module) for module in sorted(path.parent.glob("*.py")) if not is_package(module) for name in public_names(module)}
+    offered = {name: module_name(module) for module in sorted(path.parent.glob("*.py")) if not is_package(module)
+               for name in public_names(module)}
     imported = {name: module for module, name, _ in imports_of(path) if name}
     stated = public_names(path)
     assert ast.get_docstring(tree_of(path)), "a package says in a sentence what it holds"
-    assert len(stated) == len(set(stated)) and set(stated) <= set(imported), "`__all__` names what is imported, each once"
+    assert len(stated) == len(set(stated)) and set(stated) <= set(imported), (
+        "`__all__` names what is imported, each once")
     if offered:
         assert set(offered) <= set(stated), "names that the package does not pass on"
-        foreign = {name for name in stated if name not in offered and f"xfer_course.{path.parent.name}" == imported[name].rpartition(".")[0]}
+        foreign = {name for name in stated if name not in offered
+                   and f"xfer_course.{path.parent.name}" == imported[name].rpartition(".")[0]}
         assert foreign == set(), "names that no module offers"
     others = [node for node in tree_of(path).body if not isinstance(node, (ast.ImportFrom, ast.Expr, ast.Assign))]
     assert others == [], "a package's own file holds imports and `__all__`, nothing else"
@@ -275,16 +291,19 @@ def test_a_package_re_exports_exactly_what_its_modules_offer(path):
 @every_module
 def test_no_module_uses_patch_or_star_imports(path):
     for node in ast.walk(tree_of(path)):
-        assert not (isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)), f"line {node.lineno}: import *"
+        assert not (isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names)), (
+            f"line {node.lineno}: import *")
         decorators = [ast.unparse(each) for each in getattr(node, "decorator_list", [])]
-        assert not any(re.fullmatch(r"(\w+\.)?patch(_to)?(\(.*\))?", each) for each in decorators), f"line {node.lineno}: @patch"
+        assert not any(re.fullmatch(r"(\w+\.)?patch(_to)?(\(.*\))?", each) for each in decorators), (
+            f"line {node.lineno}: @patch")
 
 
 # --- the linter
 
 
 def test_ruff_has_no_complaint():
-    done = subprocess.run([Path(sys.executable).with_name("ruff"), "check", "--output-format", "concise"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).with_name("ruff"), "check", "--output-format", "concise"], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -293,4 +312,5 @@ def test_directives_stand_at_the_top_of_their_cell():
     for path in NOTEBOOKS:
         for cell in code_cells(path):
             body = re.sub(r"\A(?:#\|.*\n?|\s*\n)*", "", cell.source)
-            assert directive(cell, "export") is None or not re.search(r"^#\|", body, re.M), f"{NAMES[path]}: {cell.source[:80]}"
+            assert directive(cell, "export") is None or not re.search(r"^#\|", body, re.M), (
+                f"{NAMES[path]}: {cell.source[:80]}")

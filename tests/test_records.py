@@ -10,12 +10,33 @@ import pytest
 from scipy import stats
 
 from xfer_course.labs import (
-    README_MARKS, Claim, Claims, Record, agreement_limit, agrees, best_records, choose_profile, claim_rows, disagreements, fingerprint_differences,
-    fingerprint_of, finish, load_records, markdown_table, on_the_border, partial_folder, resolve_device, results_markdown, run_grid, vouch, with_repeat,
+    README_MARKS,
+    Claim,
+    Claims,
+    Record,
+    agreement_limit,
+    agrees,
+    best_records,
+    choose_profile,
+    claim_rows,
+    disagreements,
+    fingerprint_differences,
+    fingerprint_of,
+    finish,
+    load_records,
+    markdown_table,
+    on_the_border,
+    partial_folder,
+    resolve_device,
+    results_markdown,
+    run_grid,
+    vouch,
+    with_repeat,
     with_results,
 )
 
-MEASURED = {"commit": "0" * 12, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01", "device": "x86_64 CPU, 2 cores", "cpu": "a CPU", "kernels": "k",
+MEASURED = {"commit": "0" * 12, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01",
+            "device": "x86_64 CPU, 2 cores", "cpu": "a CPU", "kernels": "k",
             "threads": 1, "versions": {"torch": "2.14.0", "numpy": "2.4.0", "scikit-learn": "1.9.0"}}
 ELSEWHERE = {**MEASURED, "cpu": "another CPU"}
 
@@ -28,14 +49,17 @@ class Size:
 
 def a_record(**changes) -> Record:
     claims = (Claim("method beats baseline", (0.10, 0.12, 0.11), at_least=0.0, paper=0.2, expected="reproduced"),)
-    values = dict(lab="dann/example", profile="cpu", seeds=(0, 1, 2), setting={"steps": 20}, metrics={"gain": [0.10, 0.12, 0.11]},
-                  claims=claims, measured=MEASURED, page="0" * 16, seconds=1.5, peak_memory_bytes=2**20, speed_probe_seconds=0.01)
+    values = dict(lab="dann/example", profile="cpu", seeds=(0, 1, 2), setting={"steps": 20},
+                  metrics={"gain": [0.10, 0.12, 0.11]},
+                  claims=claims, measured=MEASURED, page="0" * 16, seconds=1.5, peak_memory_bytes=2**20,
+                  speed_probe_seconds=0.01)
     return Record(**{**values, **changes})
 
 
 def a_smoke(**changes) -> Record:
     notes = {"first_losses": {"DANN": [0.693, 0.690]}, "experiments": {"cpu": "v2:new"}}
-    return a_record(**{"profile": "smoke", "seeds": (0, 1), "metrics": {"gain": [0.5, 0.25], "seconds": [1.0, 2.0]}, "claims": (), "notes": notes, **changes})
+    return a_record(**{"profile": "smoke", "seeds": (0, 1), "metrics": {"gain": [0.5, 0.25], "seconds": [1.0, 2.0]},
+                       "claims": (), "notes": notes, **changes})
 
 
 def square(seed, setting=None):
@@ -109,7 +133,8 @@ def trains(seed):
     seed_everything(seed)
     model = torch.nn.Linear(2, 1)
     loader = batches(torch.ones(8, 2), torch.ones(8, 1), batch_size=4, steps=9, seed=seed)
-    fit(lambda batch, p: ((model(batch[0]) - batch[1]).square().mean(), {}), loader, torch.optim.SGD(model.parameters(), lr=0.1), epochs=1,
+    fit(lambda batch, p: ((model(batch[0]) - batch[1]).square().mean(), {}), loader,
+        torch.optim.SGD(model.parameters(), lr=0.1), epochs=1,
         progress=False, accelerator=choose_accelerator("cpu"), model=model)
     return {"weight": model.weight.detach().numpy()}
 
@@ -157,7 +182,8 @@ def test_two_runs_of_the_same_thing_agree_nearly_always_and_a_shift_of_three_spr
 
 def test_without_spread_only_rounding_is_granted():
     exact = Claim("c", (0.5, 0.5), at_least=0)
-    assert agrees(exact, replace(exact, measured=(0.5005, 0.5005))) and not agrees(exact, replace(exact, measured=(0.51, 0.51)))
+    assert (agrees(exact, replace(exact, measured=(0.5005, 0.5005)))
+            and not agrees(exact, replace(exact, measured=(0.51, 0.51))))
 
 
 def test_seconds_of_two_machines_are_held_to_the_verdict():
@@ -169,7 +195,8 @@ def test_seconds_of_two_machines_are_held_to_the_verdict():
 
 
 def test_record_survives_the_file(tmp_path):
-    record = a_record(fingerprint=fingerprint_of(a_smoke()), vouched=({"experiment": "v2:1", "commit": None, "date": "d", "by": "smoke"},))
+    record = a_record(fingerprint=fingerprint_of(a_smoke()),
+                      vouched=({"experiment": "v2:1", "commit": None, "date": "d", "by": "smoke"},))
     path = record.save(tmp_path)
     assert path.name == "dann-example-cpu.json"
     assert load_records(tmp_path) == [record]
@@ -198,7 +225,8 @@ def test_of_several_processes_the_first_writes_the_record(tmp_path, monkeypatch)
     claims = [Claim("c", (1.0,), at_least=0.0)]
     for rank, written in (("1", 0), ("0", 1)):
         monkeypatch.setenv("RANK", rank)
-        finish("dann/moons", profile="smoke", seeds=[0], setting=Size(), metrics={"m": [1.0]}, claims=claims, started=0.0, out=tmp_path)
+        finish("dann/moons", profile="smoke", seeds=[0], setting=Size(), metrics={"m": [1.0]}, claims=claims,
+               started=0.0, out=tmp_path)
         assert len(list(tmp_path.iterdir())) == written
 
 
@@ -240,7 +268,8 @@ def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
 @pytest.mark.parametrize("changes, word", [
     (dict(metrics={"gain": [0.5, 0.2501], "seconds": [1.0, 2.0]}), "metric 'gain' was"),
     (dict(metrics={"seconds": [1.0, 2.0]}), "metric 'gain' is gone"),
-    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v2:new"}}), "first losses of 'DANN' was"),
+    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v2:new"}}),
+     "first losses of 'DANN' was"),
     (dict(notes={"first_losses": {}, "experiments": {"cpu": "v2:new"}}), "first losses of 'DANN' is gone"),
     (dict(seeds=(0,)), "seeds"),
 ])
@@ -253,7 +282,8 @@ def test_numbers_that_moved_cannot_be_vouched_for(changes, word):
 def test_seconds_do_not_count_and_metrics_only_on_the_same_machine():
     record = a_record(fingerprint=fingerprint_of(a_smoke()))
     assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.5, 0.25], "seconds": [9.0, 9.0]})) == []
-    assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
+    assert fingerprint_differences(
+        record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
     other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v2:new"}}
     assert fingerprint_differences(record, a_smoke(measured=ELSEWHERE, notes=other_losses))
 

@@ -12,7 +12,16 @@ import nbformat
 import pytest
 
 from conftest import ROOT
-from xfer_course.registry import chapters, front_matter_problems, generated_files, notebooks, pages, papers, public_functions, select_notebooks
+from xfer_course.registry import (
+    chapters,
+    front_matter_problems,
+    generated_files,
+    notebooks,
+    pages,
+    papers,
+    public_functions,
+    select_notebooks,
+)
 
 
 def test_front_matter_is_complete():
@@ -66,7 +75,8 @@ def test_a_mistake_in_the_front_matter_is_named(new_paper, tmp_path):
     shutil.copytree(new_paper, copy)
     path = copy / "nbs/toy/shrink.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["xfer"] |= {"kind": "lab", "level": "hard", "papers": ["no-such-paper"], "order": None, "needs": {}, "chapter": "dann"}
+    notebook.metadata["xfer"] |= {"kind": "lab", "level": "hard", "papers": ["no-such-paper"], "order": None,
+                                  "needs": {}, "chapter": "dann"}
     nbformat.write(notebook, path)
     found = " ".join(_problems_of_toy(copy))
     for word in ("kind", "order", "level", "needs", "papers", "chapter"):
@@ -84,11 +94,13 @@ def _problems_of_toy(root: Path) -> list[str]:
 # ---------------------------------------------------------------- a new paper, in a copy of the checkout
 
 PAPER = "2d-matryoshka"  # in the atlas, and planned
-MODULE = '#| export\ndef shrink(x: float) -> float:\n    """Half of a number.\n\n    Source: Toy and Doll (2031), equation (7).\n    """\n    return x / 2'
+MODULE = ('#| export\ndef shrink(x: float) -> float:\n    """Half of a number.\n\n    Source: Toy and Doll (2031), '
+          'equation (7).\n    """\n    return x / 2')
 
 
 def toy_notebook(path: Path, title: str, cells: list[str], front: dict, parameters: bool = False) -> None:
-    made = [nbformat.v4.new_markdown_cell(f"# {title}\n\n> A notebook of a new paper."), *map(nbformat.v4.new_code_cell, cells)]
+    made = [nbformat.v4.new_markdown_cell(f"# {title}\n\n> A notebook of a new paper."),
+            *map(nbformat.v4.new_code_cell, cells)]
     if parameters:
         made[1].metadata["tags"] = ["parameters"]
     needs = {"data": "none", "device": "cpu", "minutes": 1}
@@ -100,18 +112,24 @@ def toy_notebook(path: Path, title: str, cells: list[str], front: dict, paramete
 def new_paper(tmp_path_factory) -> Path:
     "A copy of the course with one more paper: files in its folders, exported by nbdev."
     root = tmp_path_factory.mktemp("course") / "course"
-    left_out = shutil.ignore_patterns("__pycache__", ".*", "_proc", "_docs", "partial", "checkpoints", "*.ipynb_checkpoints")
+    left_out = shutil.ignore_patterns("__pycache__", ".*", "_proc", "_docs", "partial", "checkpoints",
+                                      "*.ipynb_checkpoints")
     for folder in ("nbs", "xfer_course", "tools"):
         shutil.copytree(ROOT / folder, root / folder, ignore=left_out)
     (root / "data/results").mkdir(parents=True)
     for name in ("settings.ini", "README.md", "data/atlas.json", "data/built.json", "data/manifest.json"):
         shutil.copy(ROOT / name, root / name)
     (root / "nbs/toy").mkdir()
-    (root / "nbs/toy/chapter.json").write_text(json.dumps({"title": "Toys", "short": "Toy", "question": "how small can a toy be?", "order": 45}))
-    toy_notebook(root / "nbs/toy/shrink.ipynb", "Shrinking", ["#| default_exp toy.shrinking", MODULE], {"kind": "paper", "order": 10})
-    toy_notebook(root / "nbs/toy/halves.ipynb", "Halves", ["profile = 'cpu'\nseeds = [0]\ndevice = 'auto'\nout = None"], {"kind": "lab", "order": 20}, parameters=True)
+    (root / "nbs/toy/chapter.json").write_text(
+        json.dumps({"title": "Toys", "short": "Toy", "question": "how small can a toy be?", "order": 45}))
+    toy_notebook(root / "nbs/toy/shrink.ipynb", "Shrinking", ["#| default_exp toy.shrinking", MODULE],
+                 {"kind": "paper", "order": 10})
+    toy_notebook(root / "nbs/toy/halves.ipynb", "Halves",
+                 ["profile = 'cpu'\nseeds = [0]\ndevice = 'auto'\nout = None"], {"kind": "lab", "order": 20},
+                 parameters=True)
     (root / "xfer_course/toy").mkdir()
-    (root / "xfer_course/toy/__init__.py").write_text('"""Toys."""\nfrom .shrinking import shrink\n\n__all__ = ["shrink"]\n')
+    (root / "xfer_course/toy/__init__.py").write_text(
+        '"""Toys."""\nfrom .shrinking import shrink\n\n__all__ = ["shrink"]\n')
     environment = {**os.environ, "PYTHONPATH": str(root)}
     environment.pop("IN_TEST", None)  # nbdev_export does nothing under it
     command = [Path(sys.executable).with_name("nbdev_export"), "--path", "nbs/toy"]
@@ -135,7 +153,8 @@ for path, text in generated_files().items():
     path.write_text(text, "utf-8")
 shell, home = {"__name__": "cards"}, nbformat.read("nbs/index.ipynb", as_version=4)
 for cell in home.cells:
-    if cell.cell_type == "code" and any(word in cell.source for word in ("import html", "def first_picture", "def card(")):
+    words = ("import html", "def first_picture", "def card(")
+    if cell.cell_type == "code" and any(word in cell.source for word in words):
         exec(cell.source, shell)
 built = next(p for p in papers() if p.id == "2d-matryoshka")
 print("RESULT" + json.dumps({
@@ -147,16 +166,20 @@ print("RESULT" + json.dumps({
 
 @pytest.fixture(scope="module")
 def lists(new_paper) -> dict:
-    done = subprocess.run([sys.executable, "-c", REPORT], cwd=new_paper, env={**os.environ, "PYTHONPATH": str(new_paper)}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", REPORT], cwd=new_paper,
+                          env={**os.environ, "PYTHONPATH": str(new_paper)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.split("RESULT")[1])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where, what", [
-    ("sidebar", '- section: "Toy: how small can a toy be?"\n        contents:\n          - toy/shrink.ipynb\n          - toy/halves.ipynb\n'),
-    ("list", "toy/halves"), ("README", "| [Toys](nbs/toy/shrink.ipynb) | how small can a toy be? |"), ("papers", "Toy and Doll (2031), equation (7)"),
-    ("papers", 'href="api/toy.shrinking.html#shrink"'), ("cards", '<a href="toy/shrink.ipynb">Toy</a>'), ("cards", "How small can a toy be?"),
+    ("sidebar", '- section: "Toy: how small can a toy be?"\n        contents:\n          - toy/shrink.ipynb\n          '
+                '- toy/halves.ipynb\n'),
+    ("list", "toy/halves"), ("README", "| [Toys](nbs/toy/shrink.ipynb) | how small can a toy be? |"),
+    ("papers", "Toy and Doll (2031), equation (7)"),
+    ("papers", 'href="api/toy.shrinking.html#shrink"'), ("cards", '<a href="toy/shrink.ipynb">Toy</a>'),
+    ("cards", "How small can a toy be?"),
 ])
 def test_a_new_paper_is_found(lists, where, what):
     assert what in lists[where]
@@ -165,4 +188,5 @@ def test_a_new_paper_is_found(lists, where, what):
 @pytest.mark.slow
 def test_a_new_paper_is_in_the_atlas_and_in_the_fuzzing(lists):
     assert lists["atlas"] == ["toy/shrink", "toy.shrink"] and "toy.shrink" in lists["drawn"]
-    assert PAPER not in papers(ROOT) or not any(n.module for n in papers(ROOT)[PAPER]), "the test needs a paper that is not built yet"
+    assert PAPER not in papers(ROOT) or not any(n.module for n in papers(ROOT)[PAPER]), (
+        "the test needs a paper that is not built yet")

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
 from benchmarks import rotation
+from conftest import ROOT
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
@@ -18,7 +18,8 @@ def speed_beside_plain_copies() -> float:
 
     Where the memory of a process lies decides a third of what plain copying costs, and stays until it ends.
     """
-    code = "import torch; torch.set_num_threads(1); from benchmarks import rotation; print(rotation.copies().times('plain copies'))"
+    code = ("import torch; torch.set_num_threads(1); from benchmarks import rotation; "
+            "print(rotation.copies().times('plain copies'))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 

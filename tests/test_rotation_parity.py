@@ -6,19 +6,30 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from xfer_course.rotation import (ConvProbe, LinearProbe, NetworkInNetwork, NonLinearProbe, RotationPretext, few_labels, rotate,
-                                  rotate_batch)
+from xfer_course.rotation import (
+    ConvProbe,
+    LinearProbe,
+    NetworkInNetwork,
+    NonLinearProbe,
+    RotationPretext,
+    few_labels,
+    rotate,
+    rotate_batch,
+)
 
 
 def state_of(case) -> dict[str, torch.Tensor]:
     "The stored weights, in the order of the authors' modules."
     names = [name for name in case.data.files if name.startswith("sd.")]
     arrays = [case[name] for name in names]
-    return {n[3:]: torch.from_numpy(a.astype(np.float32) if a.dtype == np.float16 else a) for n, a in zip(names, arrays)}
+    return {n[3:]: torch.from_numpy(a.astype(np.float32) if a.dtype == np.float16 else a)
+            for n, a in zip(names, arrays)}
 
 
 def load(model: torch.nn.Module, case) -> dict[str, str]:
-    "Put the stored weights into `model`; returns our name of each of theirs. Both list their layers from input to output."
+    """Put the stored weights into `model`; returns our name of each of theirs.
+
+    Both list their layers from input to output."""
     stored, ours = state_of(case), model.state_dict()
     assert [value.shape for value in stored.values()] == [value.shape for value in ours.values()]
     model.load_state_dict(dict(zip(ours, stored.values())))
@@ -55,7 +66,8 @@ def test_network_has_the_authors_number_of_parameters(parity, name, num_classes,
 def test_two_training_steps_follow_the_authors(parity, name, num_classes, num_blocks):
     case, model = parity("rotnet", name), NetworkInNetwork(num_classes, num_blocks)
     ours = load(model, case)
-    optimizer = torch.optim.SGD(model.parameters(), lr=case.options["lr"], momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=case.options["lr"], momentum=0.9, nesterov=True,
+                                weight_decay=5e-4)
     x, y, losses = images_of(case), torch.from_numpy(case["y"]), []
     for step in (1, 2):
         logits = model.train()(x)
@@ -85,7 +97,8 @@ def test_pretext_with_the_network_as_backbone_is_the_authors_network(parity):
         case.assert_close(pretext.eval()(images_of(case)), "eval_classifier")
 
 
-PROBES = [("conv_classifier_a", lambda: ConvProbe(32, 10)), ("mult_layer_classifier_a", lambda: NonLinearProbe(3, 3, size=4)),
+PROBES = [("conv_classifier_a", lambda: ConvProbe(32, 10)),
+          ("mult_layer_classifier_a", lambda: NonLinearProbe(3, 3, size=4)),
           ("linear_classifier_max_a", lambda: LinearProbe(6, 5, size=3))]
 
 

@@ -1,4 +1,5 @@
-"""Rules for choosing a model without target labels: closed forms, bad input, the deep estimator, reverse validation with it."""
+"""Rules for choosing a model without target labels: closed forms, bad input, the deep estimator,
+reverse validation with it."""
 from __future__ import annotations
 
 import functools
@@ -11,8 +12,16 @@ from sklearn.base import clone
 from torch import nn
 
 from xfer_course.dann import DANN, reverse_validation
+from xfer_course.dann.selection import (
+    DANNClassifier,
+    classifier_uniformity,
+    hopkins_statistic,
+    mean_entropy,
+    mutual_information,
+    saturation,
+    transfer_score,
+)
 from xfer_course.data import moons_pair
-from xfer_course.dann.selection import DANNClassifier, classifier_uniformity, hopkins_statistic, mean_entropy, mutual_information, saturation, transfer_score
 
 X, Y, X_TARGET, Y_TARGET = moons_pair(60)
 
@@ -30,35 +39,57 @@ TRIANGLE = np.array([[math.cos(a), math.sin(a)] for a in (0, 2 * math.pi / 3, 4 
 ROWS = np.full((4, 3), 1 / 3)
 
 BAD_INPUT = {
-    "probabilities: one class": (lambda: mean_entropy(np.ones((3, 1))), ValueError, "number of classes in probabilities must be a whole number of at least 2, got 1"),
-    "probabilities: none": (lambda: mean_entropy(np.ones((0, 3))), ValueError, "probabilities must hold at least one value"),
-    "probabilities: three dimensions": (lambda: mean_entropy(np.ones((1, 1, 1))), ValueError, "probabilities must be of shape .N K., got .1, 1, 1."),
+    "probabilities: one class": (lambda: mean_entropy(np.ones((3, 1))), ValueError,
+                                 "number of classes in probabilities must be a whole number of at least 2, got 1"),
+    "probabilities: none": (lambda: mean_entropy(np.ones((0, 3))), ValueError,
+                            "probabilities must hold at least one value"),
+    "probabilities: three dimensions": (lambda: mean_entropy(np.ones((1, 1, 1))), ValueError,
+                                        "probabilities must be of shape .N K., got .1, 1, 1."),
     "probabilities: do not sum to 1": (lambda: mutual_information(np.ones((2, 3))), ValueError, "sum to 1"),
     "probabilities: negative": (lambda: mutual_information([[1.5, -0.5]]), ValueError, "at least 0 and sum to 1"),
-    "probabilities: NaN": (lambda: mean_entropy([[float("nan"), 1.0]]), ValueError, "probabilities must be finite, got nan"),
-    "weights: one class": (lambda: classifier_uniformity(np.ones((1, 3))), ValueError, "number of rows of weights must be a whole number from 2 to 4, got 1"),
-    "weights: too few dimensions": (lambda: classifier_uniformity(np.ones((4, 2))), ValueError, "number of rows of weights must be a whole number from 2 to 3, got 4"),
-    "weights: a row of zeros": (lambda: classifier_uniformity([[0.0, 0.0], [1.0, 0.0]]), ValueError, "weights must have an angle in every row"),
-    "features: too few": (lambda: hopkins_statistic(EVEN[:10]), ValueError, "number of rows of features must be a whole number of at least 20, got 10"),
+    "probabilities: NaN": (lambda: mean_entropy([[float("nan"), 1.0]]), ValueError,
+                           "probabilities must be finite, got nan"),
+    "weights: one class": (lambda: classifier_uniformity(np.ones((1, 3))), ValueError,
+                           "number of rows of weights must be a whole number from 2 to 4, got 1"),
+    "weights: too few dimensions": (lambda: classifier_uniformity(np.ones((4, 2))), ValueError,
+                                    "number of rows of weights must be a whole number from 2 to 3, got 4"),
+    "weights: a row of zeros": (lambda: classifier_uniformity([[0.0, 0.0], [1.0, 0.0]]), ValueError,
+                                "weights must have an angle in every row"),
+    "features: too few": (lambda: hopkins_statistic(EVEN[:10]), ValueError,
+                          "number of rows of features must be a whole number of at least 20, got 10"),
     "features: all equal": (lambda: hopkins_statistic(np.ones((30, 2))), ValueError, "features must differ"),
-    "features: infinite": (lambda: hopkins_statistic(np.full((30, 2), np.inf)), ValueError, "features must be finite, got inf"),
-    "sample: 0": (lambda: hopkins_statistic(EVEN, sample=0), ValueError, "sample must be a finite number of at most 0.5 above 0, got 0"),
+    "features: infinite": (lambda: hopkins_statistic(np.full((30, 2), np.inf)), ValueError,
+                           "features must be finite, got inf"),
+    "sample: 0": (lambda: hopkins_statistic(EVEN, sample=0), ValueError,
+                  "sample must be a finite number of at most 0.5 above 0, got 0"),
     "power: 0": (lambda: hopkins_statistic(EVEN, power=0), ValueError, "power must be a finite number above 0, got 0"),
-    "score: rows differ": (lambda: transfer_score(TRIANGLE, EVEN, ROWS), ValueError, "features must have as many rows as probabilities .4., got 300"),
-    "score: classes differ": (lambda: transfer_score(TRIANGLE[:2], EVEN[:4], ROWS), ValueError, "weights must have as many rows as the classes of probabilities .3., got 2"),
+    "score: rows differ": (lambda: transfer_score(TRIANGLE, EVEN, ROWS), ValueError,
+                           "features must have as many rows as probabilities .4., got 300"),
+    "score: classes differ": (lambda: transfer_score(TRIANGLE[:2], EVEN[:4], ROWS), ValueError,
+                              "weights must have as many rows as the classes of probabilities .3., got 2"),
     "saturation: no score": (lambda: saturation([]), ValueError, "scores must hold at least one value"),
-    "saturation: two dimensions": (lambda: saturation(np.ones((4, 2))), ValueError, "scores must be of shape .M., got .4, 2."),
+    "saturation: two dimensions": (lambda: saturation(np.ones((4, 2))), ValueError,
+                                   "scores must be of shape .M., got .4, 2."),
     "saturation: NaN": (lambda: saturation([1.0, float("nan")]), ValueError, "scores must be finite, got nan"),
-    "saturation: a window of one": (lambda: saturation([1.0, 1.0], window=1), ValueError, "window must be a whole number of at least 2, got 1"),
-    "saturation: threshold 0": (lambda: saturation([1.0, 1.0], threshold=0), ValueError, "threshold must be a finite number above 0, got 0"),
-    "fit: no target": (lambda: classifier().fit(X, Y), ValueError, "X_target must be unlabelled target examples unless lambda_=0, got None"),
+    "saturation: a window of one": (lambda: saturation([1.0, 1.0], window=1), ValueError,
+                                    "window must be a whole number of at least 2, got 1"),
+    "saturation: threshold 0": (lambda: saturation([1.0, 1.0], threshold=0), ValueError,
+                                "threshold must be a finite number above 0, got 0"),
+    "fit: no target": (lambda: classifier().fit(X, Y), ValueError,
+                       "X_target must be unlabelled target examples unless lambda_=0, got None"),
     "fit: one class": (lambda: classifier().fit(X, np.zeros(60, int), X_TARGET), ValueError, "at least two classes"),
-    "fit: lengths differ": (lambda: classifier().fit(X, Y[:9], X_TARGET), ValueError, "X must have as many rows as y .9., got 60"),
-    "fit: not finite": (lambda: classifier().fit(np.full_like(X, np.nan), Y, X_TARGET), ValueError, "X must be finite, got nan"),
-    "fit: no steps": (lambda: classifier(steps=0).fit(X, Y, X_TARGET), ValueError, "steps must be a whole number of at least 1, got 0"),
-    "fit: steps are a truth value": (lambda: classifier(steps=True).fit(X, Y, X_TARGET), TypeError, "steps must be a whole number of at least 1, got True"),
-    "fit: negative lambda": (lambda: classifier(lambda_=-1).fit(X, Y, X_TARGET), ValueError, "lambda_ must be a finite number of at least 0, got -1"),
-    "fit: not a DANN": (lambda: DANNClassifier(lambda: nn.Linear(2, 2)).fit(X, Y, X_TARGET), TypeError, "what network builds must be a DANN, got Linear"),
+    "fit: lengths differ": (lambda: classifier().fit(X, Y[:9], X_TARGET), ValueError,
+                            "X must have as many rows as y .9., got 60"),
+    "fit: not finite": (lambda: classifier().fit(np.full_like(X, np.nan), Y, X_TARGET), ValueError,
+                        "X must be finite, got nan"),
+    "fit: no steps": (lambda: classifier(steps=0).fit(X, Y, X_TARGET), ValueError,
+                      "steps must be a whole number of at least 1, got 0"),
+    "fit: steps are a truth value": (lambda: classifier(steps=True).fit(X, Y, X_TARGET), TypeError,
+                                     "steps must be a whole number of at least 1, got True"),
+    "fit: negative lambda": (lambda: classifier(lambda_=-1).fit(X, Y, X_TARGET), ValueError,
+                             "lambda_ must be a finite number of at least 0, got -1"),
+    "fit: not a DANN": (lambda: DANNClassifier(lambda: nn.Linear(2, 2)).fit(X, Y, X_TARGET), TypeError,
+                        "what network builds must be a DANN, got Linear"),
 }
 
 
@@ -149,6 +180,8 @@ def test_reverse_validation_takes_the_deep_estimator_and_images():
     images = np.random.default_rng(0).random((40, 1, 6, 6)).astype(np.float32)
     images[::2] *= 0.2
     labels = np.arange(40) % 2
-    build = functools.partial(DANN, nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU()), nn.Linear(8, 2), nn.Linear(8, 1))
-    error = reverse_validation(DANNClassifier(build, steps=60, learning_rate=0.02, batch_size=16), images, labels, images * 0.9, validation_fraction=0.3, random_state=0)
+    build = functools.partial(DANN, nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU()), nn.Linear(8, 2),
+                              nn.Linear(8, 1))
+    error = reverse_validation(DANNClassifier(build, steps=60, learning_rate=0.02, batch_size=16), images, labels,
+                               images * 0.9, validation_fraction=0.3, random_state=0)
     assert error < 0.5

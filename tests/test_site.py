@@ -59,7 +59,8 @@ def test_sources_pass_the_check():
 
 def test_pages_are_those_of_the_sidebar_in_its_order(site):
     names = [name for _, name in docs.sidebar_entries(ROOT)]
-    shown = re.findall(r'<li><a href="([^"]+)"', re.search(r'<nav class="pages".*?</nav>', read(site, "index.html"), re.S)[0])
+    shown = re.findall(r'<li><a href="([^"]+)"',
+                       re.search(r'<nav class="pages".*?</nav>', read(site, "index.html"), re.S)[0])
     assert shown[:len(names)] == [name.replace(".ipynb", ".html") for name in names]
     assert all((site / name).is_file() for name in shown)
 
@@ -69,7 +70,8 @@ def test_previous_and_next_walk_through_all_pages(site):
     while here:
         seen.append(here)
         found = re.search(r'<a rel="next" href="([^"]+)"', read(site, here))
-        here = (site / here).parent.joinpath(found[1]).resolve().relative_to(site.resolve()).as_posix() if found else None
+        here = ((site / here).parent.joinpath(found[1]).resolve().relative_to(site.resolve()).as_posix()
+                if found else None)
     assert sorted(seen) == sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
 
 
@@ -101,7 +103,8 @@ def test_api_pages_hold_every_public_name_and_its_origin(site):
         assert f'id="{public.name}"' in read(site, f"api/{public.module}.html"), public.shown
     built, reference = places("DANN")
     assert re.search(rf'href="\.\./{built}#cell-\w+"', read(site, reference)) and "Raises" in read(site, reference)
-    assert re.search(r"used in .*dann/moons", read(site, places("ShallowDANN")[1])), "an import from the chapter counts for its module"
+    assert re.search(r"used in .*dann/moons", read(site, places("ShallowDANN")[1])), (
+        "an import from the chapter counts for its module")
 
 
 def test_papers_page_leads_from_every_source_to_code_test_and_record(site):
@@ -113,14 +116,18 @@ def test_papers_page_leads_from_every_source_to_code_test_and_record(site):
     assert all("basis_loss" not in names for heading, names in named.items() if "Learning to Prompt" in heading)
     for chapter in chapters(ROOT):
         for notebook in chapter.notebooks:
-            if notebook.module and "Source:" in (ROOT / "xfer_course" / f"{notebook.module.replace('.', '/')}.py").read_text("utf-8"):
+            if (notebook.module
+                    and "Source:" in (ROOT / "xfer_course" / f"{notebook.module.replace('.', '/')}.py")
+                .read_text("utf-8")):
                 assert f'href="{notebook.name}.html#cell-' in page, notebook.name
 
 
-@pytest.mark.parametrize("chapter", [chapter for chapter in chapters(ROOT) if chapter.papers], ids=lambda chapter: chapter.name)
+@pytest.mark.parametrize("chapter", [chapter for chapter in chapters(ROOT) if chapter.papers],
+                         ids=lambda chapter: chapter.name)
 def test_every_chapter_has_exercises_a_self_test_and_a_slider_without_kernel(chapter):
     lessons = [nbformat.read(notebook.path, as_version=4) for notebook in chapter.notebooks if notebook.kind == "paper"]
-    assert sum(exercise.check and exercise.solution for lesson in lessons for exercise in check_site.exercises(lesson)) >= 4
+    assert sum(exercise.check and exercise.solution for lesson in lessons
+               for exercise in check_site.exercises(lesson)) >= 4
     assert sum(map(check_site.self_test, lessons)) >= 5
     assert sum(map(check_site.flipbooks, lessons)) >= 1
 
@@ -140,7 +147,8 @@ def test_home_page_has_a_card_for_every_chapter(site):
 
     cards = BeautifulSoup(read(site, "index.html"), "html.parser").select(".cards .card")
     shown = [card.h3.a["href"] for card in cards]
-    assert shown == [f"{chapter.first.name}.html" for chapter in chapters(ROOT) if chapter.papers], "run `python tools/notebooks.py index`"
+    assert shown == [f"{chapter.first.name}.html" for chapter in chapters(ROOT) if chapter.papers], (
+        "run `python tools/notebooks.py index`")
     for card in cards:
         assert card.img["alt"] and card.img["src"].startswith("images/") and (site / card.img["src"]).is_file()
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
@@ -155,27 +163,32 @@ def test_every_page_describes_itself_for_previews(site):
 
 
 def test_what_colab_needs_first_works_in_an_empty_folder(tmp_path):
-    "The commands of the troubleshooting page, with this checkout in the place of the repository and without the libraries."
+    """The commands of the troubleshooting page, with this checkout in the place of the repository
+    and without the libraries."""
     text = "\n".join(c.source for c in nbformat.read(ROOT / "nbs/troubleshooting.ipynb", as_version=4).cells)
     clone, enter, install = re.search(r"### In Colab.*?```python\n(.+?)\n```", text, re.S)[1].splitlines()
     address = docs.read_settings(ROOT)["git_url"]
     assert clone.startswith("!git clone") and address in clone
-    subprocess.run(clone[1:].replace(address, ROOT.as_uri()) + " xfer_course", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(clone[1:].replace(address, ROOT.as_uri()) + " xfer_course", shell=True, cwd=tmp_path, check=True,
+                   capture_output=True)
     folder = tmp_path / enter.removeprefix("%cd ")
     wanted = install.removeprefix("%pip install --quiet ").strip('"')
     assert wanted == ".[course]" and "course_requirements" in docs.read_settings(folder)
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--target", str(tmp_path / "packages")]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, "."], cwd=folder, check=True, capture_output=True)
     assert (tmp_path / "packages/xfer_course/_data/manifest.json").is_file()
-    code = "from xfer_course.dann import DANN; from xfer_course.results import course_root; print(DANN.__module__, course_root())"
-    said = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=True, capture_output=True, text=True)
+    code = ("from xfer_course.dann import DANN; from xfer_course.results import course_root; print(DANN.__module__, "
+            "course_root())")
+    said = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=True,
+                          capture_output=True, text=True)
     assert said.stdout.split() == ["xfer_course.dann", str(folder.resolve())]
 
 
 # ---------------------------------------------------------------- small courses of our own
 
 
-@pytest.mark.parametrize("first, wide", [("a whole sentence, which must not become a column one word wide", True), ("DANN", False)])
+@pytest.mark.parametrize("first, wide",
+                         [("a whole sentence, which must not become a column one word wide", True), ("DANN", False)])
 def test_a_first_column_of_sentences_keeps_its_width(first, wide):
     soup = BeautifulSoup(f"<table><tr><td>{first}</td><td>0.5</td></tr></table>", "html.parser")
     docs.mend_table(soup.table, soup)
@@ -196,9 +209,11 @@ def course(tmp_path) -> Path:
     (root / "data/atlas.json").write_text(json.dumps({"families": {"toys": "Toys"}, "papers": papers}))
     (root / "data/results/toy-lab-cpu.json").write_text("{}")
     write(root, "index", [md("# Home\n\n> Where it starts.\n\nSee [the method](toy/method.ipynb#How-it-works).")])
-    write(root, "toy/method", [md("# Method\n\n> How a toy works.\n\n## How it works"), picture("a red dot"), md("## Exercises\n\n**1. Count.** How many?"),
-                               code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>"),
-                               md("\n## Test yourself\n\n<details><summary>How many toys?</summary>\n\nOne.\n</details>")], "paper")
+    write(root, "toy/method",
+          [md("# Method\n\n> How a toy works.\n\n## How it works"), picture("a red dot"),
+           md("## Exercises\n\n**1. Count.** How many?"),
+           code("def check_count(n): pass"), md("<details><summary>Solution</summary>\n\nOne.\n</details>"),
+           md("\n## Test yourself\n\n<details><summary>How many toys?</summary>\n\nOne.\n</details>")], "paper")
     parameters = code("profile = 'cpu'")
     parameters.metadata["tags"] = ["parameters"]
     write(root, "toy/lab", [md("# Lab\n\n> Does the toy work?"), parameters])
@@ -227,20 +242,29 @@ def test_a_course_in_order_has_no_problem(course, tmp_path):
     assert check_site.source_problems(course) == []
     assert docs.build_plain(course, tmp_path / "out") == 3
     assert check_site.site_problems(tmp_path / "out") == []
-    assert 'href="toy/method.html#how-it-works"' in read(tmp_path / "out", "index.html"), "JupyterLab's anchors become the page's"
+    assert 'href="toy/method.html#how-it-works"' in read(tmp_path / "out", "index.html"), (
+        "JupyterLab's anchors become the page's")
 
 
 BREAK = {
     "title": (lambda r: change(r, "toy/method", 0, "# Method\n", "Method\n"), "nbs/toy/method.ipynb: has no title"),
     "description": (lambda r: change(r, "toy/lab", 0, "> Does", "Does"), "nbs/toy/lab.ipynb: has no description"),
-    "check": (lambda r: change(r, "toy/method", 3, "check_count", "count"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no check"),
-    "solution": (lambda r: change(r, "toy/method", 4, "Solution", "Hint"), "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no solution"),
-    "alt text": (lambda r: write(r, "index", [md("# Home\n\n> Here."), picture(" ")]), "nbs/index.ipynb: an image without alt text"),
-    "alt text in Markdown": (lambda r: change(r, "index", 0, "See", "![](a.png) See"), "nbs/index.ipynb: an image without alt text"),
-    "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(), "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-*.json)"),
-    "family": (lambda r: (r / "data/atlas.json").write_text('{"families": {}, "papers": [{"id": "toy", "title": "Toy", "family": "", "sentence": "A toy."}]}'),
+    "check": (lambda r: change(r, "toy/method", 3, "check_count", "count"),
+              "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no check"),
+    "solution": (lambda r: change(r, "toy/method", 4, "Solution", "Hint"),
+                 "nbs/toy/method.ipynb: exercise '1. Count. How many?' has no solution"),
+    "alt text": (lambda r: write(r, "index", [md("# Home\n\n> Here."), picture(" ")]),
+                 "nbs/index.ipynb: an image without alt text"),
+    "alt text in Markdown": (lambda r: change(r, "index", 0, "See", "![](a.png) See"),
+                             "nbs/index.ipynb: an image without alt text"),
+    "record": (lambda r: (r / "data/results/toy-lab-cpu.json").unlink(),
+               "nbs/toy/lab.ipynb: its result has no record (data/results/toy-lab-*.json)"),
+    "family": (
+        lambda r: (r / "data/atlas.json")
+        .write_text('{"families": {}, "papers": [{"id": "toy", "title": "Toy", "family": "", "sentence": "A toy."}]}'),
                "data/atlas.json: paper 'toy' has no family"),
-    "sidebar": (lambda r: write(r, "toy/new", [md("# New\n\n> Forgotten.")]), "nbs/toy/new.ipynb: not in nbs/sidebar.yml"),
+    "sidebar": (lambda r: write(r, "toy/new", [md("# New\n\n> Forgotten.")]),
+                "nbs/toy/new.ipynb: not in nbs/sidebar.yml"),
     "file": (lambda r: (r / "nbs/toy/lab.ipynb").unlink(), "nbs/sidebar.yml: names toy/lab.ipynb, which is not there"),
 }
 
@@ -276,8 +300,10 @@ def test_what_is_broken_on_a_page_is_named_with_the_page(course, tmp_path, name)
 
 def test_hidden_cells_and_directives_are_honoured(course, tmp_path):
     said = nbformat.v4.new_output("stream", name="stdout", text="printed")
-    cells = {"#| hide\nsecret = 1": None, "#| include: false\nsecret = 1": None, "#| echo: false\nquiet = 1": said, "#| output: false\nloud = 1": said,
-             "#| export\ndef shown(): ...": None, "show_doc(shown)": nbformat.v4.new_output("display_data", {"text/markdown": "the signature"})}
+    cells = {"#| hide\nsecret = 1": None, "#| include: false\nsecret = 1": None, "#| echo: false\nquiet = 1": said,
+             "#| output: false\nloud = 1": said,
+             "#| export\ndef shown(): ...": None,
+             "show_doc(shown)": nbformat.v4.new_output("display_data", {"text/markdown": "the signature"})}
     made = []
     for source, output in cells.items():
         made.append(code(source))
@@ -309,7 +335,8 @@ def test_a_formula_that_cannot_be_converted_is_named_with_its_file(course, tmp_p
 
 
 def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
-    "Colab links, a preview picture and the page from the papers to the code are added to what nbdev prepared for Quarto."
+    """Colab links, a preview picture and the page from the papers to the code are added to what
+    nbdev prepared for Quarto."""
     processed = tmp_path / "_proc"
     shutil.copytree(course / "nbs", processed)
     for path in processed.rglob("*.ipynb"):
@@ -322,12 +349,14 @@ def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
     shutil.copy(ROOT / f"nbs/{built}.ipynb", course / "nbs/dann")
     docs.complete_quarto_sources(course, processed)
     notebook = nbformat.read(processed / "toy/method.ipynb", as_version=4)
-    assert "[Open in Colab](https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb)" in notebook.cells[1].source
+    link = "https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb"
+    assert f"[Open in Colab]({link})" in notebook.cells[1].source
     front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
     assert (processed / "toy" / front["image"]).is_file()
     papers = (processed / "papers.qmd").read_text("utf-8")
     assert f'href="{built}.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
-    assert yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1] == "papers.qmd"
+    assert (yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1]
+            == "papers.qmd")
 
 
 def test_citation_and_settings_agree():
@@ -339,8 +368,10 @@ def test_citation_and_settings_agree():
 def test_quarto_configuration_is_the_one_at_the_top():
     assert (ROOT / "nbs/_quarto.yml").read_text("utf-8") == (ROOT / "_quarto.yml").read_text("utf-8")
     configuration = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
-    assert configuration["website"]["search"] is True and set(configuration["format"]["html"]["theme"]) == {"light", "dark"}
-    for name in (configuration["bibliography"], configuration["format"]["html"]["css"], configuration["metadata-files"][1]):
+    assert (configuration["website"]["search"] is True
+            and set(configuration["format"]["html"]["theme"]) == {"light", "dark"})
+    for name in (configuration["bibliography"], configuration["format"]["html"]["css"],
+                 configuration["metadata-files"][1]):
         assert (ROOT / "nbs" / name).is_file()
 
 

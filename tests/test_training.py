@@ -777,7 +777,8 @@ def test_recording_changes_no_number():
 
 
 def test_fit_gives_the_numbers_that_it_gave_before_it_was_split_into_modules():
-    """First and last loss and the sum of the weights, from the version in one file (other CPUs differ in the last digits)."""
+    """First and last loss and the sum of the weights, from the version in one file (other CPUs
+    differ in the last digits)."""
     run = Run()
     history = run.fit()
     assert [history.loss[0], history.loss[-1], sum(weights(run))] == pytest.approx(BEFORE, rel=1e-3)

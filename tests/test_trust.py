@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 SOURCES = sorted(path for folder in ("xfer_course", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -82,7 +83,8 @@ def test_no_argument_of_the_command_line_reaches_a_shell(tmp_path, target):
     assert not mark.exists()
 
 
-# Python runs this before anything else: every name that is looked up and every address that is not this machine's is refused.
+# Python runs this before anything else: every name that is looked up and every address that is not
+# this machine's is refused.
 NO_NETWORK = """
 import socket
 
@@ -97,7 +99,8 @@ class Local(socket.socket):
 
 looked_up = socket.getaddrinfo
 socket.socket = Local
-socket.getaddrinfo = lambda host, *rest, **options: looked_up(host, *rest, **options) if host in (None, "", "127.0.0.1", "::1", "localhost") else refuse(host)
+here = (None, "", "127.0.0.1", "::1", "localhost")
+socket.getaddrinfo = lambda host, *rest, **options: looked_up(host, *rest, **options) if host in here else refuse(host)
 """
 
 

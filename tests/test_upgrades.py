@@ -1,4 +1,5 @@
-"""Embeddings that survive upgrades: simplex geometry, rotations, losses, the compatibility matrix, and the gallery on disk."""
+"""Embeddings that survive upgrades: simplex geometry, rotations, losses, the compatibility matrix,
+and the gallery on disk."""
 from __future__ import annotations
 
 import math
@@ -13,9 +14,27 @@ from torch.nn import functional as F
 
 from xfer_course.data import DataFileError
 from xfer_course.upgrades import (
-    BasisTransformation, CosineClassifier, Gallery, OrthogonalCompatibleHead, OrthogonalLayer, SimplexClassifier,
-    average_accuracy, average_compatibility, basis_loss, cayley, class_prototypes, compatibility_figure, compatibility_matrix,
-    compatible_pairs, cross_test, higher_order_loss, influence_loss, multiply_adds, simplex, update_gain, upgrade_cost,
+    BasisTransformation,
+    CosineClassifier,
+    Gallery,
+    OrthogonalCompatibleHead,
+    OrthogonalLayer,
+    SimplexClassifier,
+    average_accuracy,
+    average_compatibility,
+    basis_loss,
+    cayley,
+    class_prototypes,
+    compatibility_figure,
+    compatibility_matrix,
+    compatible_pairs,
+    cross_test,
+    higher_order_loss,
+    influence_loss,
+    multiply_adds,
+    simplex,
+    update_gain,
+    upgrade_cost,
 )
 
 
@@ -48,7 +67,8 @@ def test_simplex_classifier_has_nothing_to_learn_and_is_the_same_every_time():
 
 
 def test_models_of_growing_classes_meet_at_the_same_directions():
-    "A second model that learns more classes sends the first ones where the first model sent them, without having seen it."
+    """A second model that learns more classes sends the first ones where the first model sent them,
+    without having seen it."""
     centres, head = 3 * normal(6, 8), SimplexClassifier(6)
 
     def trained(classes: int, seed: int) -> torch.nn.Module:
@@ -110,7 +130,8 @@ def naive_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 def test_prototypes_are_mean_directions():
     features, labels = normal(30, 5), torch.arange(30) % 3
-    expected = torch.stack([F.normalize(torch.stack([f / f.norm() for f in features[labels == k]]).mean(0), dim=0) for k in range(3)])
+    expected = torch.stack([F.normalize(torch.stack([f / f.norm() for f in features[labels == k]]).mean(0), dim=0)
+                            for k in range(3)])
     torch.testing.assert_close(class_prototypes(features, labels, 3), expected)
 
 
@@ -135,12 +156,14 @@ def test_one_step_of_bct_against_a_naive_reference():
 
 def test_oca_loss_is_classification_of_the_turned_and_alignment_of_the_first_block():
     torch.manual_seed(0)
-    head, z, y, prototypes = OrthogonalCompatibleHead(4, 3, 5, weight=2.0, scale=6.0), normal(9, 7), torch.arange(9) % 5, normal(5, 4, seed=3)
+    head, z, y, prototypes = (OrthogonalCompatibleHead(4, 3, 5, weight=2.0, scale=6.0), normal(9, 7),
+                              torch.arange(9) % 5, normal(5, 4, seed=3))
     head.rotation.free.data.normal_()
     q, w = head.rotation.weight, F.normalize(head.classifier.weight)
     own = 6 * torch.stack([w @ (q @ row) / row.norm() for row in z])
     block = 6 * torch.stack([F.normalize(prototypes) @ row[:4] / row[:4].norm() for row in z])
-    torch.testing.assert_close(head.loss(z, y, prototypes), naive_cross_entropy(own, y) + 2 * naive_cross_entropy(block, y), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head.loss(z, y, prototypes),
+                               naive_cross_entropy(own, y) + 2 * naive_cross_entropy(block, y), rtol=1e-4, atol=1e-5)
 
 
 def test_extra_dimensions_alone_equal_oca_at_the_start():
@@ -164,14 +187,16 @@ def test_basis_transformation_loses_nothing_and_aligns_the_first_block():
     assert bases.embedding.shape == (7, 6) and bases.old.shape == (7, 5) and bases.new.shape == (7, 4)
     torch.testing.assert_close(bases.embedding @ bases.embedding.T, added @ added.T + 4 * bases.new @ bases.new.T)
     old, new = normal(7, 5, seed=1), normal(7, 4, seed=2)
-    by_hand = sum(10 * (1 - b @ o / (b.norm() * o.norm())) + (1 - n @ m / (n.norm() * m.norm())) for b, o, n, m in zip(bases.old, old, bases.new, new)) / 7
+    by_hand = sum(10 * (1 - b @ o / (b.norm() * o.norm())) + (1 - n @ m / (n.norm() * m.norm()))
+                  for b, o, n, m in zip(bases.old, old, bases.new, new)) / 7
     torch.testing.assert_close(basis_loss(bases, old, new), by_hand)
 
 
 def test_higher_order_loss_against_loops():
     new, old, y = normal(6, 4), normal(6, 4, seed=1), torch.tensor([0, 0, 1, 1, 2, 2])
     a, b = F.normalize(new), F.normalize(old)
-    terms = [-3 * a[i] @ b[i] + torch.log(sum(torch.exp(3 * a[i] @ b[j]) for j in range(6) if y[j] != y[i])) for i in range(6)]
+    terms = [-3 * a[i] @ b[i] + torch.log(sum(torch.exp(3 * a[i] @ b[j]) for j in range(6) if y[j] != y[i]))
+             for i in range(6)]
     torch.testing.assert_close(higher_order_loss(new, old, y, scale=3.0), torch.stack(terms).mean())
 
 
@@ -185,16 +210,20 @@ def test_higher_order_loss_with_one_class_only_is_finite():
 # Training: better than chance within N steps, and repeatable
 
 def upgraded(method: str) -> tuple[float, float]:
-    "Cross test of a new linear model against an old one, and of an independent one: points of ten classes in 12 dimensions."
+    """Cross test of a new linear model against an old one, and of an independent one:
+    points of ten classes in 12 dimensions."""
     centres, labels = normal(10, 12), torch.arange(200) % 10
     x, queries = centres[labels] + 0.4 * normal(200, 12, seed=1), centres[labels] + 0.4 * normal(200, 12, seed=2)
     torch.manual_seed(3)
-    old, free, model = torch.nn.Linear(12, 8), torch.nn.Linear(12, 8), torch.nn.Linear(12, 12 if method == "oca" else 16 if method == "bt2" else 8)
+    old, free, model = (torch.nn.Linear(12, 8), torch.nn.Linear(12, 8),
+                        torch.nn.Linear(12, 12 if method == "oca" else 16 if method == "bt2" else 8))
     with torch.no_grad():
         old_z, free_z, gallery = old(x), free(x), old(x)
     prototypes = class_prototypes(old_z, labels, 10)
-    head = {"bct": CosineClassifier(8, 10), "oca": OrthogonalCompatibleHead(8, 4, 10), "bt2": BasisTransformation(8, 8, 4)}[method]
-    losses = {"bct": lambda z: F.cross_entropy(head(z), labels) + influence_loss(z, prototypes, labels), "oca": lambda z: head.loss(z, labels, prototypes),
+    head = {"bct": CosineClassifier(8, 10), "oca": OrthogonalCompatibleHead(8, 4, 10),
+            "bt2": BasisTransformation(8, 8, 4)}[method]
+    losses = {"bct": lambda z: F.cross_entropy(head(z), labels) + influence_loss(z, prototypes, labels),
+              "oca": lambda z: head.loss(z, labels, prototypes),
               "bt2": lambda z: basis_loss(head(z), old_z, free_z)}
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.02)
     for _ in range(100):
@@ -234,14 +263,16 @@ def test_matrix_against_brute_force():
 
 def test_summaries_of_a_matrix():
     matrix = np.array([[0.5, 0.9, 0.9], [0.5, 0.6, 0.9], [0.6, 0.7, 0.8]])
-    assert compatible_pairs(matrix).tolist() == [[False, False, False], [False, False, False], [True, True, False]]  # a tie does not count
+    # a tie does not count
+    assert compatible_pairs(matrix).tolist() == [[False, False, False], [False, False, False], [True, True, False]]
     assert math.isclose(average_compatibility(matrix), 2 / 3) and math.isnan(average_compatibility([[0.5]]))
     assert math.isclose(average_accuracy(matrix), np.mean([0.5, 0.5, 0.6, 0.6, 0.7, 0.8]))
     assert update_gain(0.5, 0.5, 0.9) == 0 and math.isclose(update_gain(0.5, 0.9, 0.9), 1)
 
 
 def test_figure_marks_compatible_cells():
-    figure = compatibility_figure({"a": np.array([[0.5, 0.1], [0.6, 0.7]]), "b": np.array([[0.5, 0.1], [0.4, 0.7]])}, ["1", "2"])
+    figure = compatibility_figure({"a": np.array([[0.5, 0.1], [0.6, 0.7]]), "b": np.array([[0.5, 0.1], [0.4, 0.7]])},
+                                  ["1", "2"])
     bold = [[t.get_text() for t in ax.texts if t.get_weight() == "bold"] for ax in figure.axes]
     assert bold == [["60"], []]
 
@@ -270,7 +301,8 @@ def test_check_upgrade_measures_the_criterion():
     again = store.check_upgrade("v2", good, bad, labels)  # a later measurement counts
     assert not again.compatible and store.needs_backfill("v2")
     assert store.check_upgrade("v2", good, good, labels, margin=-0.01).compatible
-    assert store.check_upgrade("v2", good, bad, labels, k=3).old_self == pytest.approx(cross_test(good, store.embeddings, labels, store.labels, 3))
+    assert (store.check_upgrade("v2", good, bad, labels, k=3).old_self
+            == pytest.approx(cross_test(good, store.embeddings, labels, store.labels, 3)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -278,7 +310,8 @@ def test_gallery_comes_back_from_disk(tmp_path, dtype):
     store = Gallery(normal(10, 4).to(dtype), "encoder ü 2", labels=torch.arange(10), compatible=["b", "a"])
     store.save(tmp_path / "folder" / "g.safetensors")
     back = Gallery.load(tmp_path / "folder" / "g.safetensors")
-    assert torch.equal(back.embeddings, store.embeddings) and back.embeddings.dtype == dtype and torch.equal(back.labels, store.labels)
+    assert (torch.equal(back.embeddings, store.embeddings) and back.embeddings.dtype == dtype
+            and torch.equal(back.labels, store.labels))
     assert (back.version, back.compatible, back.bytes) == ("encoder ü 2", {"a", "b"}, store.bytes)
     Gallery(normal(3, 2), "x").save(tmp_path / "plain.safetensors")
     assert Gallery.load(tmp_path / "plain.safetensors").labels is None
@@ -306,10 +339,12 @@ def test_bad_files_get_one_sentence(tmp_path):
     whole = path.read_bytes()
     header = {"kind": "xfer_course.Gallery", "version": "v1", "compatible": "[]"}
     cases = {
-        "cut": lambda: path.write_bytes(whole[: len(whole) // 2]), "empty": lambda: path.write_bytes(b""), "pickle": lambda: torch.save({"a": 1}, path),
+        "cut": lambda: path.write_bytes(whole[: len(whole) // 2]), "empty": lambda: path.write_bytes(b""),
+        "pickle": lambda: torch.save({"a": 1}, path),
         "other kind": lambda: save_file({"embeddings": normal(3, 2)}, path, {"kind": "something"}),
         "no embeddings": lambda: save_file({"x": normal(3, 2)}, path, header),
-        "no version": lambda: save_file({"embeddings": normal(3, 2)}, path, {k: v for k, v in header.items() if k != "version"}),
+        "no version": lambda: save_file({"embeddings": normal(3, 2)}, path,
+                                        {k: v for k, v in header.items() if k != "version"}),
         "bad list": lambda: save_file({"embeddings": normal(3, 2)}, path, header | {"compatible": "[1"}),
         "not a number": lambda: save_file({"embeddings": torch.full((3, 2), math.nan)}, path, header),
         "integers": lambda: save_file({"embeddings": torch.ones(3, 2, dtype=torch.int32)}, path, header),
@@ -329,7 +364,8 @@ def test_costs():
     assert keep == (0, 0, 1600, 800)
     assert tenth == (10_000, 240, 90 * 16 + 10 * 24, 90 * 8 + 10 * 12)
     assert full == (100_000, 2400, 2400, 1200)
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(2 * 36, 5))
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+                                  torch.nn.Linear(2 * 36, 5))
     assert multiply_adds(network, torch.zeros(1, 1, 8, 8)) == 36 * 2 * 9 + 72 * 5
 
 
@@ -344,38 +380,53 @@ BAD = {
     "classifier": (lambda: CosineClassifier(0, 3), "dim must be a whole number"),
     "integer features": (lambda: CosineClassifier(3, 2)(Z.long()), "features must hold float numbers, got torch.int64"),
     "cayley": (lambda: cayley(Z), r"free must be of shape \(D D\), got \(4, 3\)"),
-    "double features": (lambda: CosineClassifier(3, 2)(Z.double()), "features must be torch.float32 as the weights, got torch.float64"),
-    "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()), "features must be torch.float32 as the weights, got torch.float64"),
-    "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]), r"prototypes must be of shape \(2 2\), got \(3, 2\)"),
+    "double features": (lambda: CosineClassifier(3, 2)(Z.double()),
+                        "features must be torch.float32 as the weights, got torch.float64"),
+    "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()),
+                     "features must be torch.float32 as the weights, got torch.float64"),
+    "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]),
+                   r"prototypes must be of shape \(2 2\), got \(3, 2\)"),
     "layer": (lambda: OrthogonalLayer(2)(Z), r"features must be of shape \(N 2\)"),
-    "missing class": (lambda: class_prototypes(Z, Y, 3), "labels must hold every class 0..2, but class 2 has no example"),
+    "missing class": (lambda: class_prototypes(Z, Y, 3),
+                      "labels must hold every class 0..2, but class 2 has no example"),
     "extra class": (lambda: class_prototypes(Z, Y + 1, 2), "labels must be class numbers from 0 up and below 2, got 2"),
     "label count": (lambda: class_prototypes(Z, Y[:3], 2), "labels must hold 4 labels, one per row, got 3"),
     "prototype width": (lambda: influence_loss(Z, torch.eye(2), Y), r"features must be of shape \(N 2\)"),
     "pairs": (lambda: higher_order_loss(Z, Z[:2], Y), r"old_features must be of shape \(4 3\), got \(2, 3\)"),
     "extra": (lambda: OrthogonalCompatibleHead(3, -1, 2), "extra_dim must be a whole number of at least 0, got -1"),
-    "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0), "weight must be a finite number above 0, got -1"),
-    "too much extra": (lambda: BasisTransformation(4, 4, 5), r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 1 to 4, got 5"),
-    "too little extra": (lambda: BasisTransformation(8, 4, 3), r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 4 to 8, got 3"),
+    "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0),
+               "weight must be a finite number above 0, got -1"),
+    "too much extra": (lambda: BasisTransformation(4, 4, 5),
+                       r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 1 to 4, got 5"),
+    "too little extra": (lambda: BasisTransformation(8, 4, 3),
+                         r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 4 to 8, got 3"),
     "no rows": (lambda: cross_test(Z, Z, Y, Y[:2]), r"gallery_labels must have as many rows as gallery \(4\), got 2"),
     "k": (lambda: cross_test(Z, Z, Y, Y, 5), "k must be a whole number from 1 to 4, got 5"),
     "zero query": (lambda: cross_test(torch.zeros(1, 3), Z, Y[:1], Y), r"queries\[0\]"),
     "models": (lambda: compatibility_matrix([Z], [], Y, Y), r"gallery must have as many rows as queries \(1\), got 0"),
-    "no model": (lambda: compatibility_matrix([], [], Y, Y), "number of models must be a whole number of at least 1, got 0"),
+    "no model": (lambda: compatibility_matrix([], [], Y, Y),
+                 "number of models must be a whole number of at least 1, got 0"),
     "matrix nan": (lambda: average_compatibility([[math.nan]]), "matrix must be finite"),
     "matrix": (lambda: average_accuracy([[1.0, 2.0]]), r"matrix must be of shape \(T T\), got \(1, 2\)"),
     "gain": (lambda: update_gain(0.5, 0.4, 0.5), r"new_self must be above old_self \(0.5\), .* got 0.5"),
-    "figure": (lambda: compatibility_figure({}, ["1"]), "number of matrices must be a whole number of at least 1, got 0"),
-    "figure names": (lambda: compatibility_figure({"a": np.eye(2)}, ["1"]), r"matrix 'a' must be of shape \(1 1\), got \(2, 2\)"),
+    "figure": (lambda: compatibility_figure({}, ["1"]),
+               "number of matrices must be a whole number of at least 1, got 0"),
+    "figure names": (lambda: compatibility_figure({"a": np.eye(2)}, ["1"]),
+                     r"matrix 'a' must be of shape \(1 1\), got \(2, 2\)"),
     "version": (lambda: Gallery(Z, " "), "version must be the name of a model"),
     "gallery labels": (lambda: Gallery(Z, "v1", labels=Y.float()), "labels must be int64"),
     "gallery nan": (lambda: Gallery(torch.full((2, 2), math.nan), "v1"), "must be finite, got nan"),
-    "short queries": (lambda: Gallery(Z, "v1").search(Z[:, :2], "v1"), r"shape \(Q, D\) with D at least 3, got \(4, 2\)"),
+    "short queries": (lambda: Gallery(Z, "v1").search(Z[:, :2], "v1"),
+                      r"shape \(Q, D\) with D at least 3, got \(4, 2\)"),
     "no labels": (lambda: Gallery(Z, "v1").check_upgrade("v2", Z, Z, Y), "this gallery has no labels"),
-    "no version": (lambda: gallery().check_upgrade("", normal(2, 6), normal(2, 6), Y[:2]), "version must be the name of a model"),
-    "margin": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(2, 6), Y[:2], margin=math.nan), "margin must be a finite number, got nan"),
-    "list of queries": (lambda: Gallery(Z, "v1").search([[1.0, 2.0, 3.0]], "v1"), "queries must be a NumPy array or a tensor .* got list"),
-    "unequal": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(3, 6), Y[:2]), r"new_queries must have as many rows as old_queries \(2\), got 3"),
+    "no version": (lambda: gallery().check_upgrade("", normal(2, 6), normal(2, 6), Y[:2]),
+                   "version must be the name of a model"),
+    "margin": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(2, 6), Y[:2], margin=math.nan),
+               "margin must be a finite number, got nan"),
+    "list of queries": (lambda: Gallery(Z, "v1").search([[1.0, 2.0, 3.0]], "v1"),
+                        "queries must be a NumPy array or a tensor .* got list"),
+    "unequal": (lambda: gallery().check_upgrade("v2", normal(2, 6), normal(3, 6), Y[:2]),
+                r"new_queries must have as many rows as old_queries \(2\), got 3"),
     "share": (lambda: upgrade_cost(10, 2, 2, 5, share=2), "share must be a finite number from 0 to 1, got 2"),
     "batch": (lambda: multiply_adds(torch.nn.Linear(3, 1), Z), "example must be a batch of one, got 4"),
 }

@@ -45,7 +45,8 @@ def _modules(root: Path) -> list[tuple[CourseNotebook, _Module]]:
                     if _origin(package, name, again) == notebook.module:
                         packages.setdefault(name, {notebook.module}).add(package)
             text = module_file(notebook.module, root).read_text("utf-8")
-            found.append((notebook, _Module(notebook.module, text, f"{notebook.name}.ipynb", used.get(notebook.module, {}), packages)))
+            found.append((notebook, _Module(notebook.module, text, f"{notebook.name}.ipynb",
+                                            used.get(notebook.module, {}), packages)))
     return found
 
 
@@ -64,7 +65,8 @@ def api_pages(root: Path, to_html: Callable[[str], str]) -> list[ApiPage]:
         for name in page.symbols:
             counts[name] = counts.get(name, 0) + 1
     for page in pages:  # a name in two modules, or a plain word such as `fit`, is no link
-        page.symbols = {n: a for n, a in page.symbols.items() if counts[n] == 1 and (re.search(r"[A-Z]", n) or "_" in n)}
+        page.symbols = {
+            n: a for n, a in page.symbols.items() if counts[n] == 1 and (re.search(r"[A-Z]", n) or "_" in n)}
     return pages
 
 
@@ -78,7 +80,8 @@ def _imports_of_notebooks(root: Path) -> dict[str, dict[str, list[str]]]:
         name = path.relative_to(root / "nbs").as_posix()
         cells = json.loads(path.read_text("utf-8"))["cells"]
         source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        for module, one_line, in_brackets in re.findall(r"^from xfer_course\.([\w.]+) import (?:([^(\n]+)|\(([^)]+)\))", source, re.M):
+        for module, one_line, in_brackets in re.findall(
+                r"^from xfer_course\.([\w.]+) import (?:([^(\n]+)|\(([^)]+)\))", source, re.M):
             for word in re.findall(r"\w+", one_line or in_brackets):
                 places = used.setdefault(_origin(module, word, again), {}).setdefault(word, [])
                 if name not in places:
@@ -90,7 +93,8 @@ def _page(module: _Module, to_html: Callable[[str], str]) -> ApiPage:
     tree = ast.parse(module.text)
     public = _public_names(tree)
     definitions = {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    constants = {t.id: node for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)}
+    constants = {t.id: node for node in tree.body if isinstance(node, ast.Assign) for t in node.targets
+                 if isinstance(t, ast.Name)}
     parts = []
     for name in public:
         if name in definitions:
@@ -98,8 +102,10 @@ def _page(module: _Module, to_html: Callable[[str], str]) -> ApiPage:
         elif name in constants:
             parts.append(f'<h2 id="{name}" data-keep="">{name}</h2>\n{_code(ast.unparse(constants[name]))}')
     title = f"../{Path(module.notebook).with_suffix('.html').as_posix()}"
-    first = f'<p>Exported from <a href="{title}">{module.notebook}</a>, where every piece is explained, built and tested.</p>'
-    return ApiPage(module.name, ast.get_docstring(tree) or "", first + "\n".join(parts), {n: f"api/{module.name}.html#{n}" for n in public})
+    first = (f'<p>Exported from <a href="{title}">{module.notebook}</a>, where every piece is explained, built and '
+             'tested.</p>')
+    return ApiPage(module.name, ast.get_docstring(tree) or "", first + "\n".join(parts),
+                   {n: f"api/{module.name}.html#{n}" for n in public})
 
 
 def _public_names(tree: ast.Module) -> list[str]:
@@ -115,14 +121,16 @@ def _entry(module: _Module, node: Definition, to_html: Callable[[str], str]) -> 
     if isinstance(node, ast.ClassDef):
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member):
-                parts += [f'<h3 id="{node.name}.{member.name}" data-keep="">{node.name}.{member.name}</h3>', _code(_signature(member)),
+                parts += [f'<h3 id="{node.name}.{member.name}" data-keep="">{node.name}.{member.name}</h3>',
+                          _code(_signature(member)),
                           _docstring(member, to_html)]
     parts.append(_places(module, node))
     return "\n".join(parts)
 
 
 def _signature(node: Definition) -> str:
-    "The first line of a definition, one argument per line where it is long; a class shows its fields or its `__init__`."
+    """The first line of a definition, one argument per line where it is long;
+    a class shows its fields or its `__init__`."""
     if isinstance(node, ast.ClassDef):
         bases = f"({', '.join(map(ast.unparse, node.bases))})" if node.bases else ""
         fields = [ast.unparse(n) for n in node.body if isinstance(n, ast.AnnAssign)]
@@ -162,7 +170,8 @@ def _docstring(node: Definition, to_html: Callable[[str], str]) -> str:
             in_section = True
         elif in_section and (item := re.match(r"^    (\S.*)$", line)):
             name, colon, words = item[1].partition(": ")
-            text.append(f"- `{name}`: {words}" if colon and re.fullmatch(r"[\w.*, `()|\[\]]+", name) else f"- {item[1]}")
+            text.append(f"- `{name}`: {words}" if colon and re.fullmatch(r"[\w.*, `()|\[\]]+", name)
+                        else f"- {item[1]}")
         elif in_section and line.startswith("     "):
             text[-1] += " " + line.strip()
         else:
@@ -174,7 +183,8 @@ def _docstring(node: Definition, to_html: Callable[[str], str]) -> str:
 def _places(module: _Module, node: Definition) -> str:
     "Where a definition is built, where its source is, and which notebooks use it."
     built = _cell_link(module, node).replace('href="', 'href="../', 1)
-    users = [f'<a href="../{Path(n).with_suffix(".html").as_posix()}">{n.removesuffix(".ipynb")}</a>' for n in module.used_in.get(node.name, [])]
+    users = [f'<a href="../{Path(n).with_suffix(".html").as_posix()}">{n.removesuffix(".ipynb")}</a>'
+             for n in module.used_in.get(node.name, [])]
     return f'<p class="from">Built in {built}' + (f"; used in {', '.join(users)}" if users else "") + ".</p>"
 
 
@@ -184,23 +194,28 @@ def _places(module: _Module, node: Definition) -> str:
 def papers_page(root: Path) -> str:
     """Tables from what a docstring names as its source to cell, function, tests and records, as HTML.
 
-    The rows are the `Source:` sentences of the docstrings, so that the page cannot say what the code does not. They stand under
-    the papers that the notebook of the module builds, else under the notebook's title. A test counts when its file names the
-    function, a record when its lab imports it.
+    The rows are the `Source:` sentences of the docstrings, so that the page cannot say what the code does not. They
+    stand under the papers that the notebook of the module builds, else under the notebook's title. A test counts when
+    its file names the function, a record when its lab imports it.
     """
-    titles = {paper["id"]: paper["title"] for paper in json.loads((root / "data/atlas.json").read_text("utf-8"))["papers"]}
+    titles = {paper["id"]: paper["title"]
+              for paper in json.loads((root / "data/atlas.json").read_text("utf-8"))["papers"]}
     tests = {path.name: path.read_text("utf-8") for path in sorted((root / "tests").glob("test_*.py"))}
     records = {path.stem.rpartition("-")[0] for path in (root / "data/results").glob("*.json")}
     sections: dict[str, list[str]] = {}
     for notebook, module in _modules(root):
         heading = "; ".join(titles.get(paper, paper) for paper in notebook.papers) or notebook.title
         for name, node, source in _sources(module.text):
-            cells = [_cell_link(module, node), f'<a href="api/{module.name}.html#{name.split(".")[0]}"><code>{name}</code></a>',
+            cells = [_cell_link(module, node),
+                     f'<a href="api/{module.name}.html#{name.split(".")[0]}"><code>{name}</code></a>',
                      _tests_of(name, module, tests), _records_of(name, module, records)]
-            row = f'<tr><th scope="row">{html.escape(source)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            row = (f'<tr><th scope="row">{html.escape(source)}</th>'
+                   + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
             sections.setdefault(heading, []).append(row)
-    head = "".join(f'<th scope="col">{word}</th>' for word in ("in the paper", "built in", "function", "tests", "records"))
-    return "\n".join(f"<h2>{html.escape(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = "".join(f'<th scope="col">{word}</th>'
+                   for word in ("in the paper", "built in", "function", "tests", "records"))
+    return "\n".join(
+        f"<h2>{html.escape(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
                      for heading, rows in sections.items())
 
 
@@ -210,7 +225,8 @@ def _sources(text: str) -> list[tuple[str, ast.AST, str]]:
     public = _public_names(tree)
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in public:
-            members = [n for n in getattr(node, "body", []) if isinstance(n, ast.FunctionDef)] if isinstance(node, ast.ClassDef) else []
+            members = ([n for n in getattr(node, "body", []) if isinstance(n, ast.FunctionDef)]
+                       if isinstance(node, ast.ClassDef) else [])
             for name, part in [(node.name, node)] + [(f"{node.name}.{m.name}", m) for m in members]:
                 docstring = " ".join((ast.get_docstring(part) or "").split())
                 if sentence := re.search(r"Source: (.+?)\.(?= [A-Z]|$)", docstring):
@@ -228,7 +244,8 @@ def _cell_link(module: _Module, node: ast.AST) -> str:
 def _tests_of(name: str, module: _Module, tests: dict[str, str]) -> str:
     word = re.compile(rf"\b{re.escape(name.split('.')[0])}\b")
     packages = module.packages.get(name.split(".")[0], {module.name})
-    found = [f"<code>{file}</code>" for file, text in tests.items() if word.search(text) and _imports_one(text, packages)]
+    found = [f"<code>{file}</code>"
+             for file, text in tests.items() if word.search(text) and _imports_one(text, packages)]
     return ", ".join(found) or "in the notebook"
 
 

@@ -15,13 +15,13 @@ from urllib.parse import unquote
 import nbformat
 import yaml
 
-
 # ---------------------------------------------------------------- the notebooks
 
 
 def notebooks(root: Path) -> list[Path]:
     "Every notebook of the course."
-    return sorted(p for p in (root / "nbs").rglob("*.ipynb") if not any(part.startswith(("_", ".")) for part in p.relative_to(root).parts))
+    return sorted(p for p in (root / "nbs").rglob("*.ipynb")
+                  if not any(part.startswith(("_", ".")) for part in p.relative_to(root).parts))
 
 
 def source_problems(root: Path) -> list[str]:
@@ -34,14 +34,17 @@ def source_problems(root: Path) -> list[str]:
 
 
 def _sidebar_problems(root: Path) -> list[str]:
-    listed = set(_sidebar_names(yaml.safe_load((root / "nbs/sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]))
+    listed = set(
+        _sidebar_names(yaml.safe_load((root / "nbs/sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]))
     there = {p.relative_to(root / "nbs").as_posix() for p in notebooks(root)}
     return [f"nbs/{name}: not in nbs/sidebar.yml" for name in sorted(there - listed)] + [
-        f"nbs/sidebar.yml: names {name}, which is not there" for name in sorted(listed - there) if not (root / "nbs" / name).is_file()]
+        f"nbs/sidebar.yml: names {name}, which is not there" for name in sorted(listed - there)
+        if not (root / "nbs" / name).is_file()]
 
 
 def _sidebar_names(contents: list) -> list[str]:
-    return [name for entry in contents for name in (_sidebar_names(entry["contents"]) if isinstance(entry, dict) else [entry])]
+    return [name for entry in contents
+            for name in (_sidebar_names(entry["contents"]) if isinstance(entry, dict) else [entry])]
 
 
 def _atlas_problems(root: Path) -> list[str]:
@@ -50,7 +53,8 @@ def _atlas_problems(root: Path) -> list[str]:
         return ["data/atlas.json: missing"]
     papers = json.loads(path.read_text("utf-8"))["papers"]
     needed = ("title", "family", "sentence")
-    return [f"data/atlas.json: paper {paper.get('id') or paper.get('title')!r} has no {key}" for paper in papers for key in needed if not paper.get(key)]
+    return [f"data/atlas.json: paper {paper.get('id') or paper.get('title')!r} has no {key}" for paper in papers
+            for key in needed if not paper.get(key)]
 
 
 def _notebook_problems(root: Path, path: Path, notebook) -> list[str]:
@@ -63,7 +67,8 @@ def _notebook_problems(root: Path, path: Path, notebook) -> list[str]:
     for cell in notebook.cells:
         start = cell.source.strip().splitlines()[0] if cell.source.strip() else "(empty cell)"
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}) and not output.get("metadata", {}).get("image/png", {}).get("alt", "").strip():
+            if ("image/png" in output.get("data", {})
+                    and not output.get("metadata", {}).get("image/png", {}).get("alt", "").strip()):
                 problems.append(f"an image without alt text, made by the cell {start!r}")
             if output.output_type == "error":
                 problems.append(f"an error in the output of the cell {start!r}")
@@ -90,7 +95,8 @@ def self_test(notebook) -> int:
 
 def flipbooks(notebook) -> int:
     "The number of sliders among the outputs that need no kernel."
-    pages = ["".join(output.get("data", {}).get("text/html", "")) for cell in notebook.cells for output in cell.get("outputs", [])]
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for cell in notebook.cells
+             for output in cell.get("outputs", [])]
     return sum('<div class="flipbook">' in page for page in pages)
 
 
@@ -106,8 +112,8 @@ class Exercise:
 def exercises(notebook) -> list[Exercise]:
     """The exercises of a notebook: paragraphs that open with a bold number below a heading `Exercises` or `Try it`.
 
-    A check is a call of a function whose name starts with `check`. In a notebook that rebuilds a paper every exercise needs one; in a lab
-    an exercise may be an experiment of the reader's own, whose outcome no function knows.
+    A check is a call of a function whose name starts with `check`. In a notebook that rebuilds a paper every exercise
+    needs one; in a lab an exercise may be an experiment of the reader's own, whose outcome no function knows.
     """
     found, inside = [], False
     for cell in notebook.cells:
@@ -192,7 +198,8 @@ def read_site(out: Path) -> dict[Path, _PageFacts]:
 
 
 def site_problems(out: Path) -> list[str]:
-    "Dead internal links, missing images, images without alt text, raw directives, tracebacks, missing titles, headings out of order."
+    """Dead internal links, missing images, images without alt text, raw directives, tracebacks, missing titles,
+    headings out of order."""
     pages = read_site(out)
     if not pages:
         return [f"{out}: holds no page"]
@@ -208,7 +215,8 @@ def site_problems(out: Path) -> list[str]:
 
 def _page_problems(facts: _PageFacts) -> list[str]:
     problems = [f"raw directive or traceback on the page: {text.strip()!r}" for text in facts.directives]
-    problems += [f"image without alt text: {image.get('src', '')[:60]}" for image in facts.images if not _is_described(image)]
+    problems += [f"image without alt text: {image.get('src', '')[:60]}" for image in facts.images
+                 if not _is_described(image)]
     if not facts.title.strip():
         problems.append("no title")
     if not facts.description.strip():
@@ -252,10 +260,12 @@ def count_site(root: Path, out: Path) -> dict[str, int]:
     read = [nbformat.read(path, as_version=4) for path in notebooks(root)]
     done = [exercise for notebook in read for exercise in exercises(notebook)]
     return {
-        "pages": len(pages), "links": len(links), "internal links": sum(not re.match(r"^(?:[a-z]+:|//)", link) for link in links),
+        "pages": len(pages), "links": len(links),
+        "internal links": sum(not re.match(r"^(?:[a-z]+:|//)", link) for link in links),
         "images": sum(len(facts.images) for facts in pages.values()),
         "images with alt text": sum(_is_described(i) for facts in pages.values() for i in facts.images),
-        "exercises": len(done), "exercises with a check": sum(e.check for e in done), "exercises with a solution": sum(e.solution for e in done),
+        "exercises": len(done), "exercises with a check": sum(e.check for e in done),
+        "exercises with a solution": sum(e.solution for e in done),
         "questions in self-tests": sum(map(self_test, read)), "sliders without a kernel": sum(map(flipbooks, read)),
     }
 

@@ -41,7 +41,8 @@ from check_site import report_of, site_problems, source_problems  # noqa: E402
 COURSE = Path(__file__).resolve().parent.parent
 TEMPLATES = COURSE / "tools/site"
 PAPERS_TITLE = "From the papers to the code"
-PAPERS_DESCRIPTION = "Where each section and equation of the papers is built, tested and measured; made from the sources that the docstrings name."
+PAPERS_DESCRIPTION = ("Where each section and equation of the papers is built, tested and measured; made from the "
+                      "sources that the docstrings name.")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -103,7 +104,8 @@ def mathml(formula: str, display: str) -> str:
     try:
         converted = convert(formula.strip(), display=display)
     except Exception as error:
-        raise ValueError(f"the formula {formula.strip()!r} cannot be converted to MathML ({type(error).__name__})") from error
+        raise ValueError(
+            f"the formula {formula.strip()!r} cannot be converted to MathML ({type(error).__name__})") from error
     return converted.replace("<math ", f'<math alttext="{html.escape(formula.strip())}" ', 1)
 
 
@@ -116,7 +118,8 @@ class _MathMLRenderer(IPythonRenderer):
 
 
 def markdown_to_html(source: str) -> str:
-    return MarkdownWithMath(renderer=_MathMLRenderer(escape=False, attachments={}, exclude_anchor_links=True)).render(source)
+    return MarkdownWithMath(
+        renderer=_MathMLRenderer(escape=False, attachments={}, exclude_anchor_links=True)).render(source)
 
 
 class _PageExporter(HTMLExporter):
@@ -147,7 +150,8 @@ def for_readers(notebook):
         hidden = said.get("echo") == "false" or said.get("hide_input") == "true" or cell.source.startswith("show_doc(")
         cell.metadata["transient"] = {"remove_source": hidden or not cell.source}
         dropped = said.get("output") == "false" or said.get("hide_output") == "true"
-        cell.outputs = [] if dropped else [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET_VIEW not in o.get("data", {})]
+        cell.outputs = [] if dropped else [o for o in cell.outputs if o.get("name") != "stderr"
+                                           and WIDGET_VIEW not in o.get("data", {})]
         shown.append(cell)
     notebook.cells = shown
     return notebook
@@ -199,7 +203,8 @@ def slug(text: str, taken: set[str]) -> str:
     return name
 
 
-def finish_content(page: Page, root: Path, out: Path, settings: dict[str, str], symbols: dict[str, str]) -> tuple[list[tuple[int, str, str]], list[dict[str, str]]]:
+def finish_content(page: Page, root: Path, out: Path, settings: dict[str, str],
+                   symbols: dict[str, str]) -> tuple[list[tuple[int, str, str]], list[dict[str, str]]]:
     """Mend links, name headings, put pictures into files, give tables their headers.
 
     Returns the list of headings (level, anchor, words) and the entries for the search.
@@ -220,11 +225,13 @@ def finish_content(page: Page, root: Path, out: Path, settings: dict[str, str], 
         mend_table(table, soup)
     for formula in soup.find_all("math"):
         block = formula.get("display") == "block"
-        if block or len(formula.get("alttext", "")) > 40:  # wider than a phone: browsers do not break formulas, so let them scroll
+        # wider than a phone: browsers do not break formulas, so let them scroll
+        if block or len(formula.get("alttext", "")) > 40:
             formula.wrap(soup.new_tag("span", attrs={"class": "formula block" if block else "formula"}))
     for code in soup.find_all("code"):
         target = symbols.get(code.get_text().removesuffix("()"))
-        if target and code.find_parent(["a", "pre", "h1", "h2", "h3", "h4", "summary"]) is None and not target.startswith(page.address):
+        if (target and code.find_parent(["a", "pre", "h1", "h2", "h3", "h4", "summary"]) is None
+                and not target.startswith(page.address)):
             code.wrap(soup.new_tag("a", attrs={"href": page.up + target}))
     page.content = str(soup)
     return contents, search_entries(page, soup)
@@ -249,8 +256,10 @@ def mend_table(table, soup) -> None:
             words = soup.new_tag("span", attrs={"class": "unseen"})
             words.string = _plain(cell)
             cell.append(words)
-    if max((len(first.get_text()) for row in table.find_all("tr") if (first := row.find(["td", "th"]))), default=0) > 40:
-        table["class"] = [*table.get_attribute_list("class", []), "sentences"]  # a first column that must not become one word wide
+    if max((len(first.get_text()) for row in table.find_all("tr") if (first := row.find(["td", "th"]))),
+           default=0) > 40:
+        # a first column that must not become one word wide
+        table["class"] = [*table.get_attribute_list("class", []), "sentences"]
     table.wrap(soup.new_tag("div", attrs={"class": "table"}))
 
 
@@ -265,7 +274,8 @@ def _plain(tag) -> str:
 
 
 def site_link(target: str, page: Page, root: Path, settings: dict[str, str]) -> str:
-    "A notebook's link as a link of the site: notebooks become pages, other files of the course their place in the repository."
+    """A notebook's link as a link of the site: notebooks become pages, other files of the course their
+    place in the repository."""
     if re.match(r"^(?:[a-z]+:|#|//)", target) or not page.source:
         return target
     path, hash_, anchor = target.partition("#")
@@ -274,12 +284,14 @@ def site_link(target: str, page: Page, root: Path, settings: dict[str, str]) -> 
         return path.removesuffix(".ipynb") + ".html" + hash_ + anchor
     if place.exists() and not place.resolve().is_relative_to(root / "nbs"):
         kind = "tree" if place.is_dir() else "blob"
-        return f"{settings['git_url']}/{kind}/{settings['branch']}/{place.resolve().relative_to(root).as_posix()}{hash_}{anchor}"
+        inside = place.resolve().relative_to(root).as_posix()
+        return f"{settings['git_url']}/{kind}/{settings['branch']}/{inside}{hash_}{anchor}"
     return target
 
 
 def store_image(image, name: str, page: Page, out: Path) -> None:
-    "Write an inline PNG into a file of its own and give the tag its size, so that the page does not jump while loading."
+    """Write an inline PNG into a file of its own and give the tag its size, so that the page
+    does not jump while loading."""
     found = re.match(r"data:image/png;base64,(.+)", image.get("src", ""), re.S)
     if not found:
         return
@@ -304,7 +316,8 @@ def search_entries(page: Page, soup) -> list[dict[str, str]]:
     for piece in soup.find_all(["h2", "h3", "p", "li", "pre", "td", "th", "summary"]):
         if piece.name in ("h2", "h3"):
             words = _plain(piece)
-            entries.append({"heading": words, "page": page.title, "address": f"{page.address}#{piece['id']}", "text": []})
+            entries.append({"heading": words, "page": page.title,
+                            "address": f"{page.address}#{piece['id']}", "text": []})
         elif not piece.find(["p", "li", "td"]):
             entries[-1]["text"].append(piece.get_text("" if piece.name == "pre" else " ", strip=True))
     return [{**entry, "text": re.sub(r"\s+", " ", " ".join(entry["text"]))} for entry in entries]
@@ -320,7 +333,8 @@ def read_settings(root: Path) -> dict[str, str]:
 
 
 def api_page_of(api: ApiPage) -> Page:
-    return Page("", f"api/{api.module}.html", "API reference", f"xfer_course.{api.module}", api.description, api.content)
+    return Page("", f"api/{api.module}.html", "API reference", f"xfer_course.{api.module}",
+                api.description, api.content)
 
 
 def build_plain(root: Path, out: Path) -> int:
@@ -332,7 +346,8 @@ def build_plain(root: Path, out: Path) -> int:
     if table := papers_page(root):
         pages.append(Page("", "papers.html", "API reference", PAPERS_TITLE, PAPERS_DESCRIPTION, table))
     pages += [api_page_of(api) for api in reference]
-    notebooks = {Path(page.source).stem for page in pages}  # `mnist_m` in the text is more often the lab than the function
+    # `mnist_m` in the text is more often the lab than the function
+    notebooks = {Path(page.source).stem for page in pages}
     symbols = {name: address for api in reference for name, address in api.symbols.items() if name not in notebooks}
     with ProcessPoolExecutor() as pool:
         made = list(pool.map(partial(make_page, root=root, out=out, settings=settings, symbols=symbols), pages))
@@ -347,8 +362,10 @@ def build_plain(root: Path, out: Path) -> int:
     for number, (page, contents, _) in enumerate(made):
         picture = re.search(r'src="(?:\.\./)*(images/[^"]+)"', page.content) or home_picture(pages)
         text = template.render(
-            title=page.title, description=_plain(BeautifulSoup(markdown_to_html(page.description), "html.parser")), lead=_inline(page.description),
-            content=page.content, links=page.links, contents=contents, sidebar=sidebar, here=page.address, up=page.up, site=settings["title"],
+            title=page.title, description=_plain(BeautifulSoup(markdown_to_html(page.description), "html.parser")),
+            lead=_inline(page.description),
+            content=page.content, links=page.links, contents=contents, sidebar=sidebar, here=page.address, up=page.up,
+            site=settings["title"],
             before=pages[number - 1] if number else None, after=pages[number + 1] if number + 1 < len(pages) else None,
             picture=picture[1] if picture else None, address=settings["doc_host"] + settings["doc_baseurl"],
             copyright=settings["copyright"], repository=settings["git_url"],
@@ -378,10 +395,12 @@ def home_picture(pages: list[Page]) -> re.Match | None:
 
 
 def with_anchors(text: str, page: Page, anchors: dict[str, dict[str, str]]) -> str:
-    "The page with links to headings by JupyterLab's names (`#How-it-works`) turned into those of the site (`#how-it-works`)."
+    """The page with links to headings by JupyterLab's names (`#How-it-works`) turned into those of
+    the site (`#how-it-works`)."""
 
     def renamed(link: re.Match) -> str:
-        place = posixpath.normpath(posixpath.join(posixpath.dirname(page.address), link[1])) if link[1] else page.address
+        place = (posixpath.normpath(posixpath.join(posixpath.dirname(page.address), link[1])) if link[1]
+                 else page.address)
         return f'href="{link[1]}#{anchors.get(place, {}).get(unquote(link[2]), link[2])}"'
 
     return re.sub(r'href="([^"#:]*)#([^"]+)"', renamed, text)
@@ -393,8 +412,8 @@ def with_anchors(text: str, page: Page, anchors: dict[str, dict[str, str]]) -> s
 def build_quarto(root: Path, out: Path) -> None:
     """Render the site with nbdev and Quarto into a folder.
 
-    These are the steps of `nbdev_docs`, less the one that writes README.md from the home page, plus what the plain edition
-    has as well: links to Colab, a preview picture per page, and the page from the papers to the code.
+    These are the steps of `nbdev_docs`, less the one that writes README.md from the home page, plus what the plain
+    edition has as well: links to Colab, a preview picture per page, and the page from the papers to the code.
     """
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
@@ -427,7 +446,8 @@ def complete_quarto_sources(root: Path, processed: Path) -> None:
             front.source = re.sub(r"\n---\s*$", f"\nimage: {up}images/{stored.name}\n---", front.source)
         nbformat.write(notebook, path)
     if table := papers_page(root):
-        (processed / "papers.qmd").write_text(f'---\ntitle: "{PAPERS_TITLE}"\ndescription: "{PAPERS_DESCRIPTION}"\n---\n\n{quarto_links(table)}\n', "utf-8")
+        (processed / "papers.qmd").write_text(f'---\ntitle: "{PAPERS_TITLE}"\ndescription: '
+                                              f'"{PAPERS_DESCRIPTION}"\n---\n\n{quarto_links(table)}\n', "utf-8")
         sidebar = yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))
         sidebar["website"]["sidebar"]["contents"].append("papers.qmd")
         (processed / "sidebar.yml").write_text(yaml.safe_dump(sidebar, sort_keys=False, allow_unicode=True), "utf-8")
@@ -466,7 +486,8 @@ def main(plain: bool) -> None:
         build_quarto(root, out)
     else:
         if not plain:
-            click.echo("quarto is not installed (https://quarto.org/docs/get-started/); building the plain edition instead")
+            click.echo(
+                "quarto is not installed (https://quarto.org/docs/get-started/); building the plain edition instead")
         shutil.rmtree(out, ignore_errors=True)
         number = build_plain(root, out)
         click.echo(f"{number} pages in {out}; start with index.html")

@@ -1,4 +1,5 @@
-"""How heavy the course and its tests are: seconds, slowest cells, memory. Writes `data/load.json`, which the page of benchmarks shows.
+"""How heavy the course and its tests are: seconds, slowest cells, memory. Writes `data/load.json`,
+which the page of benchmarks shows.
 
 python tools/load.py course               every chapter and lab in `smoke`, one on each core
 python tools/load.py suite [PYTEST ...]   the tests, the memory of all their processes watched
@@ -47,7 +48,8 @@ def main() -> None:
 
 @main.command()
 def course() -> None:
-    "Run every notebook of every chapter in `smoke`, one on each core; keep the seconds of all and of each, and the slowest cells."
+    """Run every notebook of every chapter in `smoke`, one on each core; keep the seconds of all and of each,
+    and the slowest cells."""
     cores, notebooks, cells, failed = available_jobs(), {}, [], {}
     os.environ |= {"XFER_JOBS": "1", "OMP_NUM_THREADS": "1"}  # notebooks run side by side, not their seeds
     started = time.perf_counter()
@@ -142,7 +144,8 @@ def watch(command: list[str], interval: float = 1.0) -> tuple[int, dict[str, int
 
 
 def tree_bytes(pid: int) -> dict[str, int]:
-    "Memory of a process and its descendants now, by their part: the proportional share of pages that several of them use."
+    """Memory of a process and its descendants now, by their part: the proportional share of pages
+    that several of them use."""
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]

@@ -22,8 +22,21 @@ import nbformat
 
 from xfer_course.cli import Run, execute
 from xfer_course.labs import (
+<<<<<<< HEAD
     FINGERPRINT_SEEDS, RECORD_TYPE, Record, code_hash, committed_record, course_root, experiment_of, fingerprint_differences, fingerprint_of,
     partial_folder, record_display, vouch,
+=======
+    FINGERPRINT_SEEDS,
+    Record,
+    code_hash,
+    committed_record,
+    course_root,
+    experiment_of,
+    fingerprint_differences,
+    fingerprint_of,
+    partial_folder,
+    vouch,
+>>>>>>> 73322b915ce26277d5585e3f84763a529d2fc55e
 )
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 
@@ -60,12 +73,15 @@ def run_smoke(notebook: CourseNotebook) -> Record:
     "The record of a lab's smoke run, with the first seeds that its parameters name."
     seeds = default_seeds(notebook)[:FINGERPRINT_SEEDS]
     with tempfile.TemporaryDirectory() as folder:
-        return Record.from_json(execute(Run(notebook, {"profile": "smoke", "seeds": seeds, "device": "cpu", "out": folder}, Path(folder)), bar=False))
+        return Record.from_json(
+            execute(Run(notebook, {"profile": "smoke", "seeds": seeds, "device": "cpu", "out": folder}, Path(folder)),
+                    bar=False))
 
 
 def default_seeds(notebook: CourseNotebook) -> list[int]:
     "The seeds in a lab's cell of parameters."
-    cell = next(c for c in nbformat.read(notebook.path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    cell = next(c for c in nbformat.read(notebook.path, as_version=4).cells
+                if "parameters" in c.metadata.get("tags", []))
     values: dict = {}
     for line in cell.source.splitlines():
         name, _, value = line.partition(" = ")
@@ -75,7 +91,8 @@ def default_seeds(notebook: CourseNotebook) -> list[int]:
 
 
 def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
-    "Execute a notebook (a lab in a profile, its record into `data/results`) and keep the outputs; points that are there are not run again."
+    """Execute a notebook (a lab in a profile, its record into `data/results`) and keep the outputs;
+    points that are there are not run again."""
     parameters = {"profile": profile, "out": str(results_folder())} if notebook.is_lab else {}
     before = committed_record(notebook.name, profile) if notebook.is_lab else None
     with tempfile.TemporaryDirectory() as folder:
@@ -91,8 +108,10 @@ def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
 def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> None:
     "Give a new record its fingerprint; a replay of the same numbers keeps what was known of them."
     record = committed_record(notebook.name, profile)
-    if before is not None and (record.metrics, record.claims and [c.measured for c in record.claims]) == (before.metrics, [c.measured for c in before.claims]):
-        record = replace(record, measured=before.measured, fingerprint=before.fingerprint, vouched=before.vouched, repeats=before.repeats)
+    if (before is not None and (record.metrics, record.claims and [c.measured for c in record.claims])
+            == (before.metrics, [c.measured for c in before.claims])):
+        record = replace(record, measured=before.measured, fingerprint=before.fingerprint, vouched=before.vouched,
+                         repeats=before.repeats)
     else:
         record = replace(record, fingerprint=fingerprint_of(run_smoke(notebook)))
     record.save(results_folder())
@@ -161,9 +180,11 @@ def clear_points(notebook: CourseNotebook) -> None:
 def stale_work(chosen: list[CourseNotebook], replay: bool) -> list[tuple[str, CourseNotebook, str]]:
     "What is to be done, as (kind, notebook, profile): lessons to execute, records to ask, labs to replay."
     work = [("execute", n, "") for n in chosen if not n.is_lab and page_is_stale(n)]
-    records = [("record", n, profile) for n in chosen if n.is_lab for profile in profiles_of(n) if record_is_stale(n, profile)]
+    records = [("record", n, profile) for n in chosen if n.is_lab for profile in profiles_of(n)
+               if record_is_stale(n, profile)]
     asked = {n for _, n, _ in records}
-    return work + records + [("replay", n, "cpu") for n in chosen if replay and n.is_lab and n not in asked and page_is_stale(n)]
+    return work + records + [("replay", n, "cpu") for n in chosen if replay and n.is_lab and n not in asked
+                             and page_is_stale(n)]
 
 
 def write_generated() -> list[str]:

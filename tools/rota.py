@@ -1,6 +1,7 @@
-"""Run a seventh of the labs whole, chosen by the date: within a week of days every number of the course is measured again.
+"""Run a seventh of the labs whole, chosen by the date: within a week of days every number of the
+course is measured again.
 
-    python tools/rota.py              today's labs in `cpu`; exit code 1 if numbers differ from the recorded ones by more than seeds explain
+    python tools/rota.py              today's labs in `cpu`; exit code 1 if numbers differ by more than seeds explain
     python tools/rota.py --list       name them
     python tools/rota.py --day 3      those of another day (0 to 6)
     python tools/rota.py --record     also note what came out here among the repeats of each record
@@ -22,7 +23,8 @@ DAYS = 7
 
 
 def labs_of(day: int, notebooks: list[CourseNotebook]) -> list[str]:
-    "Every seventh lab, from the `day`-th on: the days differ by one lab at most, and a chapter's labs are spread over them."
+    """Every seventh lab, from the `day`-th on: the days differ by one lab at most, and a chapter's
+    labs are spread over them."""
     labs = [notebook.name for notebook in notebooks if notebook.is_lab]
     return labs[day::DAYS]
 
@@ -49,7 +51,8 @@ def main(day: int | None, only_list: bool, profile: str, record: bool) -> None:
     if only_list or not labs:
         return
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", *labs, "--profile", profile, "--out", out]
+        command = [sys.executable, "-c", "from xfer_course.cli import main; main()", "run", *labs, "--profile",
+                   profile, "--out", out]
         code = subprocess.run(command, cwd=course_root()).returncode
         if record:
             note_repeats(Path(out))

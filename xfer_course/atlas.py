@@ -97,7 +97,8 @@ _FILTER = """<script>
     let shown = 0;
     for (const row of rows) {
       const text = row.textContent.toLowerCase(), family = field("family").value, state = field("state").value;
-      row.hidden = !(words.every((word) => text.includes(word)) && (!family || row.dataset.family === family) && (!state || row.dataset.state === state));
+      row.hidden = !(words.every((word) => text.includes(word)) && (!family || row.dataset.family === family)
+        && (!state || row.dataset.state === state));
       shown += !row.hidden;
     }
     field("count").textContent = shown + " of " + rows.length + " papers";
@@ -115,7 +116,8 @@ def _row(paper: Paper, meaning: str) -> str:
     state = f'<a href="{paper.chapter}.ipynb">{paper.chapter}</a>: {names}' if paper.implemented else "planned"
     label = html.escape(f"{text}: {paper.title}", quote=True)
     return (f'<tr data-family="{paper.family}" data-state="{"built" if paper.implemented else "planned"}">'
-            f'<th scope="row">{html.escape(paper.title)}{year}<br><a href="{html.escape(paper.link, quote=True)}" aria-label="{label}">{text}</a></th>'
+            f'<th scope="row">{html.escape(paper.title)}{year}<br><a href="{html.escape(paper.link, quote=True)}" '
+            f'aria-label="{label}">{text}</a></th>'
             f"<td>{html.escape(paper.sentence)}</td><td>{html.escape(meaning)}</td><td>{state}</td></tr>")
 
 
@@ -126,7 +128,8 @@ def atlas_html(selection: list[Paper]) -> str:
     rows = "".join(_row(paper, names[paper.family]) for paper in selection)
     return f"""<p class="atlas-filter"><label>Word <input id="atlas-word" type="search"></label>
 <label>Family <select id="atlas-family"><option value="">all</option>{options}</select></label>
-<label>State <select id="atlas-state"><option value="">all</option><option value="built">built</option><option value="planned">planned</option></select></label>
+<label>State <select id="atlas-state"><option value="">all</option><option value="built">built</option>
+<option value="planned">planned</option></select></label>
 <span id="atlas-count" role="status">{len(selection)} papers</span></p>
-<table class="atlas"><thead><tr><th scope="col">paper</th><th scope="col">what it is about</th><th scope="col">family</th>
-<th scope="col">state</th></tr></thead><tbody>{rows}</tbody></table>{_FILTER}"""
+<table class="atlas"><thead><tr><th scope="col">paper</th><th scope="col">what it is about</th>
+<th scope="col">family</th><th scope="col">state</th></tr></thead><tbody>{rows}</tbody></table>{_FILTER}"""

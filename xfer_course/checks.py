@@ -53,7 +53,8 @@ def whole(name: str, value: Any, least: float = 1, most: float = math.inf) -> in
 # %% ../nbs/foundations/checks.ipynb #828cb79f
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: float | None = None,
            below: float | None = None) -> float:
-    """`value` as a `float`, if it is finite, from `least` to `most`, and strictly `above` and `below` where these are given.
+    """`value` as a `float`, if it is finite, from `least` to `most`,
+    and strictly `above` and `below` where these are given.
 
     Raises:
         TypeError: if it is not a number; truth values are refused.
@@ -171,7 +172,8 @@ def same_length(name: str, x: Any, other_name: str, other: Any) -> None:
 
 # %% ../nbs/foundations/checks.ipynb #b3d40002
 def vectors(name: str, x: Any) -> torch.Tensor:
-    """`x` as a tensor on the same memory, if it is a NumPy array (on disk too) or a tensor (N, D) of floating-point numbers.
+    """`x` as a tensor on the same memory, if it is a NumPy array (on disk too) or a tensor (N,
+    D) of floating-point numbers.
 
     Raises:
         TypeError: if it is something else, or holds other numbers.
@@ -189,12 +191,15 @@ def vectors(name: str, x: Any) -> torch.Tensor:
 
 # %% ../nbs/foundations/checks.ipynb #b3d40003
 def directions(name: str, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-    """`x` (N, D), if every row is finite and not zero. Raises ValueError otherwise; `start` is the number of its first row."""
+    """`x` (N, D), if every row is finite and not zero.
+
+    Raises ValueError otherwise; `start` is the number of its first row."""
     peaks = x.abs().amax(dim=1)  # NaN and infinity survive the maximum
     if not (good := peaks.isfinite() & (peaks > 0)).all():
         row = int((~good).nonzero()[0])
         found = "only zeros" if peaks[row] == 0 else "NaN or infinity"
-        raise ValueError(f"{name}[{start + row}] must be finite and not all zero in its first {x.shape[1]} numbers, got {found}")
+        raise ValueError(
+            f"{name}[{start + row}] must be finite and not all zero in its first {x.shape[1]} numbers, got {found}")
     return x
 
 
@@ -232,7 +237,8 @@ def array(name: str, values: Any, dims: str | None = None, *, numbers: bool = Tr
 
     Args:
         dims: the shape, as in `tensor`.
-        numbers: refuse what is no finite real number, and return floats. False allows anything, such as names of classes.
+        numbers: refuse what is no finite real number, and return floats. False allows anything,
+            such as names of classes.
         empty: allow an array without elements.
 
     Raises:
@@ -240,7 +246,8 @@ def array(name: str, values: Any, dims: str | None = None, *, numbers: bool = Tr
         ValueError: if shape or values are not as wanted.
     """
     if hasattr(values, "toarray"):
-        raise TypeError(f"{name} must be a dense array, got a sparse matrix of shape {values.shape}: pass {name}.toarray()")
+        raise TypeError(
+            f"{name} must be a dense array, got a sparse matrix of shape {values.shape}: pass {name}.toarray()")
     found = as_array(values)
     if dims and not any(_fits(found.shape, each) for each in dims.split("|")):
         raise ValueError(f"{name} must be of shape ({dims}), got {found.shape}")

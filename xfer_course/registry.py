@@ -30,7 +30,8 @@ LEVELS = ("first steps", "middle", "advanced", "builder")
 class CourseNotebook:
     """A notebook of the course: its name (`chapter/notebook`), file, title, parameters, and its front matter.
 
-    `module` is what it exports (`dann.deep`), `papers` are short names of the atlas; a notebook with parameters is a lab.
+    `module` is what it exports (`dann.deep`), `papers` are short names of the atlas;
+    a notebook with parameters is a lab.
     """
 
     name: str
@@ -67,14 +68,17 @@ def _read(path: Path, root: Path, changed: int) -> CourseNotebook:
     place = path.relative_to(root / "nbs")
     module = next((m[1] for text in code if (m := re.match(r"#\|\s*default_exp\s+(\S+)", text))), None)
     return CourseNotebook(
-        place.with_suffix("").as_posix(), path, first.split("\n")[0].lstrip("# "), tuple(t.id for node in assigned for t in node.targets),
-        place.parent.name, front.get("order", math.inf), front.get("kind", ""), tuple(front.get("papers", ())), front.get("needs", {}),
+        place.with_suffix("").as_posix(), path, first.split("\n")[0].lstrip("# "),
+        tuple(t.id for node in assigned for t in node.targets),
+        place.parent.name, front.get("order", math.inf), front.get("kind", ""), tuple(front.get("papers", ())),
+        front.get("needs", {}),
         front.get("level", ""), front.get("section", ""), module,
     )
 
 # %% ../nbs/foundations/registry.ipynb #6667bf07
 def course_root() -> Path:
-    """The folder of the course (it holds `settings.ini` and `nbs/`): at or above the working folder, else beside the package.
+    """The folder of the course (it holds `settings.ini` and `nbs/`): at or above the working folder,
+    else beside the package.
 
     Raises:
         FileNotFoundError: if there is none, as in an installed library without the notebooks.
@@ -91,7 +95,8 @@ def course_root() -> Path:
 
 @dataclass(frozen=True)
 class Chapter:
-    "A chapter: the name of its folder, titles (long and short), the question it answers, and its notebooks in teaching order."
+    """A chapter: the name of its folder, titles (long and short), the question it answers,
+    and its notebooks in teaching order."""
 
     name: str
     title: str
@@ -124,7 +129,8 @@ def chapters(root: Path | None = None) -> list[Chapter]:
         said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
         title = said.get("title", name)
         ordered = tuple(sorted(inside, key=lambda n: (n.order, n.name)))
-        made.append(Chapter(name, title, said.get("short", title), said.get("question", ""), said.get("order", math.inf), ordered))
+        made.append(Chapter(name, title, said.get("short", title), said.get("question", ""),
+                            said.get("order", math.inf), ordered))
     return sorted(made, key=lambda chapter: (chapter.order, chapter.name))
 
 
@@ -139,7 +145,8 @@ course_notebooks = notebooks  # as it was called when the command line kept the 
 def pages(root: Path | None = None) -> list[CourseNotebook]:
     "The notebooks at the top of `nbs/`, in the order of the sidebar."
     root = root or course_root()
-    return sorted((read_notebook(path, root) for path in (root / "nbs").glob("*.ipynb")), key=lambda n: (n.order, n.name))
+    return sorted((read_notebook(path, root) for path in (root / "nbs").glob("*.ipynb")),
+                  key=lambda n: (n.order, n.name))
 
 # %% ../nbs/foundations/registry.ipynb #fa18066d
 class NotebookOrder(Mapping):
@@ -196,7 +203,8 @@ def papers(root: Path | None = None) -> dict[str, tuple[CourseNotebook, ...]]:
 # %% ../nbs/foundations/registry.ipynb #d3c49b74
 @dataclass(frozen=True)
 class PublicName:
-    "A public name of the library: the module that defines it, what it is, the notebook that builds it, and where one imports it."
+    """A public name of the library: the module that defines it, what it is, the notebook that builds it,
+    and where one imports it."""
 
     module: str
     name: str
@@ -246,9 +254,11 @@ def public_names(root: Path | None = None) -> list[PublicName]:
 def _names_of(text: str) -> dict[str, str]:
     "Public name → its kind, from a module's `__all__` and definitions."
     body = ast.parse(text).body
-    assigned = [node for node in body if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"]
+    assigned = [node for node in body if isinstance(node, ast.Assign)
+                and getattr(node.targets[0], "id", "") == "__all__"]
     names = [name for node in assigned for name in ast.literal_eval(node.value) if not name.startswith("_")]
-    kinds = {node.name: "class" if isinstance(node, ast.ClassDef) else "function" for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    kinds = {node.name: "class" if isinstance(node, ast.ClassDef) else "function"
+             for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     return {name: kinds.get(name, "constant") for name in names}
 
 
@@ -266,7 +276,8 @@ def built(root: Path | None = None) -> dict[str, dict[str, Any]]:
     for name in public_functions(root):
         for paper in name.notebook.papers:
             names.setdefault(paper, []).append(name)
-    return {paper: {"names": [n.shown for n in inside], "notebook": inside[0].notebook.name} for paper, inside in sorted(names.items())}
+    return {paper: {"names": [n.shown for n in inside], "notebook": inside[0].notebook.name}
+            for paper, inside in sorted(names.items())}
 
 
 def sidebar(root: Path | None = None) -> str:
@@ -286,7 +297,8 @@ def sidebar(root: Path | None = None) -> str:
 def generated_files(root: Path | None = None) -> dict[Path, str]:
     "The files that are made from the registry, and the text that each must have."
     root = root or course_root()
-    return {root / "nbs/sidebar.yml": sidebar(root), root / "data/built.json": json.dumps(built(root), indent=1, ensure_ascii=False) + "\n"}
+    return {root / "nbs/sidebar.yml": sidebar(root),
+            root / "data/built.json": json.dumps(built(root), indent=1, ensure_ascii=False) + "\n"}
 
 # %% ../nbs/foundations/registry.ipynb #ba026660
 def front_matter_problems(root: Path | None = None) -> list[str]:
@@ -310,6 +322,7 @@ def _mistakes(notebook: CourseNotebook, known: set[str]) -> list[str]:
         f"level must be one of {', '.join(LEVELS)}, got {notebook.level!r}": notebook.level not in LEVELS,
         "needs must say data and device": not {"data", "device"} <= set(notebook.needs),
         f"papers must be short names of the atlas, got {', '.join(unknown)}": bool(unknown),
-        f"chapter must be its folder {notebook.chapter!r}, got {said.get('chapter')!r}": said.get("chapter", notebook.chapter) != notebook.chapter,
+        f"chapter must be its folder {notebook.chapter!r}, got {said.get('chapter')!r}": said.get(
+            "chapter", notebook.chapter) != notebook.chapter,
     }
     return [sentence for sentence, broken in rules.items() if broken]

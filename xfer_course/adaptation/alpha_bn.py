@@ -51,7 +51,7 @@ class AlphaBatchNorm(nn.Module):
         if self.alpha == 1:
             return self.layer.running_mean, self.layer.running_var
         if self.alpha == 0 and x.numel() == x.shape[1]:
-            raise ValueError("a batch of one example has no statistics of its own: take larger batches, or alpha above 0")
+            raise ValueError("a batch of one has no statistics of its own: take larger batches, or alpha above 0")
         var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
         rest = 1 - self.alpha
         return self.alpha * self.layer.running_mean + rest * mean, self.alpha * self.layer.running_var + rest * var
@@ -96,8 +96,8 @@ def class_logits(output: Tensor | tuple) -> Tensor:
 class AlphaBN:
     """A rule for `adapt`: answer with mixed statistics and learn nothing.
 
-    `alpha` is the share of the source statistics, in [0, 1]: 1 is the network as it was, 0 takes each batch's own ("test
-    statistics"). Rules that learn override `parameters` and `answer`, or inherit from `LearningRule`.
+    `alpha` is the share of the source statistics, in [0, 1]: 1 is the network as it was, 0 takes each batch's own
+    ("test statistics"). Rules that learn override `parameters` and `answer`, or inherit from `LearningRule`.
 
     Raises `TypeError` or `ValueError` for an alpha outside [0, 1].
     Source: You, Li and Zhao, "Test-time Batch Statistics Calibration for Covariate Shift" (2021).
@@ -132,7 +132,8 @@ def _inputs(batch: Tensor | tuple | list, place: int) -> Tensor:
     inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
     checks.tensor(f"batch {place} of loader", inputs, finite=True)
     if inputs.dtype == torch.uint8:
-        raise ValueError(f"batch {place} of loader must be scaled as in training, got bytes of shape {tuple(inputs.shape)}")
+        raise ValueError(
+            f"batch {place} of loader must be scaled as in training, got bytes of shape {tuple(inputs.shape)}")
     return inputs
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #13e1220b
@@ -140,20 +141,23 @@ def adapt(model: nn.Module, loader: Iterable, rule: AlphaBN | None = None, **opt
     """Predict a stream of unlabelled batches with a network that adapts to it on the way.
 
     Args:
-        model: any network with batch norm that returns class logits (N, K), or a tuple that begins with them. It is copied, not changed.
-        loader: batches of inputs, or tuples that begin with them; anything after the inputs is ignored. Rules with alpha = 0
-            need more than one example in a batch, and `Core` learns from several only.
-        rule: needed; `AlphaBN`, `Tent`, `Core` or `CAFA`. Those that learn take an Adam step per batch on scales and shifts of batch norm.
+        model: any network with batch norm that returns class logits (N, K), or a tuple that begins with them.
+            It is copied, not changed.
+        loader: batches of inputs, or tuples that begin with them; anything after the inputs is ignored. Rules with
+            alpha = 0 need more than one example in a batch, and `Core` learns from several only.
+        rule: needed; `AlphaBN`, `Tent`, `Core` or `CAFA`. Those that learn take an Adam step per batch.
         options: none; they belong to the rule.
 
     Raises:
         TypeError: a name in place of a rule, options outside it, or something else than a model and batches.
-        ValueError: no batches, inputs that are empty or not finite, or no batch norm (with scales and shifts, where those are to be learnt).
+        ValueError: no batches, inputs that are empty or not finite, or no batch norm (with scales and shifts,
+            where those are to be learnt).
     """
     checks.module("model", model)
     if options or not isinstance(rule, AlphaBN):
         given = ", ".join([repr(rule), *(f"{name}={value!r}" for name, value in options.items())])
-        raise TypeError(f"rule must be an object with its own options, such as AlphaBN(alpha=0.5), Tent(), Core(alpha=0.5) or CAFA(statistics), got {given}")
+        raise TypeError("rule must be an object with its own options, such as AlphaBN(alpha=0.5), Tent(), "
+                        f"Core(alpha=0.5) or CAFA(statistics), got {given}")
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, Images)):
         raise TypeError(f"loader must give batches, such as images.split(64), got {type(loader).__name__}")
     adapted = calibrate(model, rule.alpha).requires_grad_(False)
@@ -195,7 +199,8 @@ class LearningRule(AlphaBN):
 
     def parameters(self, model: nn.Module) -> list[nn.Parameter]:
         "The scales and shifts of a calibrated model. Raises `ValueError` if it has none."
-        found = [p.requires_grad_() for m in model.modules() if isinstance(m, AlphaBatchNorm) for p in m.layer.parameters()]
+        found = [p.requires_grad_() for m in model.modules() if isinstance(m, AlphaBatchNorm)
+                 for p in m.layer.parameters()]
         if not found:
             raise ValueError("model has batch norm without scales and shifts: there is nothing to learn")
         return found

@@ -35,7 +35,8 @@ def _with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, K), and features (N, d): what enters the linear layer that gives them."""
     heads = [module for module in model.modules() if isinstance(module, nn.Linear)]
     seen = []
-    hooks = [head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output))) for head in heads]
+    hooks = [head.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+             for head in heads]
     try:
         logits = class_logits(model(images))
     finally:
@@ -43,7 +44,8 @@ def _with_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
             hook.remove()
     features = [inputs for inputs, output in seen if output is logits]
     if not features:
-        raise ValueError(f"model must end in a linear layer that gives its logits, so that its features are known; none of its {len(heads)} linear layers does")
+        raise ValueError("model must end in a linear layer that gives its logits, so that its features are known; none "
+                         f"of its {len(heads)} linear layers does")
     return logits, features[-1]
 
 # %% ../../nbs/adaptation/cafa.ipynb #61610b61
@@ -57,8 +59,8 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     Covariances are shrunk by the rule of Ledoit and Wolf, so that they can be inverted when images are few.
 
     Raises:
-        TypeError, ValueError: a class with fewer than two images, different lengths, values that are not finite, or a model
-            whose logits do not come from a linear layer.
+        TypeError, ValueError: a class with fewer than two images, different lengths, values that are not finite, or a
+            model whose logits do not come from a linear layer.
 
     Source: Jung et al., "CAFA" (ICCV 2023); the shrinkage is ours.
     """
@@ -66,7 +68,8 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     checks.tensor("images", images, finite=True)
     checks.labels("labels", labels, rows=len(images))
     if (labels.bincount() < 2).any():
-        raise ValueError(f"labels must name every class 0 to K - 1 at least twice, got classes of {labels.bincount().tolist()} images")
+        raise ValueError("labels must name every class 0 to K - 1 at least twice, got classes of "
+                         f"{labels.bincount().tolist()} images")
     with torch.no_grad():
         _, features = _with_features(copy.deepcopy(model).eval(), images)
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
@@ -76,7 +79,8 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
 
 # %% ../../nbs/adaptation/cafa.ipynb #4d2fab7f
 def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics) -> Tensor:
-    """Mean log ratio of the distance to the predicted class over the distances to all: a scalar below 0, with a gradient.
+    """Mean log ratio of the distance to the predicted class over the distances to all:
+    a scalar below 0, with a gradient.
 
     Args:
         features: (N, d).
@@ -119,4 +123,5 @@ class CAFA(LearningRule):
 
 
 # the methods that this chapter compares, with their own share of source statistics
-METHODS = {"source": 1.0, "test": 0.0, "alpha-bn": AlphaBN.alpha, "tent": Tent.alpha, "core": Core.alpha, "cafa": CAFA.alpha}
+METHODS = {"source": 1.0, "test": 0.0, "alpha-bn": AlphaBN.alpha, "tent": Tent.alpha, "core": Core.alpha,
+           "cafa": CAFA.alpha}

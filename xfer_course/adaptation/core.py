@@ -20,8 +20,8 @@ __all__ = ['core_loss', 'Core']
 def core_loss(logits: Tensor) -> Tensor:
     """Mean correlation of each class with the others, from class logits (N, K): a scalar in [0, 1) with a gradient.
 
-    0 where every example is sure of one class and every class is named; 1 - 1/K for uniform predictions and for a single example.
-    Raises `TypeError` or `ValueError` for anything but (N, K) with at least one row and two classes.
+    0 where every example is sure of one class and every class is named; 1 - 1/K for uniform predictions and for a
+    single example. Raises `TypeError` or `ValueError` for anything but (N, K) with at least one row and two classes.
     Source: after You, Li and Zhao (2021), Core; rows normalised as in Jin et al., "Minimum Class Confusion" (2020).
     """
     checks.tensor("logits", logits, "N K", kind="float")

@@ -20,7 +20,8 @@ __all__ = ['label_shift_domains', 'LatentClasses', 'discover_classes', 'matched_
 # %% ../../nbs/adaptation/latent_label_shift.ipynb #f14aa5f3
 def _check_classes(name: str, values: np.ndarray) -> None:
     if values.ndim != 1 or len(values) == 0 or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError(f"{name} must be whole numbers from 0 up, of shape (N,), at least one, got {values.dtype} of shape {values.shape}")
+        raise ValueError(f"{name} must be whole numbers from 0 up, of shape (N,), at least one, got {values.dtype} of "
+                         f"shape {values.shape}")
 
 
 def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -33,8 +34,8 @@ def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed
         seed: decides weights and assignment.
 
     Raises:
-        TypeError, ValueError: labels that are not whole numbers from 0, fewer than two domains, or a concentration that is
-            not positive.
+        TypeError, ValueError: labels that are not whole numbers from 0, fewer than two domains, or a concentration that
+            is not positive.
     """
     labels = np.asarray(labels)
     _check_classes("labels", labels)
@@ -70,7 +71,8 @@ class LatentClasses(NamedTuple):
     "p(c | d): proportions of the groups in each domain, (R, m)"
 
 # %% ../../nbs/adaptation/latent_label_shift.ipynb #4c6f04e3
-def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: int | None = None, seed: int = 0) -> LatentClasses:
+def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: int | None = None,
+                     seed: int = 0) -> LatentClasses:
     """Classes that shift together, from what a domain classifier says about unlabelled examples.
 
     Args:
@@ -82,19 +84,24 @@ def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: i
         seed: of k-means and the factorisation.
 
     Raises:
-        TypeError, ValueError: rows that do not sum to 1, domains that do not fit them, K above R or below 2, or too few groups.
+        TypeError, ValueError: rows that do not sum to 1, domains that do not fit them,
+            K above R or below 2, or too few groups.
 
     Source: Roberts, Mani, Garg and Lipton, "Unsupervised Learning under Latent Label Shift" (NeurIPS 2022), DDFA.
-    The authors invert p(d | y) by a pseudo-inverse; here p(y | x) is solved for under the constraint that it is not negative.
+    The authors invert p(d | y) by a pseudo-inverse; here p(y | x) is solved for under the constraint
+    that it is not negative.
     """
     p, domains = np.asarray(domain_probabilities, float), np.asarray(domains)
     _check_classes("domains", domains)
     if p.ndim != 2 or not np.isfinite(p).all() or (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-3):
-        raise ValueError(f"domain_probabilities must be finite, >= 0, of shape (N, R), with rows that sum to 1, got shape {p.shape}")
+        raise ValueError(
+            f"domain_probabilities must be finite, >= 0, of shape (N, R), with rows that sum to 1, got shape {p.shape}")
     if len(domains) != len(p) or not np.array_equal(np.unique(domains), np.arange(p.shape[1])):
-        raise ValueError(f"domains must name a domain 0 to {p.shape[1] - 1} for each of {len(p)} examples, and each domain at least once")
+        raise ValueError(f"domains must name a domain 0 to {p.shape[1] - 1} for each of {len(p)} examples, and each "
+                         "domain at least once")
     checks.whole("n_classes (at most one per domain)", n_classes, 2, p.shape[1])
-    groups = checks.whole("groups (at least one per class)", 3 * n_classes if groups is None else groups, n_classes, len(p))
+    groups = checks.whole("groups (at least one per class)", 3 * n_classes if groups is None else groups,
+                          n_classes, len(p))
     group = KMeans(groups, n_init=5, random_state=seed).fit_predict(p)
     q = np.zeros((p.shape[1], groups))
     np.add.at(q, (domains, group), 1)
@@ -109,8 +116,8 @@ def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: i
 def matched_accuracy(found, labels) -> float:
     """Share in [0, 1] of examples in the right class, after the best one-to-one naming of the found classes.
 
-    `found` and `labels` are integers (N,) from 0. The naming looks at the labels, as it must: found classes have no names.
-    Raises `ValueError` for different or no lengths.
+    `found` and `labels` are integers (N,) from 0. The naming looks at the labels, as it must: found classes have no
+    names. Raises `ValueError` for different or no lengths.
     """
     found, labels = np.asarray(found), np.asarray(labels)
     _check_classes("found", found)

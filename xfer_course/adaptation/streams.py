@@ -63,7 +63,8 @@ def corrupt(images: Tensor, kind: str, severity: int = 3, seed: int = 0) -> Tens
 
 # %% ../../nbs/adaptation/corruptions.ipynb #04513996
 def jittered_digits(split: str, n: int, seed: int, size: int = 16) -> Images:
-    """`n` bundled digits of a split ("train" or "test"), drawn with replacement, each turned, scaled and shifted a little.
+    """`n` bundled digits of a split ("train" or "test"), drawn with replacement, each turned,
+    scaled and shifted a little.
 
     Returns `Images` of shape (n, 1, size, size). Raises what `digits` and `jitter` raise.
     """
@@ -73,10 +74,12 @@ def jittered_digits(split: str, n: int, seed: int, size: int = 16) -> Images:
     return Images(jitter(images[rows], generator=generator), labels[rows])
 
 # %% ../../nbs/adaptation/corruptions.ipynb #442e1f55
-def source_network(data: Images, *, steps: int = 250, batch_size: int = 64, learning_rate: float = 2e-3, seed: int = 0) -> nn.Sequential:
+def source_network(data: Images, *, steps: int = 250, batch_size: int = 64, learning_rate: float = 2e-3,
+                   seed: int = 0) -> nn.Sequential:
     """A small convolutional network with batch norm, trained on labelled images, in evaluation mode.
 
-    `data` holds images (N, C, H, W), H and W multiples of 4, and labels 0 to K - 1. Raises `ValueError` for other sizes.
+    `data` holds images (N, C, H, W), H and W multiples of 4, and labels 0 to K - 1.
+    Raises `ValueError` for other sizes.
     """
     channels, height, width = data.images.shape[1:]
     if height % 4 or width % 4:
@@ -91,7 +94,8 @@ def source_network(data: Images, *, steps: int = 250, batch_size: int = 64, lear
         images, labels = batch
         return F.cross_entropy(model(images), labels), {}
 
-    fit(step, batches(*data, batch_size=batch_size, steps=steps, seed=seed), torch.optim.Adam(model.parameters(), lr=learning_rate),
+    fit(step, batches(*data, batch_size=batch_size, steps=steps, seed=seed),
+        torch.optim.Adam(model.parameters(), lr=learning_rate),
         epochs=1, seed=seed, progress=False, model=model, schedule=lambda p: cosine(p, learning_rate))
     return model.eval()
 

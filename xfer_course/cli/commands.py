@@ -35,7 +35,8 @@ def list_notebooks():
     rows = []
     for notebook in notebooks():
         recorded = ", ".join(f"{r.profile} {minutes(r.seconds)}" for r in records.get(notebook.name, []))
-        rows.append({"notebook": notebook.name, "kind": notebook.kind, "title": notebook.title, "recorded": recorded or "–"})
+        rows.append({"notebook": notebook.name, "kind": notebook.kind, "title": notebook.title,
+                     "recorded": recorded or "–"})
     echo_table(rows)
 
 # %% ../../nbs/foundations/commands.ipynb #177a3707
@@ -83,12 +84,14 @@ def _show_one(planned: Run, record, seconds: float) -> None:
 
 
 def _show_end(records: list, number: int, seconds: float) -> None:
-    "What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by more than seeds explain."
+    """What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by
+    more than seeds explain."""
     from xfer_course.labs import claim_rows
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    click.echo(f"{number} notebooks, {len(verdicts)} claims{': ' if counted else ''}{counted}. {minutes(seconds)} in all.")
+    click.echo(
+        f"{number} notebooks, {len(verdicts)} claims{': ' if counted else ''}{counted}. {minutes(seconds)} in all.")
     for sentence in (sentence for record in records for sentence in record.borders()):
         click.echo(sentence)
     surprises = [sentence for record in records for sentence in record.surprises()]
@@ -101,16 +104,21 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 @main.command()
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--profile", default="cpu", show_default=True, help=f"How large: {', '.join(PROFILES)}.")
-@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, help="A seed; repeat for several (default: the lab's).")
+@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True,
+              help="A seed; repeat for several (default: the lab's).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
-@click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE", help="A knob of the lab.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder for what the runs leave.")
-@click.option("--engine", metavar="dask://HOST:PORT", help="Run the points on a Dask cluster (default: XFER_ENGINE, or this machine).")
+@click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE",
+              help="A knob of the lab.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+              help="Folder for what the runs leave.")
+@click.option("--engine", metavar="dask://HOST:PORT",
+              help="Run the points on a Dask cluster (default: XFER_ENGINE, or this machine).")
 @click.option("--fresh", is_flag=True, help="Run again even if this configuration has finished before.")
 def run(targets, profile, seeds, device, knobs, out, engine, fresh):
     """Run notebooks: a chapter (dann) or single ones (dann/digits dann/moons).
 
-    Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared one, and 130 after Ctrl-C.
+    Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared
+    one, and 130 after Ctrl-C.
     """
     from xfer_course.labs import Record, resolve_device
 
@@ -126,7 +134,8 @@ def run(targets, profile, seeds, device, knobs, out, engine, fresh):
     for number, planned in enumerate(runs, 1):
         begun = time.perf_counter()
         content = None if fresh else finished_record(planned)
-        click.echo(f"[{number}/{len(runs)}] {planned.notebook.name}: {planned.notebook.title}" + (" (finished earlier, loaded)" if content else ""))
+        click.echo(f"[{number}/{len(runs)}] {planned.notebook.name}: {planned.notebook.title}"
+                   + (" (finished earlier, loaded)" if content else ""))
         content = content or _finish_one(planned, fresh)
         record = Record.from_json(content) if content else None
         records += [record] if record else []
@@ -144,8 +153,10 @@ def _choose_engine(engine: str | None) -> None:
 
 # %% ../../nbs/foundations/commands.ipynb #84d0ba2e
 @main.command()
-@click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write the chapters and their headline claims into this file.")
-@click.option("--from", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of records (default: the course's).")
+@click.option("--readme", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Write the chapters and their headline claims into this file.")
+@click.option("--from", "folder", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of records (default: the course's).")
 def results(readme, folder):
     "Show every recorded result: the paper's number beside ours."
     from xfer_course.data import write_atomically

@@ -33,7 +33,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the notebook's broken-off cell is no news
-            click.echo("\nxfer: interrupted; what was finished is kept, the same command continues from there", err=True)
+            click.echo("\nxfer: interrupted; what was finished is kept, the same command continues from there",
+                       err=True)
             ctx.exit(130)
         except (NotebookFailed, ValueError, OSError) as error:
             raise _Sentence(_sentence_of(error)) from None
@@ -74,7 +75,8 @@ def check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"--out must be a folder that can be written ({error.strerror})", str(folder)) from None
+        raise OSError(error.errno, f"--out must be a folder that can be written ({error.strerror})",
+                      str(folder)) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(13, "the output folder cannot be written", str(folder))
     if shutil.disk_usage(folder).free < 100 * 2**20:

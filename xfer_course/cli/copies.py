@@ -56,7 +56,8 @@ def _absolute_links(text: str, folder: Path, root: Path) -> str:
 # %% ../../nbs/foundations/copies.ipynb #1aab049d
 @main.command()
 @click.argument("chapter")
-@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="Folder for the copies (default: one named after the chapter).")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for the copies (default: one named after the chapter).")
 def start(chapter, into):
     "Copy a chapter's notebooks into a folder of your own; what is already there is left alone."
     from xfer_course.data import write_atomically
@@ -89,11 +90,14 @@ def atlas(word, family, built, list_families):
     from xfer_course.atlas import families, papers
 
     if list_families:
-        return echo_table([{"family": name, "papers": str(len(papers(family=name))), "meaning": meaning} for name, meaning in families().items()])
+        return echo_table([{"family": name, "papers": str(len(papers(family=name))), "meaning": meaning}
+                           for name, meaning in families().items()])
     found = papers(word, family, built)
     if len(found) > 10:
-        echo_table([{"state": p.chapter or "planned", "year": str(p.year or "–"), "family": p.family, "title": p.title} for p in found])
+        echo_table([{"state": p.chapter or "planned", "year": str(p.year or "–"), "family": p.family, "title": p.title}
+                    for p in found])
     for paper in found if len(found) <= 10 else []:
         click.echo(f"{paper.title}{f' ({paper.year})' if paper.year else ''}\n  {paper.sentence}\n  {paper.link}")
-        click.echo(f"  built: {', '.join(paper.implemented_by)} in {paper.chapter}\n" if paper.implemented else "  planned\n")
+        click.echo(f"  built: {', '.join(paper.implemented_by)} in {paper.chapter}\n" if paper.implemented
+                   else "  planned\n")
     click.echo(f"{len(found)} of {len(papers())} papers")

@@ -72,7 +72,8 @@ def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
         jobs = max(len(record.seeds), 1)
         rounds = -(-jobs // cores) / -(-jobs // int(recorded_cores[1]))
         here = "about " + minutes(record.seconds * probe / record.speed_probe_seconds * rounds)
-    return {"lab": record.lab, "profile": record.profile, "recorded": minutes(record.seconds), "on": record.measured["device"],
+    return {"lab": record.lab, "profile": record.profile, "recorded": minutes(record.seconds),
+            "on": record.measured["device"],
             "memory": f"{record.peak_memory_bytes / 2**20:.0f} MiB", "here": here}
 
 
@@ -101,7 +102,8 @@ def doctor():
     click.echo(f"python     {platform.python_version()}  torch {torch.__version__}")
     click.echo(f"device     {best}" + (f" ({torch.cuda.get_device_name()})" if best == "cuda" else ""))
     click.echo(f"cores      {available_jobs()} (seeds run side by side)")
-    click.echo(f"data       {data_root()}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free; here: {present or 'none beyond the bundled sets'}")
+    click.echo(f"data       {data_root()}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free; here: "
+               f"{present or 'none beyond the bundled sets'}")
     click.echo(f"jupyter    {_state_of('jupyterlab')}   papermill {_state_of('papermill')}   quarto {quarto}")
     rows = [_forecast(record, probe, available_jobs(), best) for record in load_records()]
     if rows:
@@ -116,7 +118,8 @@ def lab(jupyter_options):
     root = course_root()
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}",
                "--LabApp.default_url=/lab/tree/nbs/index.ipynb", *jupyter_options]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
+    environment = {**os.environ,
+                   "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
     with subprocess.Popen(command, env=environment) as jupyter, _ignoring_interrupts():
         raise SystemExit(jupyter.wait())
 

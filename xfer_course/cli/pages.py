@@ -30,7 +30,8 @@ def _for_readers(notebook):
     for cell in shown:
         cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and _WIDGET_VIEW not in o.get("data", {})]
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"
+                            and _WIDGET_VIEW not in o.get("data", {})]
     notebook.cells = shown
     return notebook
 

@@ -34,7 +34,8 @@ def _row(chapter: Chapter, best: dict[str, Any]) -> dict[str, str]:
         return row | {"headline claim": "–", "paper": "–", "ours": "–", "verdict": "no lab recorded yet"}
     record, claim = found
     unit = f" {claim['unit']}" if claim["unit"] else ""
-    return row | {"headline claim": f"{claim['claim']} ([{record.lab}](nbs/{record.lab}.ipynb), `{record.profile}`)", "paper": claim["paper"],
+    return row | {"headline claim": f"{claim['claim']} ([{record.lab}](nbs/{record.lab}.ipynb), `{record.profile}`)",
+                  "paper": claim["paper"],
                   "ours": claim["measured"] + unit, "verdict": claim["verdict"]}
 
 

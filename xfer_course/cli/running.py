@@ -49,7 +49,8 @@ class Run:
         return self.folder / f"{self.notebook.name.replace('/', '-')}-{profile}.json"
 
 # %% ../../nbs/foundations/running.ipynb #1b9779f8
-def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int, ...], device: str, knobs: dict) -> Run:
+def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int, ...], device: str,
+             knobs: dict) -> Run:
     """The run of a notebook; a notebook without parameters runs as it is.
 
     Raises:
@@ -72,7 +73,8 @@ def _check_knob(name: str, value: Any) -> None:
     try:
         json.dumps(value)
     except (TypeError, ValueError):
-        raise ValueError(f"parameter {name!r} is {value!r}; it must be a number, a text, True, False, None, or a list or dict of these") from None
+        raise ValueError(f"parameter {name!r} is {value!r}; it must be a number, a text, True, False, None, or a list "
+                         "or dict of these") from None
 
 # %% ../../nbs/foundations/running.ipynb #2e615442
 def finished_record(run: Run) -> dict | None:
@@ -106,12 +108,12 @@ class _Relay:
 
 def _kernel_environment(root: Path) -> dict[str, str]:
     path = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)
-    return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XFER_PROGRESS": "text", "IN_TEST": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XFER_PROGRESS": "text", "IN_TEST": "1",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 # %% ../../nbs/foundations/running.ipynb #ba313515
 def execute(run: Run, *, bar: bool = True) -> dict | None:
     """Execute a run's notebook; returns the record that it emitted, if any.
-
     The executed notebook is kept also when a cell fails or the run is interrupted.
 
     Raises:
@@ -128,12 +130,15 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
     os.environ.update(environment)
     try:
         executed = papermill.execute_notebook(
-            run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3", cwd=run.notebook.path.parent,
+            run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3",
+            cwd=run.notebook.path.parent,
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
-            stderr_file=_Relay() if bar else None, start_timeout=120, extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            stderr_file=_Relay() if bar else None, start_timeout=120,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
     except PapermillExecutionError as error:
-        raise NotebookFailed(f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
+        raise NotebookFailed(
+            f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
     finally:
         for name, value in kept.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

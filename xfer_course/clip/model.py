@@ -20,7 +20,7 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 class TwoTowers(nn.Module):
     """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
 
-    Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (ICML 2021), section 2.
+    Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), section 2.
     """
 
     def __init__(self, config: CLIPConfig):
@@ -36,12 +36,12 @@ class TwoTowers(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        "Features `(N, embed_dim)`, not normalised, of images as `preprocess` gives them; TypeError or ValueError for others."
+        """Features `(N, embed_dim)`, not normalised, of images as `preprocess` gives them; refuses others."""
         _check_images(self, images)
         return self.visual(images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; TypeError or ValueError for ids that do not fit.
+        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; refuses ids that do not fit.
 
         They are read at the end token, the largest id of a row; what stands behind the last one is not computed.
         """
@@ -74,11 +74,13 @@ def _check_images(model: TwoTowers, images: Tensor) -> None:
 
 def _check_tokens(model: TwoTowers, tokens: Tensor) -> None:
     _check_precision(model)
-    checks.tensor("tokens (as this CLIP's tokenizer gives them)", tokens, "N L", kind="integer", within=(0, model.config.vocab_size - 1))
+    checks.tensor("tokens (as this CLIP's tokenizer gives them)", tokens, "N L", kind="integer",
+                  within=(0, model.config.vocab_size - 1))
     checks.whole("the number of tokens", tokens.shape[1], 1, model.config.context_length)
 
 # %% ../../nbs/coop/clip.ipynb #ad764de5
-def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float, captions: Tensor | None = None) -> Tensor:
+def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float,
+                     captions: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy of a batch of pairs: find the text of each image, and the image of each text.
 
     Args:
@@ -121,7 +123,8 @@ def _check_depth(images) -> None:
     "Pillow cuts off every value above 255 when it turns such pictures into colours: they would come out white."
     for picture in images if isinstance(images, (list, tuple)) else [images]:
         if str(getattr(picture, "mode", "")).startswith(("I", "F")):
-            raise ValueError(f"images must be 8 bits deep, got a picture of mode {picture.mode!r}: scale it to 0..255 and convert it first, "
+            raise ValueError(f"images must be 8 bits deep, got a picture of mode {picture.mode!r}: scale it to 0..255 "
+                             "and convert it first, "
                              f"Image.fromarray((np.asarray(picture) / 65535 * 255).astype('uint8')) for 16 bits")
 
 # %% ../../nbs/coop/clip.ipynb #e24f2af3
@@ -132,7 +135,8 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
     float in [0, 1]); returns a float tensor `(N, 3, R, R)`.
 
     Raises:
-        TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1], or pictures of more than 8 bits.
+        TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1],
+            or pictures of more than 8 bits.
     """
     _check_depth(images)
     from torchvision.transforms import functional as tv
@@ -142,7 +146,8 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         pictures = images if isinstance(images, (list, tuple)) else [images]
         if not pictures or not all(hasattr(picture, "convert") for picture in pictures):
             raise TypeError(f"images must be PIL images or a tensor, got {type(images).__name__}")
-        resized = [tv.center_crop(tv.resize(p.convert("RGB"), size, tv.InterpolationMode.BICUBIC), size) for p in pictures]
+        resized = [tv.center_crop(tv.resize(p.convert("RGB"), size, tv.InterpolationMode.BICUBIC), size)
+                   for p in pictures]
         pixels = torch.stack([tv.to_tensor(picture) for picture in resized])
     else:
         pixels = _pixels(images)

@@ -90,7 +90,8 @@ def learn_merges(texts: Iterable[str], merges: int = 256) -> list[tuple[str, str
 
     Ties go to the pair that comes first in the alphabet, so the result depends on the texts only.
 
-    Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword Units (ACL 2016), algorithm 1.
+    Source: Sennrich, Haddow and Birch, Neural Machine Translation of Rare Words with Subword Units
+    (ACL 2016), algorithm 1.
     """
     counts = Counter(word for text in texts for word in _words(_clean(text)))
     words, learned = {word: _spell(word) for word in counts}, []
@@ -163,9 +164,9 @@ def _filled(rows: Sequence[tuple[str, list[int]]], length: int) -> list[list[int
 class Tokenizer:
     """Byte-pair encoding with the conventions of OpenAI's CLIP.
 
-    Ids 0 to 255 are bytes, 256 to 511 bytes that end a word, then one id per merge, then `start` and `end`. The end token
-    has the largest id of all, which is how the text tower finds it. `merges` are pairs of pieces, the most frequent first;
-    `context_length` is the number of ids per text, at least 3.
+    Ids 0 to 255 are bytes, 256 to 511 bytes that end a word, then one id per merge, then `start` and `end`. The end
+    token has the largest id of all, which is how the text tower finds it. `merges` are pairs of pieces, the most
+    frequent first; `context_length` is the number of ids per text, at least 3.
     """
 
     def __init__(self, merges: Sequence[tuple[str, str]] = (), context_length: int = 77):
@@ -195,7 +196,8 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         "The ids of a text, without start and end. Raises TypeError for anything but a string."
         words = _words(_clean(checks.module("text", text, str)))
-        pieces = (self._known.get(word) or self._known.setdefault(word, _join(_spell(word), self._ranks)) for word in words)
+        pieces = (self._known.get(word) or self._known.setdefault(word, _join(_spell(word), self._ranks))
+                  for word in words)
         return [self._ids[piece] for word in pieces for piece in word]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -206,7 +208,6 @@ class Tokenizer:
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
         """Token ids `(N, context_length)` of a string or several: start, the text, end, zeros.
-
         Raises TypeError for what is not text, ValueError for no text, or one that is too long.
         """
         length = self.context_length if context_length is None else context_length

@@ -53,7 +53,8 @@ class ResidualAttentionBlock(nn.Module):
         self.attn = Attention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=gelu, c_proj=nn.Linear(4 * width, width)))
+        self.mlp = nn.Sequential(
+            OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=gelu, c_proj=nn.Linear(4 * width, width)))
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
@@ -119,7 +120,8 @@ class CLIPConfig:
         return self.vision_width * 32 if self.is_resnet else self.vision_width
 
 # %% ../../nbs/coop/towers.ipynb #32192919
-_COUNTS = ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width", "transformer_layers")
+_COUNTS = ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width",
+           "transformer_layers")
 
 
 def _checked(config: CLIPConfig) -> dict:
@@ -128,7 +130,8 @@ def _checked(config: CLIPConfig) -> dict:
     for name in ("vision_patch_size", "transformer_heads", "vision_heads"):
         checked[name] = None if getattr(config, name) is None else checks.whole(name, getattr(config, name))
     layers = config.vision_layers
-    checked["vision_layers"] = (tuple(checks.whole("vision_layers", each) for each in layers) if isinstance(layers, (tuple, list))
+    checked["vision_layers"] = (tuple(checks.whole("vision_layers", each) for each in layers)
+                                if isinstance(layers, (tuple, list))
                                 else checks.whole("vision_layers", layers))
     checked["image_mean"] = tuple(checks.number("image_mean", value) for value in config.image_mean)
     checked["image_std"] = tuple(checks.number("image_std", value, above=0) for value in config.image_std)
@@ -140,12 +143,15 @@ def _check_fit(config: CLIPConfig) -> None:
     "Raise unless the fields fit each other."
     resolution, patch = config.image_resolution, config.vision_patch_size
     if len(config.image_mean) != 3 or len(config.image_std) != 3:
-        raise ValueError(f"image_mean and image_std must hold three numbers, got {config.image_mean} and {config.image_std}")
+        raise ValueError(
+            f"image_mean and image_std must hold three numbers, got {config.image_mean} and {config.image_std}")
     if config.is_resnet and (len(config.vision_layers) != 4 or resolution % 32):
-        raise ValueError(f"vision_layers of a ResNet must be four numbers, and 32 must divide image_resolution, got {config.vision_layers} and {resolution}")
+        raise ValueError("vision_layers of a ResNet must be four numbers, and 32 must divide image_resolution, got "
+                         f"{config.vision_layers} and {resolution}")
     if not config.is_resnet and (not patch or resolution % patch):
         raise ValueError(f"vision_patch_size must divide image_resolution {resolution}, got {patch}")
-    for name, width, heads in (("transformer_width", config.transformer_width, config.text_heads), ("the image tower's width", config.image_width, config.image_heads)):
+    for name, width, heads in (("transformer_width", config.transformer_width, config.text_heads),
+                               ("the image tower's width", config.image_width, config.image_heads)):
         if width % heads:
             raise ValueError(f"{name} must be a multiple of its number of heads, {heads}, got {width}")
 
@@ -158,7 +164,8 @@ class VisionTransformer(nn.Module):
         width, patch = config.vision_width, config.vision_patch_size
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.positional_embedding = nn.Parameter(torch.randn((config.image_resolution // patch) ** 2 + 1, width) * width**-0.5)
+        self.positional_embedding = nn.Parameter(torch.randn((config.image_resolution // patch) ** 2 + 1, width)
+                                                 * width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = Transformer(width, config.vision_layers, config.image_heads, config.activation)
         self.ln_post = nn.LayerNorm(width)
@@ -183,7 +190,8 @@ class Bottleneck(nn.Module):
         self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
         self.downsample = None
         if stride > 1 or inputs != outputs:
-            pool = ("-1", nn.AvgPool2d(stride)), ("0", nn.Conv2d(inputs, outputs, 1, bias=False)), ("1", nn.BatchNorm2d(outputs))
+            pool = (("-1", nn.AvgPool2d(stride)), ("0", nn.Conv2d(inputs, outputs, 1, bias=False)),
+                    ("1", nn.BatchNorm2d(outputs)))
             self.downsample = nn.Sequential(OrderedDict(pool))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,7 +219,8 @@ class AttentionPool(nn.Module):
 
 # %% ../../nbs/coop/towers.ipynb #c94e3bcf
 class ModifiedResNet(nn.Module):
-    """CLIP's ResNet: three convolutions at the start, average pools instead of strides, attention pooling at the end."""
+    """CLIP's ResNet: three convolutions at the start, average pools instead of strides,
+    attention pooling at the end."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
@@ -224,8 +233,10 @@ class ModifiedResNet(nn.Module):
             planes = width * 2**stage
             first = Bottleneck(inputs, planes, stride=1 if stage == 0 else 2)
             inputs = 4 * planes
-            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *(Bottleneck(inputs, planes) for _ in range(blocks - 1))))
-        self.attnpool = AttentionPool((config.image_resolution // 32) ** 2, inputs, config.image_heads, config.embed_dim)
+            self.add_module(f"layer{stage + 1}",
+                            nn.Sequential(first, *(Bottleneck(inputs, planes) for _ in range(blocks - 1))))
+        self.attnpool = AttentionPool((config.image_resolution // 32) ** 2, inputs, config.image_heads,
+                                      config.embed_dim)
         self._initialise(inputs)
 
     def _initialise(self, width: int) -> None:

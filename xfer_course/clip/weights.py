@@ -33,7 +33,8 @@ def _count(state: dict[str, Tensor], prefix: str) -> int:
     numbers = {int(name[len(prefix):].split(".")[0]) for name in state if name.startswith(prefix)}
     missing = min(set(range(len(numbers) + 1)) - numbers)
     if missing < len(numbers) or not numbers:
-        raise ValueError(f"the checkpoint has no parameter {prefix}{missing}.*: it is not a CLIP, or of an unknown kind")
+        raise ValueError(
+            f"the checkpoint has no parameter {prefix}{missing}.*: it is not a CLIP, or of an unknown kind")
     return len(numbers)
 
 # %% ../../nbs/coop/weights.ipynb #50ea58cd
@@ -101,7 +102,8 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif ".encoder.layers." in name:
             _rename_layer(name, state, renamed)
         else:
-            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))), None)
+            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))),
+                         None)
             if start is None:
                 raise ValueError(f"the checkpoint has a parameter {name} that no CLIP has")
             renamed[_HUGGING_FACE[start] + name[len(start):]] = tensor
@@ -137,7 +139,8 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
         if name not in state:
             raise ValueError(f"the checkpoint has no parameter {name}: it is of another architecture")
         if state[name].shape != tensor.shape:
-            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
+            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got "
+                             f"{tuple(state[name].shape)}")
         if tensor.is_floating_point():
             checks.tensor(f"parameter {name} of the checkpoint", state[name], kind="float", finite=True)
     unknown = next((name for name in state if name not in mine), None)
@@ -172,7 +175,8 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return _read_safetensors(path)
     if _is_torchscript(path):
         raise ValueError(f"{path.name} is a TorchScript program, as OpenAI publishes them: run "
-                         f"python -c \"from xfer_course.clip import convert_torchscript as c; c('{path}', '{path.with_suffix('.safetensors')}')\" once")
+                         f"python -c \"from xfer_course.clip import convert_torchscript as c; c('{path}', "
+                         f"'{path.with_suffix('.safetensors')}')\" once")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -193,7 +197,8 @@ def _content(model: CLIP, state: dict[str, Tensor]) -> bytes:
 
 def save(model: CLIP, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights and configuration as safetensors; `dtype` may be `torch.float16` to halve the file."""
-    content = _content(model, {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
+    content = _content(model,
+                       {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
     write_atomically(Path(path), lambda file: file.write(content))
 
 
@@ -206,7 +211,8 @@ def _stored_config(path: Path, text: str, weights: int) -> CLIPConfig:
         config = CLIPConfig(**stored)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds no configuration of a CLIP beside its weights: {error}") from error
-    if max(config.transformer_layers, *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
+    if max(config.transformer_layers,
+           *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
         raise ValueError(f"{path.name} says that it has more layers than it holds weights")
     return config
 
@@ -243,7 +249,6 @@ def convert_torchscript(source: str | Path, target: str | Path) -> None:
 
     `torch.jit.load` builds the program that the file holds, though it does not call it: convert only files whose
     checksum you have compared with the one in their address.
-
     Every tensor keeps its precision: OpenAI's files hold most in float16, but embeddings and layer norms in float32.
 
     Raises:

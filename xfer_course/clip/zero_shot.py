@@ -43,7 +43,8 @@ def class_names(classnames: Iterable[str]) -> list[str]:
     for i, name in enumerate(names):
         first = seen.setdefault(name.casefold(), i)
         if first != i:
-            raise ValueError(f"classnames must be different from each other, got {given[i]!r} at {i}, the same as {given[first]!r} at {first}")
+            raise ValueError(f"classnames must be different from each other, got {given[i]!r} at {i}, the same as "
+                             f"{given[first]!r} at {first}")
     return names
 
 # %% ../../nbs/coop/zero_shot.ipynb #220a86ce
@@ -64,7 +65,8 @@ def zero_shot_weights(clip: nn.Module, classnames: Sequence[str], templates: str
         `(K, D)`, rows of length 1, without gradient. Logits are `scale * normalised image features @ weights.T`.
 
     Raises:
-        TypeError, ValueError: no, empty or repeated names, a template without `{}`, a text that is too long, no tokenizer.
+        TypeError, ValueError: no, empty or repeated names, a template without `{}`,
+            a text that is too long, no tokenizer.
     """
     names, tokenizer = class_names(classnames), tokenizer or getattr(clip, "tokenizer", None)
     templates = checks.texts("templates", [templates] if isinstance(templates, str) else templates)
@@ -72,9 +74,11 @@ def zero_shot_weights(clip: nn.Module, classnames: Sequence[str], templates: str
         if [field for _, field, _, _ in string.Formatter().parse(template) if field is not None] != [""]:
             raise ValueError(f"templates must have one {{}} each and no other braces, got {template!r}")
     if tokenizer is None:
-        raise ValueError("tokenizer must be given, as this CLIP has none: tokenizer=Tokenizer.from_file('bpe_simple_vocab_16e6.txt.gz')")
+        raise ValueError("tokenizer must be given, as this CLIP has none: "
+                         "tokenizer=Tokenizer.from_file('bpe_simple_vocab_16e6.txt.gz')")
     texts = [template.format(name) for name in names for template in templates]
-    tokens = tokenizer(texts, context_length=getattr(clip, "context_length", tokenizer.context_length)).to(clip.text_projection.device)
+    tokens = tokenizer(texts, context_length=getattr(clip, "context_length", tokenizer.context_length)).to(
+        clip.text_projection.device)
     with torch.no_grad():
         features = torch.cat([F.normalize(clip.encode_text(part), dim=-1) for part in tokens.split(batch_size)])
         return F.normalize(features.unflatten(0, (len(names), len(templates))).mean(1), dim=-1)

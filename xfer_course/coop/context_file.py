@@ -39,7 +39,8 @@ def _read_context(path: str | Path) -> tuple[Tensor, dict]:
             if about["format"] != "xfer_course.coop":
                 raise KeyError("format")
             return ctx, {"class_token_position": about["class_token_position"],
-                         "class_specific": json.loads(about["class_specific"]), "classnames": json.loads(about["classnames"])}
+                         "class_specific": json.loads(about["class_specific"]),
+                         "classnames": json.loads(about["classnames"])}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a context that save_context wrote ({type(error).__name__}: {error})") from None
 
@@ -52,12 +53,14 @@ def load_context(model: nn.Module, path: str | Path) -> nn.Module:
         TypeError, ValueError: it is something else, or does not fit; nothing is changed then.
     """
     ctx, about = _read_context(path)
-    for what, stored, own in [("class_specific", about["class_specific"], model.class_specific), ("shape", tuple(ctx.shape), tuple(model.ctx.shape)),
+    for what, stored, own in [("class_specific", about["class_specific"], model.class_specific),
+                              ("shape", tuple(ctx.shape), tuple(model.ctx.shape)),
                               ("class_token_position", about["class_token_position"], model.position)]:
         if stored != own:
             raise ValueError(f"{what} of the context in {path} must be {own!r}, as in this model, got {stored!r}")
     if model.class_specific and about["classnames"] != model.classnames:
-        raise ValueError(f"{path} holds a context for each of other classes; a class-specific context cannot move to new names")
+        raise ValueError(
+            f"{path} holds a context for each of other classes; a class-specific context cannot move to new names")
     checks.tensor(f"the context in {path}", ctx, kind="float", finite=True)
     with torch.no_grad():
         model.ctx.copy_(ctx)
@@ -65,11 +68,14 @@ def load_context(model: nn.Module, path: str | Path) -> nn.Module:
 
 
 def context_options(path: str | Path) -> dict:
-    """What a file says of its context, as arguments of `CoOp`: length, place of the name, one for all or for each class.
+    """What a file says of its context, as arguments of `CoOp`: length, place of the name,
+    one for all or for each class.
 
     Raises FileNotFoundError or ValueError as `load_context` does.
     """
     ctx, about = _read_context(path)
     if ctx.ndim not in (2, 3):
-        raise ValueError(f"the context in {path} must be of shape (n_ctx, D), or (classes, n_ctx, D), got {tuple(ctx.shape)}")
-    return {"n_ctx": ctx.shape[-2], "class_token_position": about["class_token_position"], "class_specific": about["class_specific"]}
+        raise ValueError(
+            f"the context in {path} must be of shape (n_ctx, D), or (classes, n_ctx, D), got {tuple(ctx.shape)}")
+    return {"n_ctx": ctx.shape[-2], "class_token_position": about["class_token_position"],
+            "class_specific": about["class_specific"]}

@@ -27,16 +27,19 @@ def text_tower(clip: nn.Module) -> nn.Module:
         TypeError: parts are missing, or the tower does not look at earlier positions only and read the end token, so
             that what this module leaves out would change its result.
     """
-    tower = next((m for m in (clip, getattr(clip, "text", None)) if all(hasattr(m, part) for part in _TEXT_PARTS)), None)
+    tower = next((m for m in (clip, getattr(clip, "text", None)) if all(hasattr(m, part) for part in _TEXT_PARTS)),
+                 None)
     if tower is None:
         raise TypeError(f"clip is a {type(clip).__name__}, whose text tower lacks one of {', '.join(_TEXT_PARTS)}")
     pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", "argmax"))
     causal = getattr(tower, "attn_mask", True) is not None and getattr(tower, "cls_emb", None) is None
     if pool != "argmax" or not causal:
-        raise TypeError(f"clip has a text tower that is not causal or reads {pool!r}; it must be causal and read the end token")
+        raise TypeError(
+            f"clip has a text tower that is not causal or reads {pool!r}; it must be causal and read the end token")
     attention = getattr(tower.transformer.resblocks[0], "attn", None)
     if getattr(attention, "in_proj_weight", None) is None or not _heads(attention):
-        raise TypeError(f"clip has attention of type {type(attention).__name__}; it must have in_proj_weight and num_heads, as nn.MultiheadAttention")
+        raise TypeError(f"clip has attention of type {type(attention).__name__}; it must have in_proj_weight and "
+                        "num_heads, as nn.MultiheadAttention")
     return tower
 
 
@@ -49,8 +52,10 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _attend(attention: nn.Module, query: Tensor, keys_values: Tensor, past: tuple | None, positions: Tensor) -> tuple[Tensor, tuple]:
-    """Causal attention of the normalised inputs `query` (K, Lq, D) at `positions` (K or 1, Lq) of `keys_values` (K, L, D).
+def _attend(attention: nn.Module, query: Tensor, keys_values: Tensor, past: tuple | None,
+            positions: Tensor) -> tuple[Tensor, tuple]:
+    """Causal attention of the normalised inputs `query` (K, Lq, D) at `positions` (K or 1,
+    Lq) of `keys_values` (K, L, D).
 
     `past`: keys and values (1, heads, P, d) of positions before these, the same for all K; all of them are seen.
     """
@@ -98,7 +103,8 @@ def _check_prompts(name: str, prompts: Tensor, tower: nn.Module, dims: str, star
 def encode_prefix(tower: nn.Module, prompt: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Keys and values, in every layer, of the embedded positions `prompt` (L, D) with which all prompts begin.
 
-    Raises `TypeError` or `ValueError` for a prompt that is not float, has another width, or is longer than the tower takes.
+    Raises `TypeError` or `ValueError` for a prompt that is not float, has another width,
+    or is longer than the tower takes.
     """
     _check_prompts("prompt", prompt, tower, "L")
     x, past = (prompt + tower.positional_embedding[: len(prompt)].to(prompt.dtype))[None], []
@@ -140,14 +146,16 @@ def encode_prompts(tower: nn.Module, prompts: Tensor, ends: Tensor, past: Sequen
 # %% ../../nbs/coop/encoding.ipynb #999d6b6a
 # Bytes of activations while training that a model keeps by itself; more classes are computed in chunks.
 CHUNK_BYTES = 2**30
-# Numbers kept for the backward pass for each position, layer and unit of width; measured in tests/test_coop_benchmark.py.
+# Numbers kept for the backward pass for each position, layer and unit of width;
+# measured in tests/test_coop_benchmark.py.
 _KEPT_PER_POSITION = 16
 
 
 def activation_bytes(positions: int, classes: int = 1, layers: int = 12, width: int = 512, element: int = 4) -> int:
     """About how many bytes of activations a text tower keeps for the backward pass.
 
-    `positions` of each of `classes` prompts, in numbers of `element` bytes; the defaults are those of ViT-B/32's text tower.
+    `positions` of each of `classes` prompts, in numbers of `element` bytes;
+    the defaults are those of ViT-B/32's text tower.
     """
     return classes * layers * positions * width * element * _KEPT_PER_POSITION
 
@@ -162,7 +170,8 @@ def in_chunks(encode: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Te
 def image_size(clip: nn.Module) -> int | tuple[int, int] | None:
     "Height and width of the images that a CLIP takes, where it says so."
     visual, config = getattr(clip, "visual", None), getattr(clip, "config", None)
-    places = [(visual, "input_resolution"), (visual, "image_size"), (config, "image_resolution"), (config, "image_size")]
+    places = [(visual, "input_resolution"), (visual, "image_size"), (config, "image_resolution"),
+              (config, "image_size")]
     return next((getattr(owner, name) for owner, name in places if getattr(owner, name, None) is not None), None)
 
 
@@ -170,7 +179,8 @@ def check_precision(tower: nn.Module) -> None:
     "Raises ValueError for a text tower in half precision on a CPU."
     weight = tower.transformer.resblocks[0].attn.in_proj_weight
     if weight.device.type == "cpu" and weight.dtype in (torch.float16, torch.bfloat16):
-        raise ValueError(f"clip must not be in half precision on a CPU, got {weight.dtype}: call clip.float() first, or move it to a GPU")
+        raise ValueError(f"clip must not be in half precision on a CPU, got {weight.dtype}: call clip.float() first, "
+                         "or move it to a GPU")
 
 
 @torch.no_grad()
@@ -187,6 +197,7 @@ def encode_images(clip: nn.Module, images: Tensor, batch_size: int = 256) -> Ten
     size = image_size(clip)
     height, width = (size, size) if isinstance(size, int) else size or ("H", "W")
     on_cpu = getattr(images, "is_cpu", False)  # on a GPU looking at the values would wait for the device
-    checks.tensor("images (as the CLIP's preprocessing gives them)", images, f"N 3 {height} {width}", kind="float", finite=on_cpu)
+    checks.tensor("images (as the CLIP's preprocessing gives them)", images, f"N 3 {height} {width}", kind="float",
+                  finite=on_cpu)
     device = tower.positional_embedding.device
     return torch.cat([clip.encode_image(batch.to(device)) for batch in images.split(batch_size)])

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from .. import checks
 from ..clip import class_names
 from .context_file import context_options, load_context, save_context
-from .encoding import CHUNK_BYTES, activation_bytes, check_precision, encode_images, encode_prefix, encode_prompts, in_chunks, text_tower
+from .encoding import (CHUNK_BYTES, activation_bytes, check_precision, encode_images, encode_prefix,
+                                       encode_prompts, in_chunks, text_tower)
 from .nearest import NearestWords, nearest_words
 
 # %% ../../nbs/coop/coop.ipynb #7d1f07ec
@@ -34,9 +35,9 @@ def context_slots(n_ctx: int, name_length: int, position: str = "end") -> list[i
     Args:
         n_ctx: number of context vectors M.
         name_length: tokens of the class name, without the full stop that follows the prompt.
-        position: where the name stands. "end": [V]_1 ... [V]_M [CLASS]; "middle": half of the vectors before it, rounded
-            down, and half behind; "front": [CLASS] [V]_1 ... [V]_M. The paper describes the first two, section 3.2; its
-            code has all three.
+        position: where the name stands. "end": [V]_1 ... [V]_M [CLASS]; "middle": half of the vectors before it,
+            rounded down, and half behind; "front": [CLASS] [V]_1 ... [V]_M. The paper describes the first two, section
+            3.2; its code has all three.
 
     Returns:
         `n_ctx` rising positions; the name's tokens take the gap, the full stop and the end token follow.
@@ -56,8 +57,8 @@ class PromptLayout(NamedTuple):
         token_ids: `(K, L)`, zeros in the gaps and behind the end.
         slots: `(K, M)`, positions of the context vectors.
         ends: `(K,)`, positions of the end tokens.
-        shared: positions with which all prompts begin: the start token and, in a unified context, what stands before the
-            name.
+        shared: positions with which all prompts begin: the start token and, in a unified context, what stands before
+            the name.
     """
 
     token_ids: Tensor
@@ -74,31 +75,36 @@ def _token_ids(name: str, text: str, tokenizer: Callable, tokens: int) -> list[i
         raise ValueError(f"{name} is {text!r}, which the tokenizer refuses: {error}") from error
     ids = row[1 : int(row.argmax())].tolist()
     if max(ids, default=0) >= tokens:
-        raise ValueError(f"tokenizer gives id {max(ids)} for {text!r}, but the CLIP knows {tokens} tokens: it is not this CLIP's tokenizer")
+        raise ValueError(f"tokenizer gives id {max(ids)} for {text!r}, but the CLIP knows {tokens} tokens: it is not "
+                         "this CLIP's tokenizer")
     return ids
 
 # %% ../../nbs/coop/coop.ipynb #a3e27b76
-def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: int, position: str = "end", class_specific: bool = False) -> PromptLayout:
+def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: int, position: str = "end",
+            class_specific: bool = False) -> PromptLayout:
     """The layout of the prompts of classes with these names, on the tower's device.
 
     Raises:
         ValueError: a name is too long for the text tower, or the tokenizer belongs to another CLIP.
     """
-    start, limit, tokens = torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding), len(tower.token_embedding.weight)
+    start, limit, tokens = (torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding),
+                            len(tower.token_embedding.weight))
     start, end = int(start[0]), int(start.max())
     rows, slots = [], []
     for i, name in enumerate(names):
         alone, with_stop = (_token_ids(f"classnames[{i}]", text, tokenizer, tokens) for text in (name, name + "."))
         length = 2 + n_ctx + max(len(with_stop), len(alone) + 1)
         if length > limit:
-            raise ValueError(f"classnames[{i}] is {name!r}: with {n_ctx} context vectors its prompt has at least {length} tokens, "
+            raise ValueError(
+                f"classnames[{i}] is {name!r}: with {n_ctx} context vectors its prompt has at least {length} tokens, "
                              f"but the text tower takes {limit}; shorten the name or lower n_ctx")
         slots.append(context_slots(n_ctx, len(alone), position))
         words = iter([start, *with_stop, end])
         rows.append([0 if j in slots[-1] else next(words) for j in range(2 + n_ctx + len(with_stop))])
     longest, device = max(map(len, rows)), tower.positional_embedding.device
     tables = [row + [0] * (longest - len(row)) for row in rows], slots, [len(row) - 1 for row in rows]
-    return PromptLayout(*(torch.tensor(table, device=device) for table in tables), 1 if class_specific else 1 + _before(n_ctx, position))
+    return PromptLayout(*(torch.tensor(table, device=device) for table in tables),
+                        1 if class_specific else 1 + _before(n_ctx, position))
 
 # %% ../../nbs/coop/coop.ipynb #17988894
 def _start_words(ctx_init: str | None, tokenizer: Callable, tower: nn.Module, class_specific: bool) -> list[int] | None:
@@ -106,14 +112,17 @@ def _start_words(ctx_init: str | None, tokenizer: Callable, tower: nn.Module, cl
     if ctx_init is None:
         return None
     if class_specific:
-        raise ValueError("ctx_init gives words to one context for all classes; leave it out, or set class_specific=False")
-    ids = _token_ids("ctx_init", checks.module("ctx_init", ctx_init, str).replace("_", " "), tokenizer, len(tower.token_embedding.weight))
+        raise ValueError(
+            "ctx_init gives words to one context for all classes; leave it out, or set class_specific=False")
+    ids = _token_ids("ctx_init", checks.module("ctx_init", ctx_init, str).replace("_", " "), tokenizer,
+                     len(tower.token_embedding.weight))
     checks.whole("the number of tokens of ctx_init", len(ids))
     return ids
 
 
 def first_context(table: Tensor, shape: Sequence[int], words: list[int] | None = None, seed: int = 0) -> Tensor:
-    """Context vectors to begin with: rows `words` of the table of embeddings, or numbers from N(0, 0.02²) of this shape.
+    """Context vectors to begin with: rows `words` of the table of embeddings,
+    or numbers from N(0, 0.02²) of this shape.
 
     float32, or float64 where the table is.
     """
@@ -130,28 +139,23 @@ def fill(embedded: Tensor, slots: Tensor, context: Tensor) -> Tensor:
 
 
 def _chosen(clip: nn.Module, tokenizer: Callable | None) -> Callable:
-    return checks.module("tokenizer (or clip.tokenizer)", getattr(clip, "tokenizer", None) if tokenizer is None else tokenizer, Callable)
+    return checks.module("tokenizer (or clip.tokenizer)",
+                         getattr(clip, "tokenizer", None) if tokenizer is None else tokenizer, Callable)
 
 # %% ../../nbs/coop/coop.ipynb #66a35332
 class PromptLearner(nn.Module):
-    """The text side of `CoOp`: class names in, text features out, and between them context vectors `ctx` that can be trained.
+    """The text side of `CoOp`: class names in, text features out, trainable context vectors `ctx` between them.
+    `ctx` is `(M, D)`, or `(K, M, D)` if class-specific, and float32 whatever the precision of `clip`. TypeError or
+    ValueError for names that are empty, repeated or too long, words with class-specific context, and misfits.
 
     Args:
         clip: a CLIP with OpenAI's parameter names: the course's own, open_clip's or OpenAI's. It is frozen.
         classnames: K different names; "_" counts as a space.
         n_ctx: number M of context vectors; with `ctx_init` the number of its tokens counts instead.
-        class_token_position: where the name stands, "end", "middle" or "front"; see `context_slots`.
-        class_specific: one context for every class instead of one for all.
+        class_token_position, class_specific: where names stand, see `context_slots`; one context per class or for all.
         ctx_init: words whose embeddings the context begins with, such as "a photo of a"; None draws from N(0, 0.02²).
-        tokenizer: the CLIP's own: a list of texts to ids `(N, L)`, the end token the largest; None takes `clip.tokenizer`.
-        chunk_size: classes at a time while training; None takes as many as need about 1 GiB, or all.
-        seed: of the random start.
-
-    The context `ctx` is `(M, D)`, or `(K, M, D)` if class-specific, and float32 whatever the precision of `clip`.
-
-    Raises:
-        TypeError, ValueError: names that are empty, given twice or too long for the tower, words together with
-            class-specific context, a tokenizer or a CLIP that does not fit, half precision on a CPU.
+        tokenizer: the CLIP's own, a list of texts to ids `(N, L)`, end token the largest; None takes `clip.tokenizer`.
+        chunk_size, seed: classes at a time in training (None: as many as need about 1 GiB); seed of the random start.
     """
 
     def __init__(self, clip: nn.Module, classnames: Sequence[str], n_ctx: int = 16, class_token_position: str = "end",
@@ -167,11 +171,12 @@ class PromptLearner(nn.Module):
         words = _start_words(ctx_init, self.tokenizer, tower, class_specific)
         self.n_ctx = n_ctx if words is None else len(words)
         layout = lay_out(self.classnames, self.tokenizer, tower, self.n_ctx, self.position, class_specific)
-        for name in ("token_ids", "slots", "ends"):  # not in the state dict: they belong to these names and not to the context
+        for name in ("token_ids", "slots", "ends"):  # not in the state dict: they belong to the names
             self.register_buffer(name, getattr(layout, name), persistent=False)
         self.n_shared, self.clip = layout.shared, clip.eval().requires_grad_(False)
         one = (self.n_ctx, table.shape[1])
-        self.ctx = nn.Parameter(first_context(table, (len(self.classnames), *one) if class_specific else one, words, seed))
+        self.ctx = nn.Parameter(
+            first_context(table, (len(self.classnames), *one) if class_specific else one, words, seed))
 
     tower = property(lambda self: text_tower(self.clip), doc="The CLIP's text tower.")
 
@@ -179,24 +184,30 @@ class PromptLearner(nn.Module):
         "Embedded prompts `(K, L, D)` of all classes or some (indices), context in place, positions not yet added."
         classes = torch.arange(len(self.token_ids), device=self.token_ids.device) if classes is None else classes
         tower = self.tower
-        embedded = tower.token_embedding(self.token_ids[classes]).to(tower.transformer.resblocks[0].attn.in_proj_weight.dtype)
+        embedded = tower.token_embedding(self.token_ids[classes]).to(
+            tower.transformer.resblocks[0].attn.in_proj_weight.dtype)
         return fill(embedded, self.slots[classes], self.ctx[classes] if self.class_specific else self.ctx)
 
     def text_features(self) -> Tensor:
         "Normalised text features of all classes, `(K, E)`; gradients reach `ctx`."
-        classes, shared, tower = torch.arange(len(self.token_ids), device=self.token_ids.device), self.n_shared, self.tower
-        past, size = encode_prefix(tower, self.prompts(classes[:1])[0, :shared]), self.chunk_size or max(1, CHUNK_BYTES // self.activation_bytes())
-        features = in_chunks(lambda rows: encode_prompts(tower, self.prompts(rows)[:, shared:], self.ends[rows] - shared, past), classes, size)
+        classes, shared, tower = (torch.arange(len(self.token_ids), device=self.token_ids.device),
+                                  self.n_shared, self.tower)
+        past, size = (encode_prefix(tower, self.prompts(classes[:1])[0, :shared]),
+                      self.chunk_size or max(1, CHUNK_BYTES // self.activation_bytes()))
+        features = in_chunks(lambda rows: encode_prompts(tower, self.prompts(rows)[:, shared:],
+                                                         self.ends[rows] - shared, past), classes, size)
         return F.normalize(features, dim=-1)
 
     def activation_bytes(self, classes: int = 1) -> int:
         "About how many bytes of activations the tower keeps for the backward pass, for so many classes."
         blocks, positions = self.tower.transformer.resblocks, self.token_ids.shape[1] - self.n_shared
-        return activation_bytes(positions, classes, len(blocks), self.ctx.shape[-1], blocks[0].attn.in_proj_weight.element_size())
+        return activation_bytes(positions, classes, len(blocks), self.ctx.shape[-1],
+                                blocks[0].attn.in_proj_weight.element_size())
 
 # %% ../../nbs/coop/coop.ipynb #3bdc712f
 class CoOp(PromptLearner):
-    """A CLIP whose prompt's context words are free vectors, the only thing that is trained; arguments as for `PromptLearner`.
+    """A CLIP whose prompt's context words are free vectors, the only thing that is trained;
+    arguments as for `PromptLearner`.
 
     Source: Zhou, Yang, Loy and Liu, "Learning to Prompt for Vision-Language Models", IJCV 2022, section 3.
     """

@@ -74,7 +74,8 @@ def _check_examples(model: CoOp, features: Tensor, labels: Tensor) -> tuple[Tens
     return features.detach().to(device), labels.long().to(device)
 
 # %% ../../nbs/coop/training.ipynb #32451328
-def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None = None, seed: int = 0, batch_size: int = 32,
+def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None = None, seed: int = 0,
+             batch_size: int = 32,
              lr: float = 0.002, progress: bool = False) -> History:
     """Train the context of `model` in place, by cross-entropy on image features; everything else stays as it is.
 
@@ -98,7 +99,8 @@ def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None
     features, labels = _check_examples(model, features, labels)
     batch_size = min(checks.whole("batch_size", batch_size), len(labels))
     epoch_steps = len(labels) // batch_size
-    steps = epoch_steps * paper_epochs(len(labels) / len(model.classnames)) if steps is None else checks.whole("steps", steps)
+    steps = (epoch_steps * paper_epochs(len(labels) / len(model.classnames)) if steps is None
+             else checks.whole("steps", steps))
     epochs = math.ceil(steps / epoch_steps)
 
     def step(batch, p):

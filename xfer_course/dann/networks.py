@@ -45,7 +45,8 @@ def mnist_dann(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = F
     `domain_hidden` layers of other sizes and `domain_batch_norm` in the domain head.
     Source: Ganin et al. (2016), figure 4a; channel sizes as reported by reimplementations.
 
-    Raises `ValueError` or `TypeError` for fewer than two classes, no channel, a dropout outside [0, 1) or an empty layer.
+    Raises `ValueError` or `TypeError` for fewer than two classes, no channel,
+    a dropout outside [0, 1) or an empty layer.
     """
     _check_network(num_classes, in_channels, dropout, domain_hidden)
     features = [
@@ -141,7 +142,8 @@ def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_
     trunk = deepcopy(checks.module("backbone", backbone))
     linear = [name for name, layer in trunk.named_modules() if isinstance(layer, nn.Linear) and name]
     if not linear:
-        raise ValueError(f"backbone must have a linear layer that the bottleneck can replace, got {type(backbone).__name__} without")
+        raise ValueError(
+            f"backbone must have a linear layer that the bottleneck can replace, got {type(backbone).__name__} without")
     width = trunk.get_submodule(linear[-1]).in_features
     trunk.set_submodule(linear[-1], nn.Identity())
     features = nn.Sequential(trunk, nn.Linear(width, 256), nn.ReLU())
@@ -156,7 +158,8 @@ def office_parameters(model: DANN, learning_rate: float = 0.01, pretrained: floa
     """
     learning_rate = checks.number("learning_rate", learning_rate, above=0)
     pretrained = checks.number("pretrained", pretrained, above=0)
-    checks.module("the feature extractor of model", checks.module("model", model, DANN).feature_extractor, nn.Sequential)
+    checks.module("the feature extractor of model", checks.module("model", model, DANN).feature_extractor,
+                  nn.Sequential)
     trunk = list(model.feature_extractor[0].parameters())
     known = {id(p) for p in trunk}
     new = [p for p in model.parameters() if id(p) not in known]

@@ -20,7 +20,6 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
-from torch import nn
 
 import xfer_course.checks as checks
 
@@ -45,7 +44,8 @@ def reverse_validation(estimator: BaseEstimator, X, y, X_target, *, validation_f
     examples set aside also decide when each training ends.
 
     Raises `ValueError` for fewer than two examples in a domain or a fraction outside (0, 1), and `TypeError`
-    for an estimator whose `fit` takes no `X_target`. Source: Ganin et al. (2016), section 5.1.2 (after Zhong et al., 2010).
+    for an estimator whose `fit` takes no `X_target`. Source: Ganin et al.
+    (2016), section 5.1.2 (after Zhong et al., 2010).
     """
     X, X_target = _check_round_trip(estimator, X, X_target, validation_fraction)
     split = {"test_size": validation_fraction, "random_state": check_random_state(random_state)}
@@ -87,9 +87,9 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
     """A deep `DANN` as a scikit-learn estimator: `fit(X, y, X_target=...)`, `predict`.
 
     `network` is a function without arguments that builds a fresh `DANN`; it is trained by `steps` of Adam with
-    `learning_rate` and `batch_size` examples per domain. `lambda_ >= 0` multiplies the schedule of the paper (with 0 the
-    target is not looked at). `warm_start` begins at the features and label head of the previous `fit`; `random_state`
-    is an integer >= 0. Attributes after `fit`: `classes_`, `model_` (in evaluation mode), `history_`.
+    `learning_rate` and `batch_size` examples per domain. `lambda_ >= 0` multiplies the schedule of the paper (with 0
+    the target is not looked at). `warm_start` begins at the features and label head of the previous `fit`;
+    `random_state` is an integer >= 0. Attributes after `fit`: `classes_`, `model_` (in evaluation mode), `history_`.
     """
 
     def __init__(self, network: Callable[[], DANN], steps: int = 300, learning_rate: float = 1e-3, batch_size: int = 64,
@@ -286,7 +286,8 @@ def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed
 
 # %% ../../nbs/dann/selection.ipynb #48c0415d
 class Saturation(NamedTuple):
-    """What `saturation` returns: levels (M,), NaN before the first full window; the checkpoint to take; where it was decided."""
+    """What `saturation` returns: levels (M,), NaN before the first full window; the checkpoint to take;
+    where it was decided."""
     levels: np.ndarray
     checkpoint: int | None
     epoch: int | None

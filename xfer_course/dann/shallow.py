@@ -62,8 +62,10 @@ class _Room(NamedTuple):
     change: np.ndarray
 
 
-def _pair_step(z: np.ndarray, asked: np.ndarray, heads: np.ndarray, recipe: _Recipe, room: _Room, move: np.ndarray) -> None:
-    """One step of Algorithm 1: `heads` change, `move` (rows, hidden) becomes what W loses per input. z is (rows, hidden)."""
+def _pair_step(z: np.ndarray, asked: np.ndarray, heads: np.ndarray, recipe: _Recipe, room: _Room,
+               move: np.ndarray) -> None:
+    """One step of Algorithm 1: `heads` change, `move` (rows, hidden) becomes what W loses per input. z is (rows,
+    hidden)."""
     hidden, slope, error, feedback, change = room
     units, label, domain = hidden[:, :-1], error[0, :-1], error[:, -1]
     # forward: h = sigm(z), class probabilities softmax(V h + c), probability of the source sigm(u h + d)
@@ -100,7 +102,8 @@ def _train_block(weights: _Weights, X: np.ndarray | sp.csr_matrix, codes: np.nda
     products = safe_sparse_dot(X, X.T, dense_output=True) + 1.0
     moves = np.empty_like(start)
     rows, size, rates = len(recipe.rates), start.shape[1], recipe.rates
-    room = _Room(np.ones((rows, size + 1)), np.empty((rows, size)), np.empty_like(rates), np.empty_like(rates), np.empty_like(weights.heads))
+    room = _Room(np.ones((rows, size + 1)), np.empty((rows, size)), np.empty_like(rates), np.empty_like(rates),
+                 np.empty_like(weights.heads))
     z = np.empty((rows, size))
     for first, code in zip(range(0, len(start), rows), codes):
         now = slice(first, first + rows)
@@ -120,7 +123,8 @@ def _recipe(classes: int, paired: bool, learning_rate: float, lambda_: float, ad
     return _Recipe(wanted, rates, signs)
 
 
-def _epochs(model: "ShallowDANN", weights: _Weights, X, codes: np.ndarray, X_target, rng: np.random.RandomState) -> Iterator[int]:
+def _epochs(model: "ShallowDANN", weights: _Weights, X, codes: np.ndarray, X_target,
+            rng: np.random.RandomState) -> Iterator[int]:
     """Train one epoch per item; the item is the epoch's number, from 0."""
     n, paired = X.shape[0], model.lambda_ > 0
     stacked = _stack(X, X_target) if paired else X
@@ -132,7 +136,8 @@ def _epochs(model: "ShallowDANN", weights: _Weights, X, codes: np.ndarray, X_tar
             block = slice(first, first + _BLOCK)
             _train_block(weights, stacked[order[block].ravel()], codes[block], recipe)
         if not (np.isfinite(weights.inputs).all() and np.isfinite(weights.heads).all()):
-            raise ValueError(f"learning_rate and lambda_ must be low enough for training, got a network that diverged in epoch {epoch + 1}")
+            raise ValueError("learning_rate and lambda_ must be low enough for training, got a network that diverged "
+                             f"in epoch {epoch + 1}")
         yield epoch
 
 
@@ -164,7 +169,8 @@ def _keep(model: "ShallowDANN", arrays: dict[str, np.ndarray | float]) -> None:
 def _first_weights(model: "ShallowDANN", rng: np.random.RandomState) -> _Weights:
     """The present weights with `warm_start`; else zeros, and W and V uniform within +-sqrt(6 / (fan_in + fan_out))."""
     hidden, classes = model.hidden_size, len(model.classes_)
-    shapes = {"W": (hidden, model.n_features_in_), "V": (classes, hidden), "b": (hidden,), "c": (classes,), "u": (hidden,), "d": ()}
+    shapes = {"W": (hidden, model.n_features_in_), "V": (classes, hidden), "b": (hidden,), "c": (classes,),
+              "u": (hidden,), "d": ()}
     if model.warm_start and hasattr(model, "W_"):
         present = {name: np.asarray(getattr(model, f"{name}_", None), dtype=float) for name in shapes}
         for name, shape in shapes.items():
@@ -178,7 +184,8 @@ def _first_weights(model: "ShallowDANN", rng: np.random.RandomState) -> _Weights
 
 # %% ../../nbs/dann/shallow.ipynb #ae7ada55
 class _SigmoidNetwork(TransformerMixin, ClassifierMixin, BaseEstimator):
-    """What a network with one hidden layer says, from its weights `W_`, `b_`, `V_`, `c_`, `u_`, `d_` and its `classes_`."""
+    """What a network with one hidden layer says, from its weights `W_`, `b_`, `V_`, `c_`, `u_`,
+    `d_` and its `classes_`."""
 
     def transform(self, X) -> np.ndarray:
         """The hidden representation (n, hidden) of `X` (n, features), every value in (0, 1)."""
@@ -214,34 +221,34 @@ class ShallowDANN(_SigmoidNetwork):
     Every epoch visits the source examples in order, draws one target example for each, and updates all weights after
     every such pair, computed in blocks. The sigmoid of the domain unit is the probability of *source*.
 
-    Parameters: `hidden_size` sigmoid units; `learning_rate` (constant); `lambda_ >= 0`, the weight of the
-    domain term; `max_iter` epochs; `adversarial=False` trains the domain unit without letting it reach the
-    hidden layer (the plain network with an onlooker); `early_stopping` keeps the weights with the lowest
-    error on source examples set aside (the last `validation_fraction` of those given to `fit`, at least one)
-    and ends when the best epoch is long past; `warm_start` starts from the present weights;
-    `random_state` an integer, a `numpy.random.RandomState` or None; `verbose` shows a progress bar.
-
+    Parameters: `hidden_size` sigmoid units; `learning_rate` (constant); `lambda_ >= 0`, the weight of the domain term;
+    `max_iter` epochs; `adversarial=False` trains the domain unit without letting it reach the hidden layer;
+    `early_stopping` keeps the weights with the lowest error on source examples set aside (the last
+    `validation_fraction`, at least one) and ends when that epoch is long past; `warm_start` starts from the present
+    weights; `random_state` an integer, a `numpy.random.RandomState` or None; `verbose` shows a progress bar.
     Attributes after `fit`: `W_` (hidden, features), `b_` (hidden,), `V_` (classes, hidden), `c_` (classes,), `u_`
-    (hidden,), `d_` (a number), `classes_`, `n_features_in_`, `n_iter_` (epochs run) and `validation_errors_` (per epoch,
-    empty without early stopping). The six weights may be set before a `fit` with `warm_start=True`.
+    (hidden,), `d_` (a number), `classes_`, `n_features_in_`, `n_iter_` (epochs run) and `validation_errors_` (per
+    epoch, empty without early stopping). The six weights may be set before a `fit` with `warm_start=True`.
     Source: Ganin et al. (2016), section 4.1 and Algorithm 1.
     """
 
     def __init__(self, hidden_size: int = 100, learning_rate: float = 0.05, lambda_: float = 1.0, max_iter: int = 200,
                  adversarial: bool = True, early_stopping: bool = False, validation_fraction: float = 0.1,
-                 warm_start: bool = False, random_state: int | np.random.RandomState | None = None, verbose: bool = False) -> None:
-        self.hidden_size, self.learning_rate, self.lambda_, self.max_iter = hidden_size, learning_rate, lambda_, max_iter
-        self.adversarial, self.warm_start, self.random_state, self.verbose = adversarial, warm_start, random_state, verbose
+                 warm_start: bool = False, random_state: int | np.random.RandomState | None = None,
+                 verbose: bool = False) -> None:
+        self.hidden_size, self.learning_rate, self.lambda_, self.max_iter = (hidden_size, learning_rate,
+                                                                             lambda_, max_iter)
+        self.adversarial, self.warm_start, self.random_state, self.verbose = (adversarial, warm_start,
+                                                                              random_state, verbose)
         self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
 
     def fit(self, X, y, X_target=None, X_valid=None, y_valid=None) -> "ShallowDANN":
         """Train on labelled source examples `X`, `y` and unlabelled target examples `X_target`.
 
-        `X` is (n, features), dense or sparse, `y` (n,) labels of any kind, `X_target` (m, features). It may be
-        left out only where `lambda_=0`: that is the plain network, and no target example is looked at.
-        `X_valid`, `y_valid` are source examples for early stopping, instead of a part of `X`. With `warm_start`
-        the classes of the previous `fit` stay, and `y` may lack some of them.
-
+        `X` is (n, features), dense or sparse, `y` (n,) labels of any kind, `X_target` (m, features). It may be left out
+        only where `lambda_=0`: that is the plain network, and no target example is looked at. `X_valid`, `y_valid` are
+        source examples for early stopping, instead of a part of `X`. With `warm_start` the classes of the previous
+        `fit` stay, and `y` may lack some of them.
         Raises `ValueError` or `TypeError` for parameters out of range, for input that is empty, not finite or of the
         wrong shape, for a single class, for `warm_start` weights of other shapes, and when training diverges.
         """

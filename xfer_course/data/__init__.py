@@ -1,7 +1,9 @@
-"""Data: tasks that need no download, loaders for the papers' sets and for your own folder, batches, and files that can be trusted.
+"""Data: tasks that need no download, loaders for the papers' sets and for your own folder, batches,
+and files that can be trusted.
 
-One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching), `batching`,
-`decoding`, `generated`, `reviews`, `folders`, `sets` and `built`; and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
+One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
+`batching`, `decoding`, `generated`, `reviews`, `folders`, `sets` and `built`; and for captioned pictures `shapes`,
+`scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
 from .batching import Images, PassSampler, TensorBatches, batches, domain_batches
@@ -10,12 +12,15 @@ from .captioned import SHIFTS, TEMPLATES, FewShotTask, Pictures, few_shot_tasks,
 from .captions import caption, synonyms
 from .catalogue import built_file, datasets, expected_bytes, find_file, get, manifest
 from .decoding import GREY, as_images, check_request, decode_image, first_of, reading_image, to_float
-from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash, make_writable, read_idx, reading,
+from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash,
+                    make_writable, read_idx, reading,
                     shipped, write_atomically)
 from .folders import decode_samples, folder_samples, image_folder
-from .generated import blend, crops, digits, jitter, moons, moons_pair, photo_digits, photo_patches, photos, split_photos
+from .generated import (blend, crops, digits, jitter, moons, moons_pair, photo_digits, photo_patches,
+                        photos, split_photos)
 from .reviews import AMAZON_DOMAINS, AMAZON_FEATURES, Reviews, amazon_reviews, topic_shift_reviews
-from .scenes import BACKGROUNDS, COLOURS, COUNTS, FACTORS, POSITIONS, SIZES, STYLES, TEXTURES, Factors, draw_factors, render
+from .scenes import (BACKGROUNDS, COLOURS, COUNTS, FACTORS, POSITIONS, SIZES, STYLES, TEXTURES, Factors,
+                     draw_factors, render)
 from .sets import CIFAR10_CLASSES, cifar10, fashion_mnist, gtsrb, idx_arrays, mnist, office31, svhn, usps
 from .shapes import REACH, SHAPES, distance_fields
 
@@ -25,13 +30,16 @@ __all__ = [
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "datasets", "expected_bytes", "find_file", "get", "manifest",
     "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float",
-    "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash", "make_writable", "read_idx",
+    "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash",
+    "make_writable", "read_idx",
     "reading", "shipped", "write_atomically",
     "decode_samples", "folder_samples", "image_folder",
-    "blend", "crops", "digits", "jitter", "moons", "moons_pair", "photo_digits", "photo_patches", "photos", "split_photos",
+    "blend", "crops", "digits", "jitter", "moons", "moons_pair", "photo_digits", "photo_patches", "photos",
+    "split_photos",
     "AMAZON_DOMAINS", "AMAZON_FEATURES", "Reviews", "amazon_reviews", "topic_shift_reviews",
     "CIFAR10_CLASSES", "cifar10", "fashion_mnist", "gtsrb", "idx_arrays", "mnist", "office31", "svhn", "usps",
     "SHIFTS", "TEMPLATES", "FewShotTask", "Pictures", "few_shot_tasks", "pictures", "shifted", "caption", "synonyms",
-    "BACKGROUNDS", "COLOURS", "COUNTS", "FACTORS", "POSITIONS", "SIZES", "STYLES", "TEXTURES", "Factors", "draw_factors", "render",
+    "BACKGROUNDS", "COLOURS", "COUNTS", "FACTORS", "POSITIONS", "SIZES", "STYLES", "TEXTURES", "Factors",
+    "draw_factors", "render",
     "REACH", "SHAPES", "distance_fields",
 ]

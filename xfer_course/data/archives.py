@@ -85,7 +85,8 @@ def _check_zip(archive: Path, max_members: int = MAX_MEMBERS, max_bytes: int = M
 
 # %% ../../nbs/foundations/archives.ipynb #03cde2b5
 def check_space(folder: Path, needed: int | None) -> None:
-    """Raise `OSError` if `needed` bytes do not fit on the disk of a folder, which need not exist yet; None is not checked."""
+    """Raise `OSError` if `needed` bytes do not fit on the disk of a folder, which need not exist yet;
+    None is not checked."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed is not None and needed > free:
@@ -96,11 +97,13 @@ def _extract(archive: Path, folder: Path, is_zip: bool) -> None:
     folder.mkdir()
     with (zipfile.ZipFile if is_zip else tarfile.open)(archive) as file:
         if not is_zip:
-            file.extraction_filter = getattr(tarfile, "data_filter", None)  # a second lock; Python before 3.11.4 lacks it
+            # a second lock; Python before 3.11.4 lacks it
+            file.extraction_filter = getattr(tarfile, "data_filter", None)
         file.extractall(folder)
 
 # %% ../../nbs/foundations/archives.ipynb #3541675f
-def unpack(archive: str | Path, folder: str | Path, *, max_members: int = MAX_MEMBERS, max_bytes: int = MAX_UNPACKED) -> None:
+def unpack(archive: str | Path, folder: str | Path, *, max_members: int = MAX_MEMBERS,
+           max_bytes: int = MAX_UNPACKED) -> None:
     """Unpack a zip or tar archive (plain, gz, bz2 or xz) into a new folder, all of it or nothing.
 
     Args:
@@ -110,8 +113,8 @@ def unpack(archive: str | Path, folder: str | Path, *, max_members: int = MAX_ME
         max_bytes: refuse archives that unpack to more bytes.
 
     Raises:
-        DataFileError: the archive is corrupt or truncated, or a member is absolute, climbs out of the folder, is a link,
-            a device or encrypted, occurs twice, or exceeds a limit. Nothing is written then.
+        DataFileError: the archive is corrupt or truncated, or a member is absolute, climbs out of the folder, is a
+            link, a device or encrypted, occurs twice, or exceeds a limit. Nothing is written then.
         FileExistsError: the folder exists already.
         OSError: there is not enough space.
     """
@@ -141,8 +144,10 @@ def tar_contents(archive: Path, size: int | None = None) -> Iterator[tuple[str, 
 
 
 def zip_contents(archive: Path, folder: str, size: int | None = None) -> dict[str, bytes]:
-    """Names and contents of the JPEG files under a folder of a zip archive, without writing any; `size` as for `reading`."""
+    """Names and contents of the JPEG files under a folder of a zip archive, without writing any;
+    `size` as for `reading`."""
     with reading(archive, size):
         _check_zip(archive)
         with zipfile.ZipFile(archive) as file:
-            return {name: file.read(name) for name in file.namelist() if name.startswith(folder + "/") and name.endswith(".jpg")}
+            return {name: file.read(name) for name in file.namelist() if name.startswith(folder + "/")
+                    and name.endswith(".jpg")}

@@ -45,7 +45,8 @@ class TensorBatches(Dataset):
 
     def __getitems__(self, index: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
         rows = torch.tensor(index).unbind(dim=1)
-        return tuple(tensor.index_select(0, row.to(tensor.device)) for tensors, row in zip(self.groups, rows) for tensor in tensors)
+        return tuple(tensor.index_select(0, row.to(tensor.device)) for tensors, row in zip(self.groups, rows)
+                     for tensor in tensors)
 
     def __getitem__(self, index: Sequence[int]) -> tuple[Tensor, ...]:
         return tuple(tensor[0] for tensor in self.__getitems__([index]))
@@ -114,12 +115,14 @@ def batches(*tensors: Tensor, batch_size: int, steps: int | None = None, shuffle
     rows = _rows([f"tensor {i}" for i in range(len(tensors))], tensors)
     batch_size = checks.whole("batch_size", batch_size)
     if steps is None and drop_last and rows < batch_size:
-        raise ValueError(f"batch_size must be at most {rows}, the number of rows, or drop_last leaves no batch, got {batch_size}")
+        raise ValueError(
+            f"batch_size must be at most {rows}, the number of rows, or drop_last leaves no batch, got {batch_size}")
     length = rows if steps is None else checks.whole("steps", steps) * batch_size
     return _loader([tensors], batch_size, length, shuffle, drop_last, seed)
 
 # %% ../../nbs/foundations/batching.ipynb #3cf528f3
-def _loader(groups: Sequence[Sequence[Tensor]], batch_size: int, length: int, shuffle: bool, drop_last: bool, seed: int) -> DataLoader:
+def _loader(groups: Sequence[Sequence[Tensor]], batch_size: int, length: int, shuffle: bool, drop_last: bool,
+            seed: int) -> DataLoader:
     seed = checks.whole("seed", seed, 0)
     sampler = PassSampler([len(tensors[0]) for tensors in groups], length, shuffle, seed)
     return DataLoader(
@@ -168,6 +171,7 @@ def domain_batches(source: Images, target_images: Tensor, batch_size: int = 64, 
     _rows(["source images", "source labels"], source)
     _rows(["target_images"], [target_images])
     if target_images.shape[1:] != source.images.shape[1:]:
-        raise ValueError(f"target_images must have rows of shape {tuple(source.images.shape[1:])}, as the source, got {tuple(target_images.shape[1:])}")
+        raise ValueError(f"target_images must have rows of shape {tuple(source.images.shape[1:])}, as the source, got "
+                         f"{tuple(target_images.shape[1:])}")
     batch_size, steps = checks.whole("batch_size", batch_size), checks.whole("steps", steps)
     return _loader([source, (target_images,)], batch_size, steps * batch_size, shuffle, True, seed)

@@ -45,7 +45,8 @@ def bsds500(split: str = "train", root: str | Path | None = None) -> list[np.nda
     files = _folder_contents(path / split) if path.is_dir() else zip_contents(path, split, expected_bytes(path))
     photos = [decode_image(files[name], f"{path}: {name}") for name in sorted(files)]
     if len(photos) != BSDS500_COUNTS[split]:
-        raise DataFileError(f"{path} is incomplete: expected {BSDS500_COUNTS[split]} photos in {split!r}, found {len(photos)}")
+        raise DataFileError(
+            f"{path} is incomplete: expected {BSDS500_COUNTS[split]} photos in {split!r}, found {len(photos)}")
     return photos
 
 
@@ -71,8 +72,10 @@ def _check_pixels(pixels: np.ndarray, split: str, key: str) -> None:
     found = hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
     if found != expected:
         raise DataFileError(
-            f"the pixels of MNIST-M ({split}) differ from the recorded ones: expected sha256 {expected}, found {found}; "
-            f"delete {built_file('mnist_m', split)} if it exists, and if that does not help, another JPEG decoder read the photos: "
+            f"the pixels of MNIST-M ({split}) differ from the recorded ones: expected sha256 {expected}, found "
+            f"{found}; "
+            f"delete {built_file('mnist_m', split)} if it exists, and if that does not help, another JPEG decoder read "
+            "the photos: "
             "verify=False accepts that"
         )
 
@@ -81,9 +84,9 @@ def mnist_m(split: str = "train", *, n: int | None = None, seed: int = 0, size: 
             root: str | Path | None = None, verify: bool = True) -> Images:
     """MNIST-M, built from MNIST and BSDS500: 60,000 training and 10,000 test digits on photos, 28×28, colour.
 
-    Image i is |digit i - random crop|, per pixel and channel. Training images use the train and val photos of BSDS500, test images
-    the test photos. A whole split is kept in the cache root; with `n` only the first images are built, and they are
-    the same ones. For non-commercial research and education only, as BSDS500.
+    Image i is |digit i - random crop|, per pixel and channel. Training images use the train and val photos of BSDS500,
+    test images the test photos. A whole split is kept in the cache root; with `n` only the first images are built, and
+    they are the same ones. For non-commercial research and education only, as BSDS500.
 
     Args:
         split: "train" or "test".

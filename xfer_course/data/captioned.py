@@ -30,7 +30,8 @@ class Pictures(NamedTuple):
     factors: Factors
 
 
-def pictures(n: int, seed: int = 0, pixels: int = 64, angles: tuple[float, float] = (-25.0, 25.0), **allowed) -> Pictures:
+def pictures(n: int, seed: int = 0, pixels: int = 64, angles: tuple[float, float] = (-25.0, 25.0),
+             **allowed) -> Pictures:
     """`n` captioned pictures; the same arguments give the same pictures.
 
     Args:
@@ -46,7 +47,8 @@ def pictures(n: int, seed: int = 0, pixels: int = 64, angles: tuple[float, float
         raise ValueError(f"pixels must be a multiple of 4, got {pixels}")
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     factors = draw_factors(n, generator, angles, **allowed)
-    images = torch.cat([render(factors[start : start + 256], generator, pixels) for start in range(0, len(factors), 256)])
+    images = torch.cat([render(factors[start : start + 256], generator, pixels)
+                        for start in range(0, len(factors), 256)])
     return Pictures(images, [caption(factors.names(i), rng) for i in range(len(factors))], factors)
 
 # %% ../../nbs/foundations/pictures.ipynb #a3c2a2c1
@@ -104,7 +106,8 @@ class FewShotTask:
     """A downstream task: draw as many labelled images as needed.
 
     `factor` is what the classes differ in, `classes` its values, `classnames` what the task calls them, `template` the
-    prompt that somebody wrote for it. `allowed` restricts the other factors, `shift` (one of `SHIFTS`) changes the look.
+    prompt that somebody wrote for it. `allowed` restricts the other factors,
+    `shift` (one of `SHIFTS`) changes the look.
     """
 
     name: str
@@ -126,7 +129,8 @@ class FewShotTask:
         """
         checks.one_of("part", part, ("train", "test"))
         per_class = checks.whole("per_class", per_class)
-        start = np.random.SeedSequence([self.seed, seed, ("train", "test").index(part)]).generate_state(len(self.classes) + 1)
+        start = np.random.SeedSequence([self.seed, seed, ("train", "test").index(part)]).generate_state(
+            len(self.classes) + 1)
         images = torch.cat([
             pictures(per_class, seed=int(s), angles=self.angles, **{self.factor: value}, **dict(self.allowed)).images
             for value, s in zip(self.classes, start)])
@@ -135,30 +139,42 @@ class FewShotTask:
         return Images(images, torch.arange(len(self.classes)).repeat_interleave(per_class))
 
 # %% ../../nbs/foundations/pictures.ipynb #96ea95e3
-def _task(name: str, factor: str, names: dict, template: str, seed: int, shift: str | None = None, strength: float = 0.5,
+def _task(name: str, factor: str, names: dict, template: str, seed: int, shift: str | None = None,
+          strength: float = 0.5,
           angles: tuple[float, float] = (-25.0, 25.0), **allowed) -> FewShotTask:
-    return FewShotTask(name, factor, tuple(names), tuple(names.values()), template, seed, tuple(allowed.items()), shift, strength, angles)
+    return FewShotTask(name, factor, tuple(names), tuple(names.values()), template, seed, tuple(allowed.items()),
+                       shift, strength, angles)
 
 
 _DEVELOPMENT = (
     _task("parcels", "size", {"small": "tiny", "medium": "middling", "large": "huge"},
           "a photo of a {}.", 101, style=("print", "sketch"), count=(1, 2), shift="noise"),
-    _task("tools", "shape", {"hammer": "mallet", "key": "key", "fork": "trident", "spoon": "spoon", "ladder": "ladder", "anchor": "anchor", "gear": "cog",
+    _task("tools", "shape", {"hammer": "mallet", "key": "key", "fork": "trident", "spoon": "spoon", "ladder": "ladder",
+                             "anchor": "anchor", "gear": "cog",
             "magnet": "horseshoe"},
-          "a photo of a {}, a type of tool.", 102, style=("photo", "print"), size=("large",), count=(1,), shift="noise", strength=0.3),
-    _task("maps", "position", {"top left": "north west", "top right": "north east", "bottom left": "south west", "bottom right": "south east"},
+          "a photo of a {}, a type of tool.", 102, style=("photo", "print"), size=("large",), count=(1,),
+          shift="noise", strength=0.3),
+    _task("maps", "position",
+          {"top left": "north west", "top right": "north east", "bottom left": "south west",
+           "bottom right": "south east"},
           "a photo of a {}.", 103, style=("sketch", "print"), size=("small", "medium"), count=(1,), shift="noise"),
 )
 
 # %% ../../nbs/foundations/pictures.ipynb #926d9d86
 _HELD_OUT = (
-    _task("paints", "colour", {"red": "crimson", "orange": "amber", "green": "emerald", "blue": "cobalt", "purple": "violet", "pink": "rose",
-            "brown": "chocolate", "grey": "ash"},
+    _task("paints", "colour",
+          {"red": "crimson", "orange": "amber", "green": "emerald", "blue": "cobalt", "purple": "violet",
+           "pink": "rose",
+"brown": "chocolate", "grey": "ash"},
           "a photo of a {}.", 201, style=("neon", "mosaic"), size=("small", "medium"), shift="texture"),
-    _task("animals", "shape", {"fish": "trout", "bird": "sparrow", "cat": "feline", "rabbit": "hare", "snail": "snail", "butterfly": "moth",
-            "turtle": "tortoise", "spider": "arachnid"},
-          "a photo of a {}, a type of animal.", 202, style=("photo", "painting"), size=("large",), count=(1,), shift="noise", strength=0.3),
-    _task("scenes", "background", {"light": "white", "dark": "night", "gradient": "fading light", "grid": "squared paper", "grainy": "sand", "wavy": "waves"},
+    _task("animals", "shape",
+          {"fish": "trout", "bird": "sparrow", "cat": "feline", "rabbit": "hare", "snail": "snail", "butterfly": "moth",
+"turtle": "tortoise", "spider": "arachnid"},
+          "a photo of a {}, a type of animal.", 202, style=("photo", "painting"), size=("large",), count=(1,),
+          shift="noise", strength=0.3),
+    _task("scenes", "background",
+          {"light": "white", "dark": "night", "gradient": "fading light", "grid": "squared paper", "grainy": "sand",
+           "wavy": "waves"},
           "a photo of a {}.", 203, style=("painting", "mosaic"), count=(1, 2, 3, 4), shift="negative", strength=0.2),
     _task("herds", "count", {1: "single", 2: "pair", 3: "trio", 4: "group of four"},
           "a photo of a {}.", 204, style=("neon", "print"), size=("medium", "large"), shift="texture"),

@@ -14,41 +14,60 @@ from .shapes import SHAPES
 
 # %% ../../nbs/foundations/captions.ipynb #e7dcc9da
 _SHAPE_NAMES = {  # other names; a shape's own name is the most frequent one
-    "circle": ("disc", "roundel"), "square": ("block",), "oblong": ("rectangle", "brick"), "diamond": ("rhombus",), "cross": ("plus",),
-    "ring": ("hoop", "annulus"), "moon": ("crescent",), "heart": ("love heart",), "arrow": ("pointer",), "egg": ("ovoid",),
-    "dome": ("half circle", "semicircle"), "zigzag": ("squiggle",), "chevron": ("roof sign",), "hash": ("lattice", "number sign"),
-    "cloud": ("cumulus",), "sun": ("sunburst",), "drop": ("raindrop", "tear"), "flame": ("fire",), "bolt": ("lightning",),
-    "mountain": ("peak", "summit"), "pine": ("fir", "conifer"), "tree": ("oak",), "flower": ("blossom", "bloom"), "leaf": ("foliage",),
-    "mushroom": ("toadstool", "fungus"), "cactus": ("succulent",), "house": ("home", "cottage"), "castle": ("fortress",), "lock": ("padlock",),
-    "cup": ("mug",), "bottle": ("flask",), "goblet": ("wine glass", "chalice"), "umbrella": ("parasol",), "hammer": ("mallet",),
-    "book": ("tome",), "letter": ("envelope",), "flag": ("banner", "pennant"), "crown": ("diadem",), "hat": ("topper",), "fork": ("trident",),
-    "hourglass": ("sand timer",), "gear": ("cog", "cogwheel"), "magnet": ("horseshoe",), "chair": ("seat",), "table": ("desk",),
-    "candle": ("taper",), "note": ("quaver",), "car": ("automobile",), "bus": ("coach",), "boat": ("ship", "sloop"), "rocket": ("missile",),
-    "plane": ("aircraft", "jet"), "cat": ("kitten", "feline"), "rabbit": ("bunny", "hare"), "bird": ("sparrow",), "fish": ("trout",),
+    "circle": ("disc", "roundel"), "square": ("block",), "oblong": ("rectangle", "brick"), "diamond": ("rhombus",),
+    "cross": ("plus",),
+    "ring": ("hoop", "annulus"), "moon": ("crescent",), "heart": ("love heart",), "arrow": ("pointer",),
+    "egg": ("ovoid",),
+    "dome": ("half circle", "semicircle"), "zigzag": ("squiggle",), "chevron": ("roof sign",),
+    "hash": ("lattice", "number sign"),
+    "cloud": ("cumulus",), "sun": ("sunburst",), "drop": ("raindrop", "tear"), "flame": ("fire",),
+    "bolt": ("lightning",),
+    "mountain": ("peak", "summit"), "pine": ("fir", "conifer"), "tree": ("oak",), "flower": ("blossom", "bloom"),
+    "leaf": ("foliage",),
+    "mushroom": ("toadstool", "fungus"), "cactus": ("succulent",), "house": ("home", "cottage"),
+    "castle": ("fortress",), "lock": ("padlock",),
+    "cup": ("mug",), "bottle": ("flask",), "goblet": ("wine glass", "chalice"), "umbrella": ("parasol",),
+    "hammer": ("mallet",),
+    "book": ("tome",), "letter": ("envelope",), "flag": ("banner", "pennant"), "crown": ("diadem",),
+    "hat": ("topper",), "fork": ("trident",),
+    "hourglass": ("sand timer",), "gear": ("cog", "cogwheel"), "magnet": ("horseshoe",), "chair": ("seat",),
+    "table": ("desk",),
+    "candle": ("taper",), "note": ("quaver",), "car": ("automobile",), "bus": ("coach",), "boat": ("ship", "sloop"),
+    "rocket": ("missile",),
+    "plane": ("aircraft", "jet"), "cat": ("kitten", "feline"), "rabbit": ("bunny", "hare"), "bird": ("sparrow",),
+    "fish": ("trout",),
     "butterfly": ("moth",), "turtle": ("tortoise",), "spider": ("arachnid",),
 }
 
 # %% ../../nbs/foundations/captions.ipynb #d8a9a535
 _NAMES = {
     "shape": {name: (name, *_SHAPE_NAMES.get(name, ())) for name in SHAPES},
-    "colour": {"red": ("red", "scarlet", "crimson"), "orange": ("orange", "amber"), "yellow": ("yellow", "golden"), "green": ("green", "emerald"),
-               "turquoise": ("turquoise", "teal", "cyan"), "blue": ("blue", "navy", "cobalt"), "purple": ("purple", "violet"),
+    "colour": {"red": ("red", "scarlet", "crimson"), "orange": ("orange", "amber"), "yellow": ("yellow", "golden"),
+               "green": ("green", "emerald"),
+               "turquoise": ("turquoise", "teal", "cyan"), "blue": ("blue", "navy", "cobalt"),
+               "purple": ("purple", "violet"),
                "pink": ("pink", "rose"), "brown": ("brown", "chocolate"), "grey": ("grey", "silver", "ash")},
-    "texture": {"plain": ("plain", "smooth"), "striped": ("striped", "banded"), "dotted": ("dotted", "spotted"), "chequered": ("chequered", "tiled"),
+    "texture": {"plain": ("plain", "smooth"), "striped": ("striped", "banded"), "dotted": ("dotted", "spotted"),
+                "chequered": ("chequered", "tiled"),
                 "speckled": ("speckled", "mottled"), "zigzag": ("zigzag", "jagged"), "ringed": ("ringed", "layered")},
     "size": {"small": ("small", "little", "tiny"), "medium": ("medium", "middling"), "large": ("large", "big", "huge")},
-    "position": {"centre": ("in the centre", "in the middle"), "left": ("on the left", "in the west"), "right": ("on the right", "in the east"),
+    "position": {"centre": ("in the centre", "in the middle"), "left": ("on the left", "in the west"),
+                 "right": ("on the right", "in the east"),
                  "top": ("at the top", "in the north"), "bottom": ("at the bottom", "in the south"),
                  "top left": ("in the top left corner", "at the upper left", "in the north west"),
                  "top right": ("in the top right corner", "at the upper right", "in the north east"),
                  "bottom left": ("in the bottom left corner", "at the lower left", "in the south west"),
                  "bottom right": ("in the bottom right corner", "at the lower right", "in the south east")},
-    "count": {1: ("a", "one", "a single"), 2: ("two", "a pair of"), 3: ("three", "a trio of"), 4: ("four", "a group of four")},
-    "background": {"light": ("on a light background", "on white"), "dark": ("on a dark background", "on black", "at night"),
+    "count": {1: ("a", "one", "a single"), 2: ("two", "a pair of"), 3: ("three", "a trio of"),
+              4: ("four", "a group of four")},
+    "background": {"light": ("on a light background", "on white"),
+                   "dark": ("on a dark background", "on black", "at night"),
                    "gradient": ("on a gradient", "in fading light"), "grid": ("on a grid", "on squared paper"),
                    "grainy": ("on a grainy background", "on sand"), "wavy": ("on waves", "on a wavy background")},
-    "style": {"photo": ("a photo of", "a picture of"), "sketch": ("a sketch of", "a drawing of"), "painting": ("a painting of", "a watercolour of"),
-              "neon": ("a neon sign of", "a glowing"), "mosaic": ("a mosaic of", "a pixelated"), "print": ("a print of", "a stamp of")},
+    "style": {"photo": ("a photo of", "a picture of"), "sketch": ("a sketch of", "a drawing of"),
+              "painting": ("a painting of", "a watercolour of"),
+              "neon": ("a neon sign of", "a glowing"), "mosaic": ("a mosaic of", "a pixelated"),
+              "print": ("a print of", "a stamp of")},
 }
 
 # %% ../../nbs/foundations/captions.ipynb #f31d8f56
@@ -59,7 +78,8 @@ def synonyms(factor: str, value: str | int) -> tuple[str, ...]:
 
 # %% ../../nbs/foundations/captions.ipynb #12346987
 def _plural(noun: str) -> str:
-    irregular = {"leaf": "leaves", "fish": "fish", "trout": "trout", "cactus": "cacti", "fungus": "fungi", "aircraft": "aircraft",
+    irregular = {"leaf": "leaves", "fish": "fish", "trout": "trout", "cactus": "cacti", "fungus": "fungi",
+                 "aircraft": "aircraft",
                  "foliage": "foliage", "lightning": "lightning"}
     if noun in irregular:
         return irregular[noun]
@@ -72,7 +92,8 @@ def _article(phrase: str) -> str:
     return phrase.replace("a ", "an ", 1) if phrase.startswith("a ") and phrase[2] in "aeiou" else phrase
 
 # %% ../../nbs/foundations/captions.ipynb #94a7a625
-_MENTIONED = {"shape": 0.92, "colour": 0.6, "texture": 0.5, "size": 0.4, "position": 0.4, "background": 0.35, "style": 0.7}
+_MENTIONED = {"shape": 0.92, "colour": 0.6, "texture": 0.5, "size": 0.4, "position": 0.4,
+              "background": 0.35, "style": 0.7}
 
 
 def _word(rng: np.random.Generator, names: tuple[str, ...]) -> str:
@@ -95,7 +116,8 @@ def caption(values: dict[str, str | int], rng: np.random.Generator) -> str:
         values: what `Factors.names` gives.
         rng: source of the random choices.
     """
-    said = {factor: _word(rng, _NAMES[factor][values[factor]]) for factor, share in _MENTIONED.items() if rng.random() < share}
+    said = {factor: _word(rng, _NAMES[factor][values[factor]])
+            for factor, share in _MENTIONED.items() if rng.random() < share}
     if values["texture"] == "plain" and rng.random() < 0.5:
         said.pop("texture", None)
     thing, form = _object(rng, said, values["count"]), rng.random()
@@ -108,5 +130,6 @@ def caption(values: dict[str, str | int], rng: np.random.Generator) -> str:
         text = " ".join(["there is" if values["count"] == 1 else "there are", thing, *places])
     else:
         style = said.get("style", "")
-        text = " ".join([style, thing if not style or style.endswith(" of") else thing.split(" ", 1)[1], *places]).strip()
+        text = " ".join([style, thing if not style or style.endswith(" of") else thing.split(" ", 1)[1],
+                         *places]).strip()
     return text + ("." if rng.random() < 0.5 else "")

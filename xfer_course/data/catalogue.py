@@ -21,7 +21,8 @@ from .files import DataFileError, cache_file, cache_root, data_root, file_hash, 
 
 # %% ../../nbs/foundations/catalogue.ipynb #a31df1b9
 def manifest() -> dict[str, dict]:
-    """What the course knows about each data set, by name: source, licence, terms, files with sizes and checksums, downloads."""
+    """What the course knows about each data set, by name: source, licence, terms, files with sizes and checksums,
+    downloads."""
     return json.loads(shipped("manifest.json").read_text("utf-8"))["datasets"]
 
 
@@ -43,7 +44,8 @@ def _root(root: str | Path | None) -> Path:
 def _how_to_obtain(name: str, root: Path) -> str:
     entry = _entry(name)
     by_command = f"run `xfer data get {name}`, or " if entry["download"] else ""
-    return f"{name} ({entry['title']}) is not in {root}: {by_command}get it from {entry['source']} and {entry['by_hand']}"
+    return (f"{name} ({entry['title']}) is not in {root}: {by_command}get it from {entry['source']} and "
+            f"{entry['by_hand']}")
 
 
 def find_file(name: str, root: str | Path | None, *paths: str) -> Path:
@@ -88,7 +90,8 @@ def _status(name: str, entry: Mapping, root: Path) -> dict:
         where = str(cache_root()) if present else f"xfer data make {name}"
     elif present:
         where = form["files"][0]["path"]
-    return {"name": name, "title": entry["title"], "present": present, "where": where, "bytes": size, "licence": entry["licence"]}
+    return {"name": name, "title": entry["title"], "present": present, "where": where, "bytes": size,
+            "licence": entry["licence"]}
 
 # %% ../../nbs/foundations/catalogue.ipynb #04eeedda
 def _present_form(entry: Mapping, root: Path) -> dict | None:
@@ -181,7 +184,8 @@ def _fetch(part: Mapping, root: Path, entry: Mapping) -> None:
         failures = _download(part, archive)
         if not archive.exists():
             tried = "; ".join(failures)
-            raise ConnectionError(f"{archive.name} was not downloaded: {tried}; try again, or get it from {entry['source']} and {entry['by_hand']} ({root})")
+            raise ConnectionError(f"{archive.name} was not downloaded: {tried}; try again, or get it from "
+                                  f"{entry['source']} and {entry['by_hand']} ({root})")
         if part["unpack"]:
             unpack(archive, files)
         else:
@@ -200,7 +204,8 @@ def _remove_leftovers(root: Path, age: float = 86_400) -> None:
 
 # %% ../../nbs/foundations/catalogue.ipynb #65e42d54
 def _download(part: Mapping, path: Path) -> list[str]:
-    """Fetch one file to `path` from the first of its addresses that sends the right one; returns why the others failed."""
+    """Fetch one file to `path` from the first of its addresses that sends the right one;
+    returns why the others failed."""
     import pooch
     from requests import RequestException
     from tqdm import tqdm
@@ -211,14 +216,16 @@ def _download(part: Mapping, path: Path) -> list[str]:
     for url in part["urls"]:
         try:
             with tqdm(desc=path.name, total=1, unit="B", unit_scale=True) as bar:  # pooch sets the true total
-                pooch.retrieve(url, _known_hash(part), path.name, path.parent, downloader=pooch.HTTPDownloader(progressbar=bar))
+                pooch.retrieve(url, _known_hash(part), path.name, path.parent,
+                               downloader=pooch.HTTPDownloader(progressbar=bar))
             break
         except RequestException as error:
             failures.append(f"{url} could not be read ({type(error).__name__})")
         except ValueError:
             failures.append(f"{url} sent a file whose checksum is not {_known_hash(part)}")
         except OSError as error:
-            raise type(error)(error.errno, f"{path.name} could not be written into {path.parent.parent} ({error.strerror})") from error
+            says = f"{path.name} could not be written into {path.parent.parent} ({error.strerror})"
+            raise type(error)(error.errno, says) from error
     return failures
 
 # %% ../../nbs/foundations/catalogue.ipynb #f79b638c
@@ -226,7 +233,8 @@ def _verify_tree(folder: Path, part: Mapping) -> None:
     """For archives that are packed anew on every request, compare the files instead of the archive."""
     expected = part.get("tree_sha256")
     if expected and _tree_sha256(folder) != expected:
-        raise DataFileError(f"{part['urls'][0]} does not hold the expected files in {folder.name}: their common sha256 is not {expected}")
+        raise DataFileError(f"{part['urls'][0]} does not hold the expected files in {folder.name}: their common sha256 "
+                            f"is not {expected}")
 
 
 def _move(source: Path, destination: Path) -> None:

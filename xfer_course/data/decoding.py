@@ -46,7 +46,8 @@ def first_of(n: int | None, available: int) -> int:
     return available if n is None else checks.whole("n", n, 1, available)
 
 
-def as_images(pixels: np.ndarray, labels: np.ndarray, *, n: int | None, size: int | None, channels: int | None) -> Images:
+def as_images(pixels: np.ndarray, labels: np.ndarray, *, n: int | None, size: int | None,
+              channels: int | None) -> Images:
     """The first `n` of uint8 `(N, H, W)` or `(N, H, W, 3)` as `Images`; None keeps what the file has."""
     count = first_of(n, len(pixels))
     images = _with_channels(to_float(pixels[:count]), channels)

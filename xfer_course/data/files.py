@@ -37,7 +37,8 @@ def data_root() -> Path:
 
 
 def cache_root() -> Path:
-    """The folder for arrays that loaders decode or build: the environment variable `XFER_CACHE`, else the user's cache folder.
+    """The folder for arrays that loaders decode or build: the environment variable `XFER_CACHE`,
+    else the user's cache folder.
 
     Everything in it can be made again, so it may be deleted at any time.
     """
@@ -67,7 +68,8 @@ def shipped(name: str) -> Path:
 
 # %% ../../nbs/foundations/files.ipynb #3b77c4a3
 MAX_UNPACKED = 4 * 2**30  # bytes in a file or an archive, once unpacked
-_DAMAGE = (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, NotImplementedError, SyntaxError,
+_DAMAGE = (EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError,
+           NotImplementedError, SyntaxError,
            tokenize.TokenError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 
 
@@ -84,7 +86,8 @@ def _damaged(path: Path, reason: str, size: int | None) -> DataFileError:
 # %% ../../nbs/foundations/files.ipynb #449a2779
 @contextmanager
 def reading(path: Path, size: int | None = None) -> Iterator[None]:
-    """Turn the many ways in which a damaged file fails into one `DataFileError`, while the file is read in a `with` block.
+    """Turn the many ways in which a damaged file fails into one `DataFileError`,
+    while the file is read in a `with` block.
 
     Args:
         path: the file.
@@ -135,7 +138,8 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 # %% ../../nbs/foundations/files.ipynb #8722d24b
 def write_atomically(path: Path, write: Callable) -> None:
-    """Call `write(file)` on a temporary binary file in the folder of `path`, and rename it when it is complete and on the disk.
+    """Call `write(file)` on a temporary binary file in the folder of `path`,
+    and rename it when it is complete and on the disk.
 
     A reader sees the old file or the new one, never a part; if `write` fails, nothing is left.
     """
@@ -189,5 +193,6 @@ def cached_arrays(name: str, build: Callable[[], dict[str, np.ndarray]]) -> dict
     try:
         write_atomically(path, lambda file: np.savez(file, **arrays))
     except OSError as error:
-        warnings.warn(f"{path} could not be written ({error.strerror}): the arrays will be made again next time", stacklevel=2)
+        warnings.warn(f"{path} could not be written ({error.strerror}): the arrays will be made again next time",
+                      stacklevel=2)
     return arrays

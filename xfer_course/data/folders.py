@@ -30,7 +30,8 @@ def image_folder(path: str | Path, size: int, *, n: int | None = None, channels:
 
     Returns:
         `(images, class_names)`: `Images`, and the sorted names of the sub-folders, which the labels count from 0.
-        With sub-folders, images outside them are left out; so are hidden files, such as those that macOS adds to archives.
+        With sub-folders, images outside them are left out; so are hidden files,
+        such as those that macOS adds to archives.
 
     Raises:
         FileNotFoundError: no such folder, no images in it, or a sub-folder without any.
@@ -60,11 +61,13 @@ def folder_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
     if not _class_folders(path):
-        raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its own, such as {path / 'cat'}")
+        raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its "
+                                f"own, such as {path / 'cat'}")
     _refuse_links(path)
 
     def is_sample(name: str) -> bool:
-        return is_image_file(name) and not Path(name).name.startswith(".") and Path(name).is_file()  # no pipe, no broken link
+        # no pipe, no broken link
+        return is_image_file(name) and not Path(name).name.startswith(".") and Path(name).is_file()
 
     folder = ImageFolder(str(path), allow_empty=True, is_valid_file=is_sample)
     empty = sorted(set(folder.classes) - {folder.classes[label] for _, label in folder.samples})
@@ -86,7 +89,8 @@ def _flat_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     """The image files of a folder without sub-folders, sorted by name, as one class."""
     from torchvision.datasets.folder import is_image_file
 
-    files = sorted(child for child in path.iterdir() if child.is_file() and is_image_file(child.name) and not child.name.startswith("."))
+    files = sorted(child for child in path.iterdir() if child.is_file() and is_image_file(child.name)
+                   and not child.name.startswith("."))
     if not files:
         raise FileNotFoundError(f"{path} holds neither images nor folders of images")
     return [(file, 0) for file in files], [path.resolve().name]
@@ -98,7 +102,8 @@ def _refuse_links(path: Path) -> None:
         for inside, names, _ in os.walk(folder):
             for name in names:
                 if os.path.islink(os.path.join(inside, name)):
-                    raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose images could be read "
+                    raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose "
+                                     "images could be read "
                                      "twice or without end: put the images themselves there")
 
 # %% ../../nbs/foundations/folders.ipynb #0cdd69ea
@@ -109,7 +114,8 @@ def _eight_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":  # noqa: F821 (Pi
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels have 32 bits (mode {image.mode!r}), and their range is unknown; convert it to 8 or 16 bits")
+        raise ValueError(
+            f"its pixels have 32 bits (mode {image.mode!r}), and their range is unknown; convert it to 8 or 16 bits")
     return image
 
 

@@ -97,7 +97,8 @@ def _check_photos(photos: Sequence[np.ndarray], size: int = 1) -> None:
     for i, photo in enumerate(photos):
         found = (photo.dtype.name, photo.shape) if isinstance(photo, np.ndarray) else (type(photo).__name__, ())
         if found[0] != "uint8" or len(found[1]) != 3 or photo.shape[2] != 3 or min(photo.shape[:2]) < size:
-            raise ValueError(f"photos[{i}] must be a uint8 array (H, W, 3) with H and W at least {size}, got {found[0]} {found[1]}")
+            raise ValueError(
+                f"photos[{i}] must be a uint8 array (H, W, 3) with H and W at least {size}, got {found[0]} {found[1]}")
 
 # %% ../../nbs/foundations/generated.ipynb #f6a8d5a2
 def crops(photos: Sequence[np.ndarray], draws: np.ndarray, size: int) -> np.ndarray:
@@ -159,8 +160,10 @@ def blend(images: Tensor, patches: Tensor) -> Tensor:
     return (images - patches).abs()
 
 # %% ../../nbs/foundations/generated.ipynb #c8e81309
-def _affine_maps(shape: torch.Size, degrees: float, scale: float, shift: float, generator: torch.Generator | None) -> Tensor:
-    """One random 2×3 map per image `(N, 2, 3)` from output to input coordinates, which run from -1 to 1 on both axes."""
+def _affine_maps(shape: torch.Size, degrees: float, scale: float, shift: float,
+                 generator: torch.Generator | None) -> Tensor:
+    """One random 2×3 map per image `(N, 2, 3)` from output to input coordinates,
+    which run from -1 to 1 on both axes."""
     device = generator.device if generator is not None else "cpu"
     draws = torch.rand(shape[0], 4, generator=generator, device=device) * 2 - 1
     angle, zoom = draws[:, 0] * math.radians(degrees), 1 + draws[:, 1] * scale
@@ -189,7 +192,8 @@ def jitter(images: Tensor, degrees: float = 10.0, scale: float = 0.1, shift: flo
         TypeError, ValueError: not float images, or amounts out of range.
     """
     checks.tensor("images", images, "N C H W", kind="float")
-    degrees, scale, shift = checks.number("degrees", degrees, 0), checks.number("scale", scale, 0, below=1), checks.number("shift", shift, 0)
+    degrees, scale, shift = (checks.number("degrees", degrees, 0), checks.number("scale", scale, 0, below=1),
+                             checks.number("shift", shift, 0))
     checks.one_of("padding", padding, ("zeros", "border", "reflection"))
     maps = _affine_maps(images.shape, degrees, scale, shift, generator).to(images)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
@@ -203,7 +207,8 @@ def _digits_and_photos(development: bool) -> dict[str, tuple[Images, list[np.nda
     train_photos, test_photos = split_photos(photos())
     if development:
         held_out = torch.arange(len(train.labels)) % 4 == 3
-        train, test = Images(train.images[~held_out], train.labels[~held_out]), Images(train.images[held_out], train.labels[held_out])
+        train, test = (Images(train.images[~held_out], train.labels[~held_out]),
+                       Images(train.images[held_out], train.labels[held_out]))
         train_photos, test_photos = split_photos(train_photos)
     return {"train": (train, train_photos), "test": (test, test_photos)}
 
@@ -216,7 +221,8 @@ def photo_digits(n: int, generator: torch.Generator | None = None, *, split: str
         n: number of images; digits are drawn with replacement.
         generator: source of the random numbers (CPU), for repeatable images.
         split: "train" or "test"; the two share neither digits nor regions of the photos.
-        ground: "black", "photos" (blended with patches, as in MNIST-M) or "colours" (blended with a flat colour per image).
+        ground: "black", "photos" (blended with patches, as in MNIST-M) or "colours" (blended with a
+            flat colour per image).
         development: take both splits from the training part, so that the test part stays unseen.
 
     Returns:

@@ -47,7 +47,8 @@ def amazon_reviews(domain: str, split: str = "train", *, root: str | Path | None
         FileNotFoundError: the file is absent; the message says how to obtain it.
         DataFileError: the file is corrupt, or holds a column beyond 5,000 or a label that is not -1, 0 or 1.
 
-    Source: Blitzer, Dredze and Pereira, Biographies, Bollywood, boom-boxes and blenders (2007), as counted by Chen et al. (2012).
+    Source: Blitzer, Dredze and Pereira, Biographies, Bollywood, boom-boxes and blenders (2007),
+    as counted by Chen et al. (2012).
     """
     from sklearn.datasets import load_svmlight_file
 
@@ -70,14 +71,16 @@ def _topic_shift_logits(domain: str, seed: int) -> tuple[np.ndarray, np.ndarray]
     function_words = np.arange(size) < 100  # the most frequent words say nothing about topic or sentiment
     topical = (rng.random(size) < 0.4) & ~function_words
     shifts = 0.8 * (rng.normal(size=(2, size))[pair] + rng.normal(size=(4, size))[place])
-    shared, of_pair, of_domain = rng.normal(size=size), rng.normal(size=(2, size))[pair], rng.normal(size=(4, size))[place]
+    shared, of_pair, of_domain = (rng.normal(size=size), rng.normal(size=(2, size))[pair],
+                                  rng.normal(size=(4, size))[place])
     kind = rng.choice(4, size=size, p=[0.8, 0.1, 0.05, 0.05])  # no sentiment, shared, of the pair, of the domain alone
     polarity = np.choose(kind, [np.zeros(size), shared, of_pair, of_domain]) * ~function_words
     return topical * shifts - np.log(np.arange(size) + 10.0), 0.4 * polarity
 
 # %% ../../nbs/foundations/reviews.ipynb #8705aed8
 def topic_shift_reviews(domain: str, split: str = "train", *, n: int = 2000, seed: int = 0) -> Reviews:
-    """Generated reviews with a shift of topics between four domains: a stand-in for `amazon_reviews`, made of random numbers.
+    """Generated reviews with a shift of topics between four domains: a stand-in for `amazon_reviews`,
+    made of random numbers.
 
     Args:
         domain: "books", "dvd", "electronics" or "kitchen"; the first two are related, and so are the last two.
@@ -86,7 +89,8 @@ def topic_shift_reviews(domain: str, split: str = "train", *, n: int = 2000, see
         seed: seed of the words' meanings and of the reviews.
 
     Returns:
-        `Reviews` with sparse counts `(n, 5000)` and labels; equal arguments give equal reviews (for a version of NumPy).
+        `Reviews` with sparse counts `(n, 5000)` and labels;
+        equal arguments give equal reviews (for a version of NumPy).
 
     Raises:
         TypeError, ValueError: unknown domain or split, fewer than two reviews, or a negative seed.
@@ -102,7 +106,8 @@ def topic_shift_reviews(domain: str, split: str = "train", *, n: int = 2000, see
     return Reviews(_drawn_words(frequency, sentiment, leaning, lengths, rng), labels.astype(np.int64))
 
 
-def _drawn_words(frequency: np.ndarray, sentiment: np.ndarray, leaning: np.ndarray, lengths: np.ndarray, rng: np.random.Generator):
+def _drawn_words(frequency: np.ndarray, sentiment: np.ndarray, leaning: np.ndarray, lengths: np.ndarray,
+                 rng: np.random.Generator):
     """Counts `(n, words)`, sparse: for each review `lengths` words, drawn by frequency and by the review's leaning."""
     from scipy.sparse import csr_matrix
 

@@ -21,7 +21,8 @@ from .shapes import REACH, SHAPES, distance_fields
 # %% ../../nbs/foundations/scenes.ipynb #42faaf0c
 COLOURS = {
     "red": (0.86, 0.12, 0.12), "orange": (0.96, 0.53, 0.08), "yellow": (0.95, 0.86, 0.15), "green": (0.15, 0.62, 0.20),
-    "turquoise": (0.15, 0.75, 0.72), "blue": (0.13, 0.30, 0.85), "purple": (0.52, 0.18, 0.72), "pink": (0.96, 0.48, 0.70),
+    "turquoise": (0.15, 0.75, 0.72), "blue": (0.13, 0.30, 0.85), "purple": (0.52, 0.18, 0.72),
+    "pink": (0.96, 0.48, 0.70),
     "brown": (0.48, 0.29, 0.13), "grey": (0.52, 0.52, 0.52),
 }
 TEXTURES = ("plain", "striped", "dotted", "chequered", "speckled", "zigzag", "ringed")
@@ -31,7 +32,8 @@ POSITIONS = {"centre": (0, 0), "left": (-1, 0), "right": (1, 0), "top": (0, -1),
 BACKGROUNDS = ("light", "dark", "gradient", "grid", "grainy", "wavy")
 STYLES = ("photo", "sketch", "painting", "neon", "mosaic", "print")
 COUNTS = (1, 2, 3, 4)
-FACTORS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": tuple(SIZES), "position": tuple(POSITIONS),
+FACTORS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": tuple(SIZES),
+           "position": tuple(POSITIONS),
             "count": COUNTS, "background": BACKGROUNDS, "style": STYLES}
 
 # %% ../../nbs/foundations/scenes.ipynb #0724f8ae
@@ -115,7 +117,8 @@ def _place(factors: Factors, size: int, generator: torch.Generator) -> _Places:
     radius = torch.tensor(list(SIZES.values()))[factors.size] * (0.9 + 0.2 * torch.rand(n, generator=generator))
     wanted = torch.tensor(list(POSITIONS.values()), dtype=torch.float32)[factors.position]
     shake = torch.rand(n, 2, generator=generator)
-    centre = torch.where(wanted == 0, 0.2 * shake - 0.1, wanted * (0.8 + 0.2 * shake)) * (1 - radius.clamp(max=0.8))[:, None]
+    centre = (torch.where(wanted == 0, 0.2 * shake - 0.1, wanted * (0.8 + 0.2 * shake))
+              * (1 - radius.clamp(max=0.8))[:, None])
     steps = (torch.arange(size) + 0.5) / half - 1
     best = _Places(*(torch.full((n, size, size), fill) for fill in (-1e3, 0.0, 0.0)))
     turn = torch.deg2rad(factors.angle[:, None] + (torch.rand(n, 4, generator=generator) - 0.5) * 16)
@@ -128,14 +131,16 @@ def _place(factors: Factors, size: int, generator: torch.Generator) -> _Places:
     return best
 
 # %% ../../nbs/foundations/scenes.ipynb #5a20d3f2
-def _draw_copy(best: _Places, rows: Tensor, shapes: Tensor, centre: Tensor, radius: Tensor, turn: Tensor, steps: Tensor, half: float) -> None:
+def _draw_copy(best: _Places, rows: Tensor, shapes: Tensor, centre: Tensor, radius: Tensor, turn: Tensor,
+               steps: Tensor, half: float) -> None:
     "Keep this copy at the pixels that it is nearest to."
     x, y = steps[None, None, :] - centre[:, 0, None, None], steps[None, :, None] - centre[:, 1, None, None]
     cos, sin = turn.cos()[:, None, None], turn.sin()[:, None, None]
     u, v = x * cos + y * sin, y * cos - x * sin
     scale = radius[:, None, None]
     grid = torch.stack([u / scale, v / scale], -1) / REACH
-    found = F.grid_sample(distance_fields()[shapes].unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+    found = F.grid_sample(distance_fields()[shapes].unsqueeze(1), grid, padding_mode="border",
+                          align_corners=False).squeeze(1)
     distance = (found - ((grid.abs() - 1).clamp(min=0).amax(-1) * REACH)) * scale * half
     nearer = distance > best.distance[rows]
     for kept, new in zip(best, (distance, u * half, v * half)):
@@ -146,7 +151,8 @@ def _textures(factors: Factors, places: _Places, generator: torch.Generator) -> 
     "How much of the second colour each pixel gets, `(N, H, W)` in [0, 1]."
     n, size = len(factors), places.u.shape[-1]
     period = (size / 10 * (0.9 + 0.3 * torch.rand(n, generator=generator)))[:, None, None]
-    noise = F.interpolate(torch.rand(n, 1, size // 2, size // 2, generator=generator), size=(size, size), mode="bilinear").squeeze(1)
+    noise = F.interpolate(torch.rand(n, 1, size // 2, size // 2, generator=generator), size=(size, size),
+                          mode="bilinear").squeeze(1)
     mix = torch.zeros_like(places.u)
     for number, name in enumerate(TEXTURES):
         rows = (factors.texture == number).nonzero().squeeze(1)
@@ -182,7 +188,8 @@ def _backgrounds(factors: Factors, size: int, generator: torch.Generator) -> Ten
     pattern = torch.zeros(n, 1, size, size)
     slope = torch.cos(6.3 * draw[:, :1]) * x + torch.sin(6.3 * draw[:, :1]) * y
     lines = torch.maximum(torch.cos(x * (14 + 8 * draw[:, 1:2])), torch.cos(y * (14 + 8 * draw[:, 1:2])))
-    for name, drawn in (("gradient", 0.42 * slope - 0.25), ("grid", -0.4 * (lines > 0.85)), ("grainy", 0.5 * grain - 0.4),
+    for name, drawn in (("gradient", 0.42 * slope - 0.25), ("grid", -0.4 * (lines > 0.85)),
+                        ("grainy", 0.5 * grain - 0.4),
                         ("wavy", 0.18 * torch.sin(9 * slope + 2 * torch.sin(5 * x)) - 0.15)):
         rows = factors.background == BACKGROUNDS.index(name)
         pattern[rows] = drawn[rows].to(pattern.dtype)
@@ -192,7 +199,8 @@ def _backgrounds(factors: Factors, size: int, generator: torch.Generator) -> Ten
 def _styled(style: str, distance: Tensor, paint: Tensor, backdrop: Tensor, generator: torch.Generator) -> Tensor:
     inside, line = (distance + 0.5).clamp(0, 1), (1.6 - distance.abs()).clamp(0, 1)
     if style == "sketch":  # coloured lines and faint filling on paper
-        paper = 0.93 + 0.05 * torch.rand(len(paint), 1, *paint.shape[2:], generator=generator) + 0.12 * (backdrop - backdrop.mean((2, 3), keepdim=True))
+        paper = (0.93 + 0.05 * torch.rand(len(paint), 1, *paint.shape[2:], generator=generator)
+                 + 0.12 * (backdrop - backdrop.mean((2, 3), keepdim=True)))
         return paper * (1 - line) + 0.75 * paint * line - 0.16 * inside * (paint.mean(1, keepdim=True) < 0.45)
     if style == "neon":  # glowing lines in the dark
         glow = torch.exp(-distance.abs() / 3)
@@ -207,7 +215,8 @@ def _styled(style: str, distance: Tensor, paint: Tensor, backdrop: Tensor, gener
         return F.interpolate(F.avg_pool2d(picture, 4), scale_factor=4, mode="nearest") * 0.95
     if style == "painting":  # soft edges on coarse canvas
         soft = F.avg_pool2d(F.pad(picture, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-        stroke = F.interpolate(torch.rand(len(paint), 3, paint.shape[-2] // 4, paint.shape[-1], generator=generator), size=paint.shape[2:])
+        stroke = F.interpolate(torch.rand(len(paint), 3, paint.shape[-2] // 4, paint.shape[-1], generator=generator),
+                               size=paint.shape[2:])
         return soft + 0.16 * (stroke - 0.5)
     return picture + 0.03 * torch.randn(picture.shape, generator=generator)
 
@@ -218,7 +227,8 @@ def render(factors: Factors, generator: torch.Generator, size: int = 64) -> Tens
     The generator draws what no factor says: the exact place, shade, background tint and grain.
     """
     places = _place(factors, size, generator)
-    colour = torch.tensor(list(COLOURS.values()))[factors.colour] + 0.12 * torch.rand(len(factors), 3, generator=generator) - 0.06
+    colour = (torch.tensor(list(COLOURS.values()))[factors.colour]
+              + 0.12 * torch.rand(len(factors), 3, generator=generator) - 0.06)
     second = torch.where(torch.rand(len(factors), 1, generator=generator) < 0.5, colour * 0.35, 0.35 * colour + 0.65)
     mix = _textures(factors, places, generator).unsqueeze(1)
     paint = (colour[:, :, None, None] * (1 - mix) + second[:, :, None, None] * mix).clamp(0, 1)

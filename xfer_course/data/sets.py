@@ -23,11 +23,13 @@ from .folders import decode_samples, folder_samples, image_folder
 def idx_arrays(name: str, folder: str, split: str, root: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
     """Pixels `(N, 28, 28)` and labels `(N,)` of a set in MNIST's layout, from plain or compressed files."""
     stem = f"{folder}/raw/{'train' if split == 'train' else 't10k'}"
-    paths = [find_file(name, root, f"{stem}-{kind}", f"{stem}-{kind}.gz") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+    paths = [find_file(name, root, f"{stem}-{kind}", f"{stem}-{kind}.gz")
+             for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
     pixels, labels = (read_idx(path, expected_bytes(path)) for path in paths)
     if pixels.ndim != 3 or labels.shape != (len(pixels),) or labels.max(initial=0) > 9:
         found = f"{labels.size:,} up to {labels.max(initial=0)}"
-        raise DataFileError(f"{paths[1]} does not belong to {paths[0].name}: expected {len(pixels):,} labels from 0 to 9, found {found}")
+        raise DataFileError(f"{paths[1]} does not belong to {paths[0].name}: expected {len(pixels):,} labels from 0 to "
+                            f"9, found {found}")
     return pixels, labels
 
 # %% ../../nbs/foundations/sets.ipynb #c1089886
@@ -68,7 +70,8 @@ def fashion_mnist(split: str = "train", *, n: int | None = None, size: int | Non
 # %% ../../nbs/foundations/sets.ipynb #3ffc5363
 def usps(split: str = "train", *, n: int | None = None, size: int | None = None, channels: int | None = None,
          root: str | Path | None = None) -> Images:
-    """USPS: 7,291 training and 2,007 test digits from envelopes, 16×16, white on black; the test part is the harder one.
+    """USPS: 7,291 training and 2,007 test digits from envelopes, 16×16, white on black;
+    the test part is the harder one.
 
     Reads torchvision's `usps.bz2` and `usps.t.bz2`, or `usps.npz` (grey values times 1000). The two can differ by one
     grey level, because torchvision rounds down. Arguments, result and errors as for `mnist`.
@@ -85,7 +88,8 @@ def _usps_npz(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     with reading(path, expected_bytes(path)), np.load(path, allow_pickle=False) as arrays:
         values, labels = arrays[f"{split}_x"], arrays[f"{split}_y"]
         if values.shape[1:] != (16, 16) or labels.shape != values.shape[:1] or values.dtype != np.int16:
-            raise ValueError(f"expected int16 (N, 16, 16) and labels (N,), found {values.dtype} {values.shape} and {labels.shape}")
+            raise ValueError(
+                f"expected int16 (N, 16, 16) and labels (N,), found {values.dtype} {values.shape} and {labels.shape}")
         if not np.isin(labels, range(10)).all() or not (np.abs(values.astype(np.int32)) <= 1000).all():
             raise ValueError("expected labels from 0 to 9 and grey values from -1000 to 1000")
     return np.rint((values / 1000 + 1) / 2 * 255).astype(np.uint8), labels
@@ -99,12 +103,14 @@ def _usps_text(path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../../nbs/foundations/sets.ipynb #673a6c91
 def _from_torchvision(dataset: type, path: Path, **options):
-    """A torchvision data set whose files lie in the folder of `path`; torchvision verifies checksums before it unpickles."""
+    """A torchvision data set whose files lie in the folder of `path`;
+    torchvision verifies checksums before it unpickles."""
     with reading(path, expected_bytes(path)):
         try:
             return dataset(str(path.parent), **options)
         except RuntimeError as error:
-            raise DataFileError(f"{path} is corrupt or truncated (its checksum is not the published one): delete it and get it again") from error
+            raise DataFileError(f"{path} is corrupt or truncated (its checksum is not the published one): delete it "
+                                "and get it again") from error
 
 # %% ../../nbs/foundations/sets.ipynb #1b337860
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -114,9 +120,10 @@ def cifar10(split: str = "train", *, n: int | None = None, size: int | None = No
             root: str | Path | None = None) -> Images:
     """CIFAR-10: 50,000 training and 10,000 test photos in 10 classes (`CIFAR10_CLASSES`), 32×32, colour.
 
-    Reads torchvision's folder `cifar-10-batches-py`, or `cifar10-jpeg.tar.xz`, an archive of JPEG files. The JPEG copy is
-    recompressed (lossy): accuracies on it are not comparable with published ones. Its order is not the original one
-    either: the classes take turns. It is decoded once and kept in the cache root. Arguments, result and errors as for `mnist`.
+    Reads torchvision's folder `cifar-10-batches-py`, or `cifar10-jpeg.tar.xz`, an archive of JPEG files. The JPEG copy
+    is recompressed (lossy): accuracies on it are not comparable with published ones. Its order is not the original one
+    either: the classes take turns. It is decoded once and kept in the cache root.
+    Arguments, result and errors as for `mnist`.
 
     Source: Krizhevsky, Learning multiple layers of features from tiny images (2009).
     """
@@ -145,12 +152,14 @@ def _decode_cifar10(path: Path) -> dict[str, np.ndarray]:
     size, found = expected_bytes(path), {"train": {}, "test": {}}
     with reading(path, size):
         contents = tar_contents(path, size)
-        for name, content in tqdm(contents, total=60_000, desc=f"decoding {path.name} (once)", unit=" images", mininterval=1):
+        for name, content in tqdm(contents, total=60_000, desc=f"decoding {path.name} (once)", unit=" images",
+                                  mininterval=1):
             split, label, file = PurePosixPath(name).parts
             key = file, CIFAR10_CLASSES.index(label)
             found[split][key] = decode_image(content, f"{path}: {name}")
         if [len(images) for images in found.values()] != [50_000, 10_000]:
-            raise ValueError(f"expected 50,000 and 10,000 images, found {len(found['train']):,} and {len(found['test']):,}")
+            raise ValueError(
+                f"expected 50,000 and 10,000 images, found {len(found['train']):,} and {len(found['test']):,}")
     arrays = {}
     for split, images in found.items():
         order = sorted(images)
@@ -189,22 +198,25 @@ def gtsrb(split: str = "train", *, size: int = 40, n: int | None = None, channel
     if split == "train":
         samples = folder_samples(find_file("gtsrb", root, "gtsrb/GTSRB/Training"))[0]
     else:
-        samples = _gtsrb_test(find_file("gtsrb", root, "gtsrb/GTSRB/Final_Test/Images"), find_file("gtsrb", root, "gtsrb/GT-final_test.csv"))
+        samples = _gtsrb_test(find_file("gtsrb", root, "gtsrb/GTSRB/Final_Test/Images"),
+                              find_file("gtsrb", root, "gtsrb/GT-final_test.csv"))
     return decode_samples(samples, n=n, size=size, channels=channels)
 
 # %% ../../nbs/foundations/sets.ipynb #d9104633
 def _gtsrb_test(folder: Path, table: Path) -> list[tuple[Path, int]]:
     """Files and classes of the test part, from its semicolon-separated table."""
     with reading(table), open(table, newline="") as file:
-        return [(folder / row["Filename"], int(row["ClassId"])) for row in csv.DictReader(file, delimiter=";", skipinitialspace=True)]
+        return [(folder / row["Filename"], int(row["ClassId"]))
+                for row in csv.DictReader(file, delimiter=";", skipinitialspace=True)]
 
 # %% ../../nbs/foundations/sets.ipynb #efa7e5ca
 def office31(domain: str, *, size: int = 224, n: int | None = None, channels: int = 3,
              root: str | Path | None = None) -> tuple[Images, list[str]]:
     """Office-31, 31 classes of office objects: "amazon" (2,817 images), "dslr" (498) or "webcam" (795).
 
-    Reads `office31/<domain>/images/<class>/`, as the archive has it, or `office31/<domain>/<class>/`. Other arguments, result
-    and errors as for `image_folder`. Source: Saenko, Kulis, Fritz and Darrell, Adapting visual category models to new domains (2010).
+    Reads `office31/<domain>/images/<class>/`, as the archive has it, or `office31/<domain>/<class>/`. Other arguments,
+    result and errors as for `image_folder`. Source: Saenko, Kulis, Fritz and Darrell,
+    Adapting visual category models to new domains (2010).
     """
     checks.one_of("domain", domain, ("amazon", "dslr", "webcam"))
     folder = find_file("office31", root, f"office31/{domain}/images", f"office31/{domain}")

@@ -111,7 +111,8 @@ class Claims(list):
             measured: one value per seed.
             expected: the verdict that the lab declares for the `cpu` profile, or a mapping from profiles to verdicts.
             profile: the profile of this run; a profile without a declared verdict is not held to any.
-            options: `at_least` or `at_most` (one of them), and `paper`, `unit`, `reason`, `headline`, `timed` of `Claim`.
+            options: `at_least` or `at_most` (one of them), and `paper`, `unit`, `reason`,
+                `headline`, `timed` of `Claim`.
 
         Raises:
             ValueError: if the bound, the values or the expected verdict make no sense.
@@ -123,7 +124,8 @@ class Claims(list):
 
 # %% ../../nbs/foundations/claims.ipynb #6551db37
 def agreement_limit(one: Claim, other: Claim, claims: int = 1) -> float:
-    """The largest difference of two means over seeds that chance explains, at the level of 1% for a lab with `claims` claims.
+    """The largest difference of two means over seeds that chance explains,
+    at the level of 1% for a lab with `claims` claims.
 
     A single seed has no spread: the other run's stands for both; with one seed each, only rounding is granted.
     """
@@ -139,7 +141,8 @@ def agreement_limit(one: Claim, other: Claim, claims: int = 1) -> float:
 
 
 def agrees(one: Claim, other: Claim, claims: int = 1) -> bool:
-    """Whether two measurements of a claim agree, as far as seeds tell; seconds of two machines need only agree in the verdict."""
+    """Whether two measurements of a claim agree, as far as seeds tell;
+    seconds of two machines need only agree in the verdict."""
     if one.timed and one.verdict == other.verdict:
         return True
     return abs(one.mean - other.mean) <= agreement_limit(one, other, claims)

@@ -40,9 +40,11 @@ def cpu_model() -> str:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    found = dict(re.findall(r"^(vendor_id|model name|cpu family|model|stepping)\s*:\s*(.+)$", text.split("\n\n")[0], re.M))
+    found = dict(
+        re.findall(r"^(vendor_id|model name|cpu family|model|stepping)\s*:\s*(.+)$", text.split("\n\n")[0], re.M))
     numbers = "/".join(found[name] for name in ("cpu family", "model", "stepping") if name in found)
-    return f"{found.get('model name', platform.machine())} ({numbers})" if numbers else found.get("model name", platform.machine())
+    return (f"{found.get('model name', platform.machine())} ({numbers})" if numbers
+            else found.get("model name", platform.machine()))
 
 # %% ../../nbs/foundations/environment.ipynb #ae74827c
 @lru_cache(maxsize=1)
@@ -51,7 +53,8 @@ def blas_kernels() -> str:
     import numpy  # noqa: F401  (loads the library that is asked about)
     from threadpoolctl import threadpool_info
 
-    found = sorted({f"{each['internal_api']} {each['architecture']}" for each in threadpool_info() if "architecture" in each})
+    found = sorted({f"{each['internal_api']} {each['architecture']}" for each in threadpool_info()
+                    if "architecture" in each})
     return ", ".join(found) or "unknown"
 
 
@@ -61,17 +64,22 @@ def minor(text: str) -> str:
 
 # %% ../../nbs/foundations/environment.ipynb #42991d83
 def measuring_environment(device: str = "cpu") -> dict:
-    "Where and when a number is measured, JSON-able: commit that is checked out, date, device, CPU model, kernels, threads and versions."
+    """Where and when a number is measured, JSON-able: commit that is checked out, date, device, CPU model, kernels,
+    threads and versions."""
     import torch
 
-    return {"head": head_commit(), "date": date.today().isoformat(), "device": device_name(device), "cpu": cpu_model(), "kernels": blas_kernels(),
+    return {"head": head_commit(), "date": date.today().isoformat(), "device": device_name(device), "cpu": cpu_model(),
+            "kernels": blas_kernels(),
             "threads": torch.get_num_threads(), "versions": _versions()}
 
 
 def same_environment(one: dict, other: dict) -> bool:
-    "Whether two runs may be expected to agree to the last digit: same CPU model and kernels, same minor versions of torch and NumPy."
-    versions = [[minor(each["versions"].get(name, "")) for name in ("torch", "numpy", "scikit-learn")] for each in (one, other)]
-    return versions[0] == versions[1] and all(one.get(name) and one.get(name) == other.get(name) for name in ("cpu", "kernels"))
+    """Whether two runs may be expected to agree to the last digit: same CPU model and kernels,
+    same minor versions of torch and NumPy."""
+    versions = [[minor(each["versions"].get(name, "")) for name in ("torch", "numpy", "scikit-learn")]
+                for each in (one, other)]
+    return (versions[0] == versions[1]
+            and all(one.get(name) and one.get(name) == other.get(name) for name in ("cpu", "kernels")))
 
 # %% ../../nbs/foundations/environment.ipynb #2c2129d5
 def _cores() -> int:

@@ -30,50 +30,58 @@ def fingerprint_of(smoke: Record) -> dict[str, Any]:
     """
     if smoke.profile != "smoke":
         raise ValueError(f"smoke must be a record of the smoke profile, got {smoke.profile!r}")
-    environment = {name: smoke.measured[name] for name in ("commit", "experiment", "date", "cpu", "kernels", "versions")}
-    return {**environment, "seeds": list(smoke.seeds), "metrics": smoke.metrics, "first_losses": smoke.notes.get("first_losses", {})}
+    environment = {name: smoke.measured[name]
+                   for name in ("commit", "experiment", "date", "cpu", "kernels", "versions")}
+    return {**environment, "seeds": list(smoke.seeds), "metrics": smoke.metrics,
+            "first_losses": smoke.notes.get("first_losses", {})}
 
 # %% ../../nbs/foundations/freshness.ipynb #330a1548
 def _differ(one: list[float], other: list[float], tolerance: float) -> bool:
-    return len(one) != len(other) or any(not math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) and not (math.isnan(a) and math.isnan(b))
-                                         for a, b in zip(one, other))
+    return (len(one) != len(other)
+            or any(
+                not math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) and not (math.isnan(a) and math.isnan(b))
+                   for a, b in zip(one, other)))
 
 
 def _compared(name: str, old: dict[str, list[float]], new: dict[str, list[float]], tolerance: float) -> list[str]:
     "One sentence per list of numbers that differs, or that only one of two dicts has."
     missing = [f"{name} {key!r} is {'new' if key in new else 'gone'}" for key in sorted(set(old) ^ set(new))]
-    moved = [f"{name} {key!r} was {old[key]} and is {new[key]}" for key in old if key in new and _differ(old[key], new[key], tolerance)]
+    moved = [f"{name} {key!r} was {old[key]} and is {new[key]}" for key in old if key in new
+             and _differ(old[key], new[key], tolerance)]
     return missing + moved
 
 # %% ../../nbs/foundations/freshness.ipynb #5ff8bf95
 def fingerprint_differences(record: Record, smoke: Record) -> list[str]:
     """One sentence per number in which a smoke run differs from the fingerprint of a record; empty where they agree.
 
-    First losses are compared everywhere, to a relative 0.002. Metrics are compared, to a relative 0.000001, where CPU model,
-    kernels and minor versions of the libraries are those of the fingerprint. Metrics of time (names that contain "seconds",
-    "times faster" or "memory") are never compared.
+    First losses are compared everywhere, to a relative 0.002. Metrics are compared, to a relative 0.000001, where CPU
+    model, kernels and minor versions of the libraries are those of the fingerprint. Metrics of time (names that contain
+    "seconds", "times faster" or "memory") are never compared.
     """
     if record.fingerprint is None:
         return ["the record has no fingerprint"]
     old, new = record.fingerprint, fingerprint_of(smoke)
     if old["seeds"] != new["seeds"]:
         return [f"the fingerprint has seeds {old['seeds']}, the run {new['seeds']}"]
-    found = _compared("first losses of", old["first_losses"], new["first_losses"], LOSS_TOLERANCE) if old["first_losses"] else []
+    found = (_compared("first losses of", old["first_losses"], new["first_losses"], LOSS_TOLERANCE)
+             if old["first_losses"] else [])
     if same_environment(old, new):
         found += _compared("metric", _untimed(old["metrics"]), _untimed(new["metrics"]), 1e-6)
     return found
 
 
 def _untimed(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {name: values for name, values in metrics.items() if not any(word in name for word in ("second", "times faster", "faster", "speed", "memory", "bytes"))}
+    return {name: values for name, values in metrics.items()
+            if not any(word in name for word in ("second", "times faster", "faster", "speed", "memory", "bytes"))}
 
 # %% ../../nbs/foundations/freshness.ipynb #b145ef83
 def vouch(record: Record, smoke: Record) -> Record:
     """The record, vouched for by a smoke run of the experiment as it is now.
 
     Args:
-        smoke: the record of a smoke run with the code that is to be vouched for; it was measured by its `experiment` of the
-            smoke profile, and `smoke.notes["experiments"]` names the experiments of the other profiles at that moment.
+        smoke: the record of a smoke run with the code that is to be vouched for; it was measured by its `experiment` of
+            the smoke profile, and `smoke.notes["experiments"]` names the experiments of the other
+            profiles at that moment.
 
     Raises:
         ValueError: if the fingerprint differs; the sentence says in what.

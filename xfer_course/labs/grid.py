@@ -50,7 +50,8 @@ def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> A
 # %% ../../nbs/foundations/runs.ipynb #405507fa
 def plain_value(value: Any) -> Any:
     "A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text."
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value,
+                                 default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
 
 
 def _named(point: dict) -> dict:
@@ -123,10 +124,12 @@ class Runs(list):
         Raises:
             ValueError: if there is none.
         """
-        found = [i for i, point in enumerate(self.points) if all(name in point and point[name] == v for name, v in values.items())]
+        found = [i for i, point in enumerate(self.points)
+                 if all(name in point and point[name] == v for name, v in values.items())]
         if not found:
             wanted = ", ".join(f"{name}={value!r}" for name, value in values.items())
-            raise ValueError(f"no run has {wanted}; a point has {', '.join(self.points[0]) if self.points else 'nothing'}")
+            raise ValueError(
+                f"no run has {wanted}; a point has {', '.join(self.points[0]) if self.points else 'nothing'}")
         return Runs([list.__getitem__(self, i) for i in found], [self.points[i] for i in found])
 
     def __getitem__(self, key):
@@ -146,7 +149,8 @@ def _progress_bar(total: int, initial: int, desc: str):
     return tqdm(total=total, initial=initial, desc=desc, unit="run")
 
 
-def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing: Sequence[int], device: str) -> Iterator[tuple[int, dict]]:
+def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing: Sequence[int],
+               device: str) -> Iterator[tuple[int, dict]]:
     "Yield (index, result) as runs finish, from the engine that the environment and the device ask for."
     threads = 1 if device.startswith("cpu") else None
 
@@ -157,13 +161,14 @@ def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing:
 
 
 # %% ../../nbs/foundations/runs.ipynb #b05e4cf7
-def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu", cache: str | Path | None = None,
+def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu",
+             cache: str | Path | None = None,
              desc: str = "runs") -> Runs:
     """Run `experiment(**point)` for every point of the grid, and return the results in the order of the grid.
 
     On a CPU as many points run at a time as there are cores (`available_jobs`), each in a process of its own with one
-    thread, so a result does not depend on the number of cores. On a GPU they run in turn in this process; `XFER_DEVICES`
-    and `XFER_ENGINE` share them among several GPUs or the workers of a cluster.
+    thread, so a result does not depend on the number of cores. On a GPU they run in turn in this process;
+    `XFER_DEVICES` and `XFER_ENGINE` share them among several GPUs or the workers of a cluster.
 
     Args:
         experiment: returns a dict of JSON-able values and NumPy arrays; it may be defined in a notebook. Random

@@ -64,7 +64,8 @@ def _called(node: ast.AST) -> str:
 
 
 def _is_check(call: ast.AST, checks: frozenset[str]) -> bool:
-    "Whether an expression calls a check: `checks.whole(...)`, `whole(...)` imported from there, or a function `_check...`."
+    """Whether an expression calls a check: `checks.whole(...)`, `whole(...)` imported from there,
+    or a function `_check...`."""
     if not isinstance(call, ast.Call):
         return False
     owner = getattr(getattr(call.func, "value", None), "id", None)
@@ -117,7 +118,8 @@ class _Normal(ast.NodeTransformer):
 def _plain(node) -> object:
     "A syntax tree as nested lists of names and constants: the same in every version of Python."
     if isinstance(node, ast.AST):
-        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node) if name not in ("ctx", "kind", "type_comment", "type_params")]
+        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node)
+                  if name not in ("ctx", "kind", "type_comment", "type_params")]
         return [type(node).__name__, *([name, value] for name, value in fields if value not in (None, []))]
     if isinstance(node, list):
         return [_plain(each) for each in node]
@@ -144,23 +146,27 @@ def _globals_of(node: ast.stmt) -> set[str]:
 
 def _attributes_of(node: ast.stmt) -> set[tuple[str, str]]:
     "(name, attribute) of every `name.attribute` in a statement: what it takes out of an imported module."
-    return {(n.value.id, n.attr) for n in ast.walk(node) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    return {(n.value.id, n.attr) for n in ast.walk(node) if isinstance(n, ast.Attribute)
+            and isinstance(n.value, ast.Name)}
 
 
 def _defined_names(node: ast.stmt) -> list[str]:
     "The names that a top-level statement defines."
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
         return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign | ast.AugAssign) else []
+    targets = (node.targets if isinstance(node, ast.Assign) else [node.target]
+               if isinstance(node, ast.AnnAssign | ast.AugAssign) else [])
     if isinstance(node, ast.If | ast.For | ast.With | ast.Try):
-        return [name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt) for name in _defined_names(inner)]
+        return [name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt)
+                for name in _defined_names(inner)]
     return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
 
 # %% ../../nbs/foundations/provenance.ipynb #21537690
 _PACKAGE = "xfer_course"
 
 # These refuse, draw, keep, fetch or report, and cannot move a measured number.
-REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.manifest", "cli", "registry", "atlas")
+REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.manifest",
+             "cli", "registry", "atlas")
 
 
 def _is_reporting(module: str) -> bool:
@@ -176,7 +182,8 @@ def _imports(nodes: Iterable[ast.AST], package: tuple[str, ...] = ()) -> dict[st
     for node in nodes:
         if isinstance(node, ast.Import):
             paths = [(alias, alias.name.split(".")) for alias in node.names]
-            found |= {alias.asname or alias.name: (".".join(path[1:]), None) for alias, path in paths if path[0] == _PACKAGE and path[1:]}
+            found |= {alias.asname or alias.name: (".".join(path[1:]), None)
+                      for alias, path in paths if path[0] == _PACKAGE and path[1:]}
         elif isinstance(node, ast.ImportFrom):
             above = list(package[:len(package) - node.level + 1]) if node.level else []
             path = ([_PACKAGE, *above] if node.level else []) + (node.module.split(".") if node.module else [])
@@ -200,7 +207,8 @@ def _reached(name: str, imports: dict, node: ast.stmt, module: str) -> set[tuple
         return {(module, name)}
     target, attribute = imports[name]
     if attribute is not None:
-        return {(target, attribute)} | {(f"{target}.{attribute}".lstrip("."), a) for n, a in _attributes_of(node) if n == name}
+        return ({(target, attribute)}
+                | {(f"{target}.{attribute}".lstrip("."), a) for n, a in _attributes_of(node) if n == name})
     return {(target, a) for n, a in _attributes_of(node) if n == name}
 
 # %% ../../nbs/foundations/provenance.ipynb #e40f177e
@@ -248,7 +256,8 @@ class _Library:
         return module, name
 
 # %% ../../nbs/foundations/provenance.ipynb #bc51ffbd
-def _closure(roots: Iterable[tuple[str, str]], library: _Library, own: dict[str, list[_Definition]]) -> dict[tuple[str, str], list[_Definition]]:
+def _closure(roots: Iterable[tuple[str, str]], library: _Library,
+             own: dict[str, list[_Definition]]) -> dict[tuple[str, str], list[_Definition]]:
     "Every definition that `roots` reach, however indirectly; module '' is the notebook with its definitions `own`."
     waiting, reached = list(roots), {}
     while waiting:
@@ -275,7 +284,8 @@ def _profile_entry(tree: ast.Module, profile: str) -> ast.expr | None:
     "The value of one profile in the dict that a notebook calls `PROFILES`."
     for node in tree.body:
         if isinstance(node, ast.Assign) and _defined_names(node) == ["PROFILES"] and isinstance(node.value, ast.Dict):
-            return next((v for k, v in zip(node.value.keys, node.value.values) if getattr(k, "value", None) == profile), None)
+            return next((
+                v for k, v in zip(node.value.keys, node.value.values) if getattr(k, "value", None) == profile), None)
     return None
 
 
@@ -352,7 +362,8 @@ def code_hash(notebook: str | Path) -> str:
     tree, library = ast.parse("\n".join(plain)), _Library(read_tree(root))
     bound = _imports(ast.walk(tree))
     names = {name: (target, attribute) for name, (target, attribute) in bound.items()}
-    used = {each for node in tree.body for name in _globals_of(node) & set(names) for each in _reached(name, names, node, "")}
+    used = {each for node in tree.body for name in _globals_of(node) & set(names)
+            for each in _reached(name, names, node, "")}
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
     parts = [shown, magic, sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())]
@@ -376,7 +387,8 @@ def head_commit() -> str | None:
 
 
 def measuring_commit(lab: str, profile: str, experiment: str, head: str | None) -> str | None:
-    "`head`, if that commit holds this experiment as it ran; `None` where it does not: there were changes that are not committed."
+    """`head`, if that commit holds this experiment as it ran; `None` where it does not:
+    there were changes that are not committed."""
     if head is None:
         return None
     try:

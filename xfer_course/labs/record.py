@@ -59,7 +59,7 @@ class Record:
         return (self.measured["experiment"], *(each["experiment"] for each in self.vouched))
 
     def surprises(self) -> list[str]:
-        "What disagrees with the committed record of the same seeds and setting; empty where there is none to compare with."
+        "What disagrees with the committed record of the same seeds and setting; empty where there is none."
         return _against_committed(self, disagreements)
 
     def borders(self) -> list[str]:
@@ -102,10 +102,12 @@ def _claim_from_json(content: dict) -> Claim:
     return claim
 
 # %% ../../nbs/foundations/records.ipynb #2d622514
-_TYPES = {"lab": str, "profile": str, "seeds": list, "setting": dict, "metrics": dict, "claims": list, "measured": dict, "page": str,
+_TYPES = {"lab": str, "profile": str, "seeds": list, "setting": dict, "metrics": dict, "claims": list,
+          "measured": dict, "page": str,
           "seconds": int | float, "peak_memory_bytes": int | float, "speed_probe_seconds": int | float, "notes": dict,
           "fingerprint": dict | None, "vouched": list, "repeats": list}
-_MEASURED = {"commit": str | None, "experiment": str, "inputs": dict, "date": str, "device": str, "cpu": str, "kernels": str, "threads": int,
+_MEASURED = {"commit": str | None, "experiment": str, "inputs": dict, "date": str, "device": str, "cpu": str,
+             "kernels": str, "threads": int,
              "versions": dict}
 
 
@@ -123,7 +125,8 @@ def record_from_json(content: dict) -> Record:
     """A record from what `to_json` gave.
 
     Raises:
-        ValueError: if fields are missing or of the wrong form, or a stored verdict is not the one its measurements give.
+        ValueError: if fields are missing or of the wrong form, or a stored verdict is not the
+            one its measurements give.
     """
     try:
         _check_types(content, _TYPES, "the record")
@@ -170,7 +173,8 @@ def best_records(records: Sequence[Record]) -> list[Record]:
 def is_comparable(run: Record, record: Record) -> bool:
     "Whether a run has seeds, setting and profile of a record; `smoke` says nothing about claims."
     plain = json.loads(json.dumps(run.setting))
-    return run.profile == record.profile != "smoke" and (run.seeds, plain) == (record.seeds, json.loads(json.dumps(record.setting)))
+    return (run.profile == record.profile != "smoke"
+            and (run.seeds, plain) == (record.seeds, json.loads(json.dumps(record.setting))))
 
 
 def _pairs(run: Record, record: Record) -> list[tuple[Claim, Claim]]:
@@ -184,13 +188,15 @@ def _machine(record: Record) -> str:
 # %% ../../nbs/foundations/records.ipynb #c36cdc31
 def on_the_border(run: Record, record: Record) -> list[str]:
     "One sentence per claim whose verdict differs from the record's although the numbers agree."
-    return [f"{run.lab}: {new.statement!r} is on the border here: {measured_text(new)}, {new.verdict}; recorded {measured_text(old)}, {old.verdict}"
+    return [f"{run.lab}: {new.statement!r} is on the border here: {measured_text(new)}, {new.verdict}; recorded "
+            f"{measured_text(old)}, {old.verdict}"
             for new, old in _pairs(run, record) if new.verdict != old.verdict and agrees(new, old, len(record.claims))]
 
 
 def disagreements(run: Record, record: Record) -> list[str]:
     "One sentence per claim whose numbers differ from the record's by more than seeds explain, with both machines."
-    return [f"{run.lab}: {new.statement!r} is {measured_text(new)} on {_machine(run)}, and {measured_text(old)} is recorded on {_machine(record)}; "
+    return [f"{run.lab}: {new.statement!r} is {measured_text(new)} on {_machine(run)}, and {measured_text(old)} is "
+            f"recorded on {_machine(record)}; "
             f"chance explains a difference of {agreement_limit(new, old, len(record.claims)):.3f}"
             for new, old in _pairs(run, record) if not agrees(new, old, len(record.claims))]
 
@@ -203,18 +209,22 @@ def _against_committed(run: Record, compare: Callable[[Record, Record], list[str
 
 def verdicts_of(record: Record, claim: Claim) -> tuple[str, ...]:
     "The verdicts of a claim in a record and in its repeats, each once, the record's first."
-    return tuple(dict.fromkeys([claim.verdict, *(each["verdicts"].get(claim.statement, claim.verdict) for each in record.repeats)]))
+    return tuple(
+        dict.fromkeys([claim.verdict,
+                       *(each["verdicts"].get(claim.statement, claim.verdict) for each in record.repeats)]))
 
 # %% ../../nbs/foundations/records.ipynb #e1e6626d
 def with_repeat(record: Record, run: Record) -> Record:
-    """The record with another machine's run noted among its repeats; a later run in the same environment replaces the earlier.
+    """The record with another machine's run noted among its repeats;
+    a later run in the same environment replaces the earlier.
 
     Raises:
         ValueError: if the run has another profile, other seeds or another setting.
     """
     if not is_comparable(run, record):
         raise ValueError(f"a repeat of {record.file_name} must have its profile, seeds and setting")
-    environment = {name: run.measured[name] for name in ("commit", "experiment", "date", "device", "cpu", "kernels", "threads", "versions")}
+    environment = {name: run.measured[name]
+                   for name in ("commit", "experiment", "date", "device", "cpu", "kernels", "threads", "versions")}
     entry = {**environment, "seconds": run.seconds, "means": {c.statement: c.mean for c in run.claims},
              "verdicts": {c.statement: c.verdict for c in run.claims}, "disagreements": disagreements(run, record)}
     kept = [each for each in record.repeats if (each["cpu"], each["versions"]) != (entry["cpu"], entry["versions"])]

@@ -28,7 +28,8 @@ from ..training import peak_memory
 
 # %% ../../nbs/foundations/finish.ipynb #879dd2a7
 def partial_folder(lab: str, out: str | Path | None, profile: str = "cpu") -> Path | None:
-    "Where `run_grid` keeps finished points of a lab under `out`: one folder per version of its experiment; `None` without `out`."
+    """Where `run_grid` keeps finished points of a lab under `out`: one folder per version of its experiment;
+    `None` without `out`."""
     if out is None:
         return None
     import torch
@@ -38,7 +39,8 @@ def partial_folder(lab: str, out: str | Path | None, profile: str = "cpu") -> Pa
 
 # %% ../../nbs/foundations/finish.ipynb #07b17137
 def is_current(record: Record) -> bool:
-    "Whether the notebook of a record would show these numbers in the same way today: none of the code that it reaches has changed."
+    """Whether the notebook of a record would show these numbers in the same way today:
+    none of the code that it reaches has changed."""
     return record.page == code_hash(lab_notebook(record.lab))
 
 # %% ../../nbs/foundations/finish.ipynb #61b3d891
@@ -85,7 +87,7 @@ def _is_main_process() -> bool:
 
 
 def _smoke_notes(lab: str, runs: Sequence[dict]) -> dict[str, Any]:
-    "What a smoke record carries for the fingerprint: first losses, and the experiments of the other profiles as they are now."
+    "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments as they are."
     others = {profile: experiment_of(lab, profile).hash for profile in ("cpu", "long", "gpu", "paper")}
     return {"first_losses": _first_losses(runs), "experiments": others}
 
@@ -96,14 +98,17 @@ def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, in
 
     jobs = runs_at_a_time(device, len(runs))
     seconds = max(time.perf_counter() - started, sum(run["seconds"] for run in runs) / jobs)
-    workers = max((run["peak_bytes"] for run in runs), default=0) * (1 if chosen_cluster() else jobs)  # a cluster's memory is elsewhere
+    # a cluster's memory is elsewhere
+    workers = max((run["peak_bytes"] for run in runs), default=0) * (1 if chosen_cluster() else jobs)
     return round(seconds, 1), peak_memory(torch.device(device)) + workers
 
 # %% ../../nbs/foundations/finish.ipynb #afd323ed
-def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metrics: Mapping[str, Iterable[float]], claims: Sequence[Claim],
+def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metrics: Mapping[str, Iterable[float]],
+           claims: Sequence[Claim],
            started: float, runs: Sequence[dict] = (), device: str = "cpu", out: str | Path | None = None,
            notes: Mapping[str, Any] | None = None) -> Record:
-    """Make the record of a lab's run, show it, and write it to `out` if that is given; of several processes the first writes.
+    """Make the record of a lab's run, show it, and write it to `out` if that is given;
+    of several processes the first writes.
 
     Args:
         lab: `chapter/lab`.
@@ -124,9 +129,12 @@ def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metric
             raise ValueError(f"metrics[{name!r}] must have one value per seed ({len(seeds)}), got {len(per_seed)}")
     seconds, peak = _costs(runs, started, device)
     record = Record(
-        lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=plain_value(asdict(setting)), metrics=values, claims=tuple(claims),
-        measured=_measured(lab, profile, runs, device), page=code_hash(lab_notebook(lab)), seconds=seconds, peak_memory_bytes=peak,
-        speed_probe_seconds=round(speed_probe(), 5), notes={**(notes or {}), **(_smoke_notes(lab, runs) if profile == "smoke" else {})},
+        lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=plain_value(asdict(setting)),
+        metrics=values, claims=tuple(claims),
+        measured=_measured(lab, profile, runs, device), page=code_hash(lab_notebook(lab)), seconds=seconds,
+        peak_memory_bytes=peak,
+        speed_probe_seconds=round(speed_probe(), 5),
+        notes={**(notes or {}), **(_smoke_notes(lab, runs) if profile == "smoke" else {})},
     )
     show_record(record)
     if out is not None and _is_main_process():

@@ -33,7 +33,8 @@ def _verdict(record: Record, claim: Claim) -> str:
 def claim_rows(record: Record) -> list[dict[str, str]]:
     "One row per claim: claim, unit, paper, needed, measured (mean and 95% interval), seeds, verdict; ready to print."
     return [
-        {"claim": c.statement, "unit": c.unit, "paper": number_text(c.paper), "needed": _bound(c), "measured": measured_text(c),
+        {"claim": c.statement, "unit": c.unit, "paper": number_text(c.paper), "needed": _bound(c),
+         "measured": measured_text(c),
          "seeds": str(len(c.measured)), "verdict": _verdict(record, c)}
         for c in record.claims
     ]
@@ -43,14 +44,17 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     "Rows with the same keys as a Markdown table; an empty string for no rows."
     if not rows:
         return ""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *[[str(v).replace("|", "\\|") for v in row.values()] for row in rows]]
+    lines = [list(rows[0]), ["---"] * len(rows[0]),
+             *[[str(v).replace("|", "\\|") for v in row.values()] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def html_table(rows: Sequence[Mapping[str, object]]) -> str:
     "Rows with the same keys as an HTML table with header cells, its texts to the left."
-    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(key)}</th>' for key in rows[0]) if rows else ""
-    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in row.values()) + "</tr>" for row in rows)
+    head = ("".join(f'<th scope="col" style="text-align:left">{html.escape(key)}</th>' for key in rows[0])
+            if rows else "")
+    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in row.values())
+                   + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
@@ -62,17 +66,19 @@ def show_table(rows: Iterable[Mapping[str, object]]) -> None:
 
 # %% ../../nbs/foundations/tables.ipynb #67ba7d33
 def describe(record: Record) -> str:
-    "One line that says how a record came about: profile, seeds, seconds, memory, machine, versions, date, who vouched since."
+    "How a record came about, in a line: profile, seeds, seconds, memory, machine, versions, date, who vouched since."
     measured, versions = record.measured, record.measured["versions"]
-    line = (f"{record.lab}, profile {record.profile}, seeds {', '.join(map(str, record.seeds))}: {record.seconds:.0f} s, "
-            f"at most {record.peak_memory_bytes / 2**20:.0f} MiB, {measured['device']}, {measured['cpu']}, torch {versions.get('torch', '?')}, "
-            f"{measured['date']}")
+    line = (
+        f"{record.lab}, profile {record.profile}, seeds {', '.join(map(str, record.seeds))}: {record.seconds:.0f} s, "
+        f"at most {record.peak_memory_bytes / 2**20:.0f} MiB, {measured['device']}, {measured['cpu']}, "
+        f"torch {versions.get('torch', '?')}, {measured['date']}")
     if measured.get("commit"):
         line += f", commit {measured['commit'][:7]}"
     if record.vouched:
         line += f"; vouched for by {record.vouched[-1]['by']} on {record.vouched[-1]['date']}"
     if record.repeats:
-        line += f"; repeated on {', '.join(sorted({e['cpu'] + ' with torch ' + e['versions'].get('torch', '?') for e in record.repeats}))}"
+        line += "; repeated on " + ", ".join(
+            sorted({e["cpu"] + " with torch " + e["versions"].get("torch", "?") for e in record.repeats}))
     return line
 
 
@@ -85,7 +91,8 @@ def count_verdicts(record: Record) -> str:
 
 # %% ../../nbs/foundations/tables.ipynb #f166d59b
 def results_markdown(records: Sequence[Record], folded: bool = False) -> str:
-    """All records as Markdown: a heading and a table of claims per lab and profile, each with the line that says how it came about.
+    """All records as Markdown: a heading and a table of claims per lab and profile,
+    each with the line that says how it came about.
 
     `folded` hides each table behind a line that counts its verdicts, for pages on which the tables are not the point.
     """

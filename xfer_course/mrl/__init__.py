@@ -1,17 +1,21 @@
 """One embedding whose every prefix is an embedding too: choose the size after training.
 
-Heads and losses are in `heads`, their fused arithmetic in `fused`, the cascade over sizes in `cascade`, staged search in
-`retrieval`, and what a search finds and costs in `metrics`.
+Heads and losses are in `heads`, their fused arithmetic in `fused`, the cascade over sizes in `cascade`, staged search
+in `retrieval`, and what a search finds and costs in `metrics`.
 """
 from .cascade import AdaptiveClassifier, oracle
 from .fused import class_targets, relative_importance, tied_logits, tied_loss, untied_loss
 from .heads import MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss, digit_rotations, doubling_dims, truncate
 from .metrics import SearchCost, mean_average_precision_at_k, precision_at_k, search_cost, top1_nearest_neighbour
-from .retrieval import AdaptiveRetrieval, FunnelRetrieval, SearchSizes, choose_sizes, rerank_scores, search_grid, simulated_embeddings
+from .retrieval import (AdaptiveRetrieval, FunnelRetrieval, SearchSizes, choose_sizes, rerank_scores, search_grid,
+                        simulated_embeddings)
 
 __all__ = [
-    "doubling_dims", "digit_rotations", "truncate", "MatryoshkaLoss", "MatryoshkaHead", "MatryoshkaContrastive", "tied_logits", "tied_loss",
-    "untied_loss", "class_targets", "relative_importance", "AdaptiveClassifier", "oracle", "mean_average_precision_at_k", "precision_at_k",
-    "top1_nearest_neighbour", "SearchCost", "search_cost", "rerank_scores", "FunnelRetrieval", "AdaptiveRetrieval", "SearchSizes",
+    "doubling_dims", "digit_rotations", "truncate", "MatryoshkaLoss", "MatryoshkaHead", "MatryoshkaContrastive",
+    "tied_logits", "tied_loss",
+    "untied_loss", "class_targets", "relative_importance", "AdaptiveClassifier", "oracle",
+    "mean_average_precision_at_k", "precision_at_k",
+    "top1_nearest_neighbour", "SearchCost", "search_cost", "rerank_scores", "FunnelRetrieval", "AdaptiveRetrieval",
+    "SearchSizes",
     "search_grid", "choose_sizes", "simulated_embeddings",
 ]

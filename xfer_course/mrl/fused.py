@@ -6,7 +6,6 @@
 __all__ = ['tied_logits', 'class_targets', 'relative_importance', 'tied_loss', 'untied_loss']
 
 # %% ../../nbs/mrl/fused.ipynb #28ddc5de
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -16,6 +16,7 @@ from .rotation import (
 )
 
 __all__ = [
-    "rotate", "rotate_degrees", "centre_square", "rotate_batch", "crop_and_flip", "RotationPretext", "nin_block", "NetworkInNetwork",
+    "rotate", "rotate_degrees", "centre_square", "rotate_batch", "crop_and_flip", "RotationPretext", "nin_block",
+    "NetworkInNetwork",
     "attention_map", "LinearProbe", "NonLinearProbe", "ConvProbe", "few_labels", "TransferClassifier",
 ]

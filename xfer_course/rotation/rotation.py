@@ -138,7 +138,6 @@ def crop_and_flip(images: Tensor, padding: int = 4, generator: torch.Generator |
     `images` is `(N, C, H, W)`, normalised, so that zero is the mean colour; the result has that shape. Every image
     gets a window and a mirroring of its own, drawn from `generator` (a CPU generator) or the global one. Apply it
     before `rotate_batch`: all turned copies must show the same cut-out.
-
     Raises `TypeError` for integer images, `ValueError` for a negative padding.
     """
     checks.tensor("images", images, "N C H W", kind="float")

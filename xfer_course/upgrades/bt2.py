@@ -37,14 +37,16 @@ class BasisTransformation(nn.Module):
     added part has length 1. The inner product of two embeddings is that of the added parts plus scale² times the
     cosine of the new parts.
 
-    Raises `TypeError` or `ValueError` for sizes below 1, `extra_dim` above `old_dim`, or `extra_dim + new_dim` below `old_dim`.
+    Raises `TypeError` or `ValueError` for sizes below 1, `extra_dim` above `old_dim`,
+    or `extra_dim + new_dim` below `old_dim`.
     Source: Zhou et al. (2023), BT²; follows the authors' code (github.com/YifeiZhou02/BT-2, `ResNet_ortho`).
     """
 
     def __init__(self, old_dim: int, new_dim: int, extra_dim: int, scale: float = 3.0) -> None:
         super().__init__()
         self.old_dim, self.new_dim = checks.whole("old_dim", old_dim), checks.whole("new_dim", new_dim)
-        self.extra_dim = checks.whole("extra_dim (at least old_dim - new_dim)", extra_dim, max(1, old_dim - new_dim), old_dim)
+        self.extra_dim = checks.whole("extra_dim (at least old_dim - new_dim)", extra_dim,
+                                      max(1, old_dim - new_dim), old_dim)
         self.scale = checks.number("scale", scale, above=0)
         self.added = nn.Linear(self.in_features, extra_dim)
         self.new_basis, self.old_basis = OrthogonalLayer(new_dim), OrthogonalLayer(old_dim)
@@ -63,7 +65,8 @@ class BasisTransformation(nn.Module):
         return Bases(torch.cat([old, joined[:, self.old_dim :]], dim=1), old, new)
 
 # %% ../../nbs/upgrades/bt2.ipynb #dc8a3408
-def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, old_weight: float = 10.0, new_weight: float = 1.0) -> Tensor:
+def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, old_weight: float = 10.0,
+               new_weight: float = 1.0) -> Tensor:
     """The two alignment terms of BT², a scalar: to the old model's features and to an independent new model's.
 
     `old_features` `(N, old_dim)` and `new_features` `(N, new_dim)` are those models' embeddings of the same pictures.

@@ -41,14 +41,16 @@ class UpgradeCheck(NamedTuple):
 def _precisions(index: FunnelRetrieval, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int) -> np.ndarray:
     "AP@k of every query, `(Q,)`."
     found = index.search(torch.as_tensor(queries), k)[1]
-    return np.array([mean_average_precision_at_k(rows[None], labels, [label], k) for rows, label in zip(found, torch.as_tensor(query_labels).tolist())])
+    return np.array([mean_average_precision_at_k(rows[None], labels, [label], k)
+                     for rows, label in zip(found, torch.as_tensor(query_labels).tolist())])
 
 
 def _cut(queries: np.ndarray | Tensor, width: int) -> np.ndarray | Tensor:
     "The first `width` numbers of every query."
     if not isinstance(queries, (np.ndarray, Tensor)) or queries.ndim != 2 or queries.shape[1] < width:
         given = tuple(queries.shape) if hasattr(queries, "shape") else type(queries).__name__
-        raise ValueError(f"queries must be a NumPy array or a tensor of shape (Q, D) with D at least {width}, got {given}")
+        raise ValueError(
+            f"queries must be a NumPy array or a tensor of shape (Q, D) with D at least {width}, got {given}")
     return queries[:, :width]
 
 # %% ../../nbs/upgrades/gallery.ipynb #f7355d42
@@ -82,18 +84,22 @@ class VersionedEmbeddings:
     Raises `TypeError` or `ValueError` for embeddings, labels or versions of another kind.
     """
 
-    def __init__(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None, compatible: Iterable[str] = ()) -> None:
+    def __init__(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None,
+                 compatible: Iterable[str] = ()) -> None:
         self.embeddings = checks.tensor("embeddings", _copy(embeddings), "N D", kind="float")
-        self.index = FunnelRetrieval(self.embeddings, [self.embeddings.shape[1]], [], progress=False)  # looks at every row
+        # looks at every row
+        self.index = FunnelRetrieval(self.embeddings, [self.embeddings.shape[1]], [], progress=False)
         self.version = _model_name("version", version)
-        self.compatible = set(checks.texts("compatible", compatible if isinstance(compatible, str) else list(compatible), 0))
+        self.compatible = set(
+            checks.texts("compatible", compatible if isinstance(compatible, str) else list(compatible), 0))
         self.labels = _row_labels(labels, len(self))
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} × {self.embeddings.shape[1]}, version={self.version!r}, compatible={sorted(self.compatible)})"
+        return (f"{type(self).__name__}({len(self)} × {self.embeddings.shape[1]}, version={self.version!r}, "
+                f"compatible={sorted(self.compatible)})")
 
     @property
     def bytes(self) -> int:
@@ -106,7 +112,8 @@ class VersionedEmbeddings:
 
 # %% ../../nbs/upgrades/gallery.ipynb #5155d2a5
 class Gallery(VersionedEmbeddings):
-    """Embeddings that know their model, to be searched by it and by models that were declared or measured to be compatible.
+    """Embeddings that know their model, to be searched by it and by models that were declared or
+    measured to be compatible.
 
     Arguments and refusals are those of `VersionedEmbeddings`. `check_upgrade` measures a new model, `save` and `load`
     keep everything in one file.
@@ -118,12 +125,15 @@ class Gallery(VersionedEmbeddings):
         Longer queries are cut to their first D numbers. Raises `ValueError` for a version that needs backfilling.
         """
         if self.needs_backfill(version):
-            raise ValueError(f"the gallery was embedded by {self.version!r}, and {version!r} is not known to be comparable: "
+            raise ValueError(
+                f"the gallery was embedded by {self.version!r}, and {version!r} is not known to be comparable: "
                              "measure it with check_upgrade, or embed the gallery again")
         return self.index.search(_cut(queries, self.embeddings.shape[1]), k)
 
-    def check_upgrade(self, version: str, old_queries: Tensor, new_queries: Tensor, query_labels: Tensor, k: int = 1, margin: float = 0.0) -> UpgradeCheck:
-        "Measure a new model on labelled queries (`check_upgrade`): if it keeps the criterion it may search from now on, else it may not."
+    def check_upgrade(self, version: str, old_queries: Tensor, new_queries: Tensor, query_labels: Tensor, k: int = 1,
+                      margin: float = 0.0) -> UpgradeCheck:
+        """Measure a new model on labelled queries (`check_upgrade`): if it keeps the criterion it may search from
+        now on, else it may not."""
         return check_upgrade(self, version, old_queries, new_queries, query_labels, k, margin)
 
     def save(self, path: str | Path) -> None:
@@ -136,9 +146,11 @@ class Gallery(VersionedEmbeddings):
         return load_gallery(path)
 
 # %% ../../nbs/upgrades/gallery.ipynb #97a569fe
-def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queries: Tensor, query_labels: Tensor, k: int = 1,
+def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queries: Tensor,
+                  query_labels: Tensor, k: int = 1,
                   margin: float = 0.0) -> UpgradeCheck:
-    """Measure the compatibility criterion on labelled queries; a version that keeps it may search the gallery from now on.
+    """Measure the compatibility criterion on labelled queries;
+    a version that keeps it may search the gallery from now on.
 
     One that does not is no longer `compatible`, even if it was declared so: what is measured counts. An old model
     without any error leaves nothing to gain; a negative `margin` then says how much may be lost.
@@ -153,17 +165,20 @@ def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queri
         margin: by how much mAP@k must grow; below zero allows a loss.
 
     Raises:
-        TypeError, ValueError: the gallery has no labels, numbers of queries and labels differ, or there are fewer than two.
+        TypeError, ValueError: the gallery has no labels, numbers of queries and labels differ,
+            or there are fewer than two.
     """
     _model_name("version", version)
     checks.number("margin", margin)
     if gallery.labels is None:
-        raise ValueError("this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
+        raise ValueError(
+            "this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
     checks.same_length("new_queries", new_queries, "old_queries", old_queries)
     checks.same_length("query_labels", query_labels, "old_queries", old_queries)
     checks.whole("number of queries (two queries make an interval)", len(query_labels), 2)
     width = gallery.embeddings.shape[1]
-    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, width), query_labels, k) for queries in (old_queries, new_queries))
+    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, width), query_labels, k)
+                     for queries in (old_queries, new_queries))
     gain = mean_and_interval(after - before)
     check = UpgradeCheck(float(before.mean()), float(after.mean()), gain, bool(gain.mean > margin))
     (gallery.compatible.add if check.compatible else gallery.compatible.discard)(version)
@@ -177,7 +192,8 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
     tensors = {"embeddings": gallery.embeddings.detach().cpu().contiguous()}
     if gallery.labels is not None:
         tensors["labels"] = gallery.labels.cpu().contiguous()
-    header = {"kind": "xfer_course.Gallery", "version": gallery.version, "compatible": json.dumps(sorted(gallery.compatible))}
+    header = {"kind": "xfer_course.Gallery", "version": gallery.version,
+              "compatible": json.dumps(sorted(gallery.compatible))}
     content = save(tensors, metadata=header)
     write_atomically(Path(path), lambda file: file.write(content))
 
@@ -197,7 +213,8 @@ def load_gallery(path: str | Path) -> Gallery:
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
         if header.get("kind") != "xfer_course.Gallery":
             raise ValueError("it was not written by Gallery.save")
-        return Gallery(tensors["embeddings"], header["version"], tensors.get("labels"), json.loads(header["compatible"]))
+        return Gallery(tensors["embeddings"], header["version"], tensors.get("labels"),
+                       json.loads(header["compatible"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataFileError(f"{path.name} is damaged or no gallery ({error})") from error
 
@@ -215,25 +232,29 @@ class UpgradeCost(NamedTuple):
     "multiply-adds of one exact query afterwards"
 
 
-def upgrade_cost(gallery_size: int, old_dim: int, new_dim: int, encoder_multiply_adds: int, share: float = 1.0, itemsize: int = 4) -> UpgradeCost:
+def upgrade_cost(gallery_size: int, old_dim: int, new_dim: int, encoder_multiply_adds: int, share: float = 1.0,
+                 itemsize: int = 4) -> UpgradeCost:
     """Cost of embedding a share of a gallery again; `share=0` keeps it as it is, `share=1` is full backfilling.
 
     `encoder_multiply_adds` is one forward pass (`multiply_adds`), `itemsize` the bytes of a stored number.
     Raises `TypeError` or `ValueError` for sizes below 1 or a share outside [0, 1].
     """
-    size, old, new = (checks.whole(*pair) for pair in (("gallery_size", gallery_size), ("old_dim", old_dim), ("new_dim", new_dim)))
+    size, old, new = (checks.whole(*pair)
+                      for pair in (("gallery_size", gallery_size), ("old_dim", old_dim), ("new_dim", new_dim)))
     checks.whole("encoder_multiply_adds", encoder_multiply_adds, 0)
     checks.whole("itemsize", itemsize)
     renewed = round(checks.number("share", share, 0, 1) * size)
     search = search_cost(size - renewed, [min(old, new)]).multiply_adds + search_cost(renewed, [new]).multiply_adds
-    return UpgradeCost(renewed * encoder_multiply_adds, renewed * new * itemsize, ((size - renewed) * old + renewed * new) * itemsize, search)
+    return UpgradeCost(renewed * encoder_multiply_adds, renewed * new * itemsize,
+                       ((size - renewed) * old + renewed * new) * itemsize, search)
 
 # %% ../../nbs/upgrades/gallery.ipynb #8abedc35
 def multiply_adds(model: nn.Module, example: Tensor) -> int:
     """Multiply-adds of one forward pass of `example`, an input with a batch dimension of 1, counted by PyTorch.
 
     Products of matrices and convolutions count; activations and normalisation do not. The model is in evaluation mode
-    for this pass and stays as it was: batch normalisation learns nothing from the example. Raises `ValueError` for a batch.
+    for this pass and stays as it was: batch normalisation learns nothing from the example.
+    Raises `ValueError` for a batch.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

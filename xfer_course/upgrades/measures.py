@@ -75,13 +75,15 @@ def small_encoder(dim: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(256, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
-def train_with(loss: Callable[..., Tensor], modules: Sequence[nn.Module], *tensors: Tensor, seed: int = 0, epochs: int = 10) -> None:
+def train_with(loss: Callable[..., Tensor], modules: Sequence[nn.Module], *tensors: Tensor, seed: int = 0,
+               epochs: int = 10) -> None:
     """Minimise `loss(*batch)` over the parameters of `modules`, with batches of 128 rows of all `tensors` and Adam.
 
     Raises what `batches` and `fit` raise.
     """
     optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=2e-3)
-    fit(lambda batch, p: (loss(*batch), {}), batches(*tensors, batch_size=128, seed=seed), optimizer, epochs=epochs, seed=seed,
+    fit(lambda batch, p: (loss(*batch), {}), batches(*tensors, batch_size=128, seed=seed), optimizer,
+        epochs=epochs, seed=seed,
         schedule=lambda p: cosine(p, 2e-3), accelerator=choose_accelerator("cpu"), model=list(modules), progress=False)
 
 # %% ../../nbs/upgrades/measures.ipynb #35e2214a
@@ -103,7 +105,8 @@ def cross_test(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_l
     return mean_average_precision_at_k(found, gallery_labels, query_labels, k)
 
 # %% ../../nbs/upgrades/measures.ipynb #68c4060d
-def compatibility_matrix(queries: Sequence[Tensor], gallery: Sequence[Tensor], query_labels: Tensor, gallery_labels: Tensor,
+def compatibility_matrix(queries: Sequence[Tensor], gallery: Sequence[Tensor], query_labels: Tensor,
+                         gallery_labels: Tensor,
                          k: int = 1) -> np.ndarray:
     """All cross tests of a chain of T models: entry [i, j] is mAP@k of queries by model i in the gallery of model j.
 
@@ -180,7 +183,8 @@ def compatibility_figure(matrices: dict[str, np.ndarray], names: Sequence[str], 
     columns = min(4, len(matrices))
     rows = math.ceil(len(matrices) / columns)
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        fig, axes = plt.subplots(rows, columns, figsize=(0.6 + (1.1 + 0.5 * len(names)) * columns, (0.9 + 0.5 * len(names)) * rows),
+        fig, axes = plt.subplots(rows, columns,
+                                 figsize=(0.6 + (1.1 + 0.5 * len(names)) * columns, (0.9 + 0.5 * len(names)) * rows),
                                  squeeze=False, layout="constrained")
         for ax in axes.flat[len(matrices):]:
             ax.set_visible(False)
@@ -202,7 +206,8 @@ def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     checks.labels("labels", labels, rows=len(features), classes=checks.whole("num_classes", num_classes))
     counts = torch.bincount(labels, minlength=num_classes)
     if (counts == 0).any():
-        raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class {int((counts == 0).nonzero()[0])} has no example")
+        raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class "
+                         f"{int((counts == 0).nonzero()[0])} has no example")
     sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features))
     return F.normalize(sums)
 

@@ -17,7 +17,8 @@ __all__ = ['cayley', 'OrthogonalLayer', 'OrthogonalCompatibleHead']
 
 # %% ../../nbs/upgrades/oca.ipynb #75db33f0
 def cayley(free: Tensor) -> Tensor:
-    """An orthogonal matrix `(D, D)` from any square one: the Cayley transform of its skew-symmetric part above the diagonal.
+    """An orthogonal matrix `(D, D)` from any square one: the Cayley transform of its skew-symmetric
+    part above the diagonal.
 
     Zero gives the identity; gradients pass. Raises `TypeError` or `ValueError` unless `free` is square.
     """
@@ -59,7 +60,8 @@ class OrthogonalCompatibleHead(nn.Module):
     Source: Ricci et al. (2024), OCA; weight and scale are this course's, see the chapter.
     """
 
-    def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 1.0, scale: float = 16.0, rotate: bool = True) -> None:
+    def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 1.0, scale: float = 16.0,
+                 rotate: bool = True) -> None:
         super().__init__()
         self.old_dim, dim = checks.whole("old_dim", old_dim), old_dim + checks.whole("extra_dim", extra_dim, 0)
         self.weight, self.scale = checks.number("weight", weight, above=0), checks.number("scale", scale, above=0)
@@ -70,7 +72,8 @@ class OrthogonalCompatibleHead(nn.Module):
         return self.classifier(self.rotation(features))
 
     def loss(self, features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-        """Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and old prototypes `(num_classes, old_dim)`.
+        """Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and old prototypes
+        `(num_classes, old_dim)`.
 
         Raises `TypeError` or `ValueError` for features or prototypes of another shape or dtype.
         """

@@ -21,7 +21,8 @@ def simplex(num_classes: int) -> Tensor:
     """The vertices of a regular simplex: unit vectors `(num_classes, num_classes - 1)` with all angles equal.
 
     The cosine of any two is -1 / (num_classes - 1). Raises `TypeError` or `ValueError` below two classes.
-    Source: Biondi et al. (2024), the d-simplex fixed classifier, after Pernici et al. (2021), regular polytope networks.
+    Source: Biondi et al. (2024), the d-simplex fixed classifier, after Pernici et al.
+    (2021), regular polytope networks.
     """
     dim = checks.whole("num_classes", num_classes, 2) - 1
     last = torch.full((1, dim), (1 - math.sqrt(num_classes)) / dim, dtype=torch.double)
