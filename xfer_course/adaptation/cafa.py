@@ -88,6 +88,7 @@ def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics) -> 
 
     Source: Jung et al., "CAFA: Class-Aware Feature Alignment for Test-Time Adaptation" (ICCV 2023).
     """
+    checks.module("statistics", statistics, ClassStatistics)
     classes, width = statistics.means.shape
     checks.tensor("logits", logits, f"N {checks.whole('number of classes in statistics', classes, 2)}", kind="float")
     checks.tensor("features", features, f"{len(logits)} {width}", kind="float")

@@ -19,12 +19,12 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
 class TwoTowers(nn.Module):
     """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
-
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (ICML 2021), section 2.
     """
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        checks.module("config", config, CLIPConfig)
         self.config, width = config, config.transformer_width
         self.visual = ModifiedResNet(config) if config.is_resnet else VisionTransformer(config)
         self.transformer = Transformer(width, config.transformer_layers, config.text_heads, config.activation)
@@ -135,6 +135,7 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1], or pictures of more than 8 bits.
     """
     _check_depth(images)
+    checks.module("config", config, CLIPConfig)
     from torchvision.transforms import functional as tv
 
     size = config.image_resolution

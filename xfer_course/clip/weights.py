@@ -9,6 +9,7 @@ __all__ = ['infer_config', 'openai_names', 'load_weights', 'save', 'load', 'conv
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def infer_config(state: dict[str, Tensor]) -> CLIPConfig:
     Raises:
         ValueError: a parameter that every CLIP has is missing; it is named.
     """
+    checks.module("state", state, Mapping)
     text_layers = _count(state, "transformer.resblocks.")
     table, position = _need(state, "token_embedding.weight"), _need(state, "positional_embedding")
     projection = _need(state, "text_projection")
@@ -117,6 +119,7 @@ def openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a parameter of another kind of model, which is named.
     """
+    checks.module("state", state, Mapping)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith("text_model.") for name in state):
         return _from_hugging_face(state)
@@ -132,6 +135,8 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
     Raises:
         TypeError, ValueError: a parameter is missing, unknown, of another shape or kind, or holds NaN or infinity.
     """
+    checks.module("model", model)
+    checks.module("state", state, Mapping)
     mine = model.state_dict()
     for name, tensor in mine.items():
         if name not in state:
@@ -193,6 +198,7 @@ def _content(model: CLIP, state: dict[str, Tensor]) -> bytes:
 
 def save(model: CLIP, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights and configuration as safetensors; `dtype` may be `torch.float16` to halve the file."""
+    checks.module("model", model, CLIP)
     content = _content(model, {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
     write_atomically(Path(path), lambda file: file.write(content))
 

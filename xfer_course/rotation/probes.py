@@ -135,6 +135,7 @@ class TransferClassifier(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module, frozen: bool = False) -> None:
         super().__init__()
         self.backbone, self.head = checks.module("backbone", backbone), checks.module("head", head)
+        checks.one_of("frozen", frozen, (True, False))
         self.frozen = frozen
         self.train()
 

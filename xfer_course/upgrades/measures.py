@@ -72,6 +72,8 @@ class CosineClassifier(nn.Module):
 # %% ../../nbs/upgrades/measures.ipynb #a73b8ae3
 def small_encoder(dim: int, hidden: int) -> nn.Sequential:
     "A perceptron from (N, 1, 16, 16) to embeddings (N, `dim`), with one hidden layer."
+    checks.whole("dim", dim)
+    checks.whole("hidden", hidden)
     return nn.Sequential(nn.Flatten(), nn.Linear(256, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
@@ -80,6 +82,8 @@ def train_with(loss: Callable[..., Tensor], modules: Sequence[nn.Module], *tenso
 
     Raises what `batches` and `fit` raise.
     """
+    for module in modules:
+        checks.module("every one of modules", module)
     optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=2e-3)
     fit(lambda batch, p: (loss(*batch), {}), batches(*tensors, batch_size=128, seed=seed), optimizer, epochs=epochs, seed=seed,
         schedule=lambda p: cosine(p, 2e-3), accelerator=choose_accelerator("cpu"), model=list(modules), progress=False)
@@ -150,6 +154,8 @@ def update_gain(old_self: float, cross: float, new_self: float) -> float:
     test of the best new model (the paragon). Raises `ValueError` if that model is not better than the old one.
     Source: Shen et al. (2020), update gain.
     """
+    for name, value in (("old_self", old_self), ("cross", cross), ("new_self", new_self)):
+        checks.number(name, value)
     if not new_self > old_self:
         raise ValueError(f"new_self must be above old_self ({old_self}), or there is nothing to gain, got {new_self}")
     return (cross - old_self) / (new_self - old_self)
@@ -174,6 +180,7 @@ def compatibility_figure(matrices: dict[str, np.ndarray], names: Sequence[str], 
     """
     import matplotlib.pyplot as plt
 
+    checks.module("matrices", matrices, dict)
     checks.whole("number of matrices", len(matrices))
     for title, matrix in matrices.items():
         checks.array(f"matrix {title!r}", matrix, f"{len(names)} {len(names)}")
@@ -214,5 +221,7 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     features only. Raises `TypeError` or `ValueError` where widths differ.
     Source: Shen et al. (2020), the influence loss of backward-compatible training (BCT).
     """
+    checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
+    checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
     return F.cross_entropy(scale * F.normalize(features) @ F.normalize(prototypes.detach()).T, labels)
