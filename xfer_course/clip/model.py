@@ -95,8 +95,9 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
 
     Source: Radford et al. (ICML 2021), figure 3.
     """
-    checks.tensor("image_features", image_features, "N D", empty=True)
-    checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), empty=True)
+    checks.tensor("image_features", image_features, "N D", kind="float", empty=True)
+    checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float", empty=True)
+    checks.same_dtype("text_features", text_features, "image_features", image_features)
     logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()
     if captions is None:
         targets = torch.arange(len(logits), device=logits.device)

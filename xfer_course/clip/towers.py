@@ -18,9 +18,11 @@ from .. import checks
 
 # %% ../../nbs/coop/towers.ipynb #49105160
 def _check_sizes(**sizes: int) -> None:
-    "Raise unless all of them are whole numbers of at least 1."
+    "Raise unless all of them are whole numbers of at least 1, and heads share a width evenly."
     for name, value in sizes.items():
         checks.whole(name, value)
+    if "heads" in sizes and sizes["width"] % sizes["heads"]:
+        raise ValueError(f"width must be a multiple of heads, {sizes['heads']}, got {sizes['width']}")
 
 
 class QuickGELU(nn.Module):
@@ -73,6 +75,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu"):
         super().__init__()
+        _check_sizes(width=width, layers=layers, heads=heads)
         self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation) for _ in range(layers)))
         for block in self.resblocks:
             nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)

@@ -48,6 +48,8 @@ def infer_config(state: dict[str, Tensor]) -> CLIPConfig:
     text_layers = _count(state, "transformer.resblocks.")
     table, position = _need(state, "token_embedding.weight"), _need(state, "positional_embedding")
     projection = _need(state, "text_projection")
+    for name, dims in (("text_projection", "D E"), ("token_embedding.weight", "V D"), ("visual.conv1.weight", "C I P P")):
+        checks.tensor(f"parameter {name} of the checkpoint", _need(state, name), dims)
     sizes = dict(embed_dim=projection.shape[1], context_length=len(position), vocab_size=len(table),
                  transformer_width=table.shape[1], transformer_layers=text_layers)
     stem = _need(state, "visual.conv1.weight")

@@ -207,6 +207,7 @@ def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     """
     checks.tensor("features", features, "N D", kind="float")
     checks.labels("labels", labels, rows=len(features), classes=checks.whole("num_classes", num_classes))
+    checks.one_of("type of labels", labels.dtype, (torch.int64, torch.int32))
     counts = torch.bincount(labels, minlength=num_classes)
     if (counts == 0).any():
         raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class {int((counts == 0).nonzero()[0])} has no example")
@@ -223,5 +224,6 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     """
     checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
+    checks.same_dtype("prototypes", prototypes, "features", features)
     checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
     return F.cross_entropy(scale * F.normalize(features) @ F.normalize(prototypes.detach()).T, labels)
