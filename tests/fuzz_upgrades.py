@@ -156,7 +156,7 @@ def trained(x, **options):
 fuzz(
     "train_with",
     trained,
-    {"x": vectors(4, 3)},
+    {"x": vectors(128, 3)},  # one batch
     {"x": any_vectors, "epochs": st.integers(-1, 2), "seed": st.integers(0, 9)},
     lambda r, a: all(p.isfinite().all() for p in r.parameters()),
     also=(RuntimeError, FloatingPointError),  # inputs that the model itself does not take, and a loss that is not finite
