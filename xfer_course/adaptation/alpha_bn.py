@@ -44,8 +44,8 @@ class AlphaBatchNorm(nn.Module):
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (C,) for inputs `x` (N, C, ...); the batch's part carries a gradient.
 
-        Raises `ValueError` for other channels than the layer has, and, with alpha = 0, for one value per channel.
-        """
+        Raises `ValueError` for other channels than the layer has, and, with alpha = 0, for one value per channel."""
+        checks.tensor("x", x, kind="float", empty=True)
         if x.ndim < 2 or x.shape[1] != self.layer.num_features:
             raise ValueError(f"x must have shape (N, {self.layer.num_features}, ...), got {tuple(x.shape)}")
         if self.alpha == 1:

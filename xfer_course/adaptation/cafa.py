@@ -92,9 +92,12 @@ def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics) -> 
 
     Source: Jung et al., "CAFA: Class-Aware Feature Alignment for Test-Time Adaptation" (ICCV 2023).
     """
+    checks.module("statistics", statistics, ClassStatistics)
     classes, width = statistics.means.shape
     checks.tensor("logits", logits, f"N {checks.whole('number of classes in statistics', classes, 2)}", kind="float")
     checks.tensor("features", features, f"{len(logits)} {width}", kind="float")
+    if torch.promote_types(features.dtype, statistics.means.dtype) != statistics.precisions.dtype:
+        raise TypeError(f"features must be {statistics.means.dtype} as the statistics, got {features.dtype}")
     difference = features[:, None] - statistics.means
     distances = torch.einsum("nkd,kde,nke->nk", difference, statistics.precisions, difference)
     own = distances.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)

@@ -68,6 +68,8 @@ def jittered_digits(split: str, n: int, seed: int, size: int = 16) -> Images:
 
     Returns `Images` of shape (n, 1, size, size). Raises what `digits` and `jitter` raise.
     """
+    checks.whole("n", n, 0)
+    checks.whole("seed", seed, float("-inf"))
     generator = torch.Generator().manual_seed(seed)
     images, labels = digits(split, size=size, channels=1)
     rows = torch.randint(len(labels), (n,), generator=generator)
@@ -81,6 +83,10 @@ def source_network(data: Images, *, steps: int = 250, batch_size: int = 64, lear
     `data` holds images (N, C, H, W), H and W multiples of 4, and labels 0 to K - 1.
     Raises `ValueError` for other sizes.
     """
+    checks.module("data", data, Images)
+    checks.tensor("images", data.images, "N C H W", kind="float")
+    checks.one_of("type of images", data.images.dtype, (torch.float32,))
+    checks.labels("labels", data.labels, rows=len(data.images))
     channels, height, width = data.images.shape[1:]
     if height % 4 or width % 4:
         raise ValueError(f"images must have a height and width that are multiples of 4, got {height} x {width}")

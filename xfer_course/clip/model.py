@@ -19,12 +19,17 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
 class TwoTowers(nn.Module):
     """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
+<<<<<<< HEAD
 
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), section 2.
+=======
+    Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (ICML 2021), section 2.
+>>>>>>> 7aa3c29358a91bc597f23e41f9797ff8ac58a11f
     """
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        checks.module("config", config, CLIPConfig)
         self.config, width = config, config.transformer_width
         self.visual = ModifiedResNet(config) if config.is_resnet else VisionTransformer(config)
         self.transformer = Transformer(width, config.transformer_layers, config.text_heads, config.activation)
@@ -97,8 +102,9 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
 
     Source: Radford et al. (ICML 2021), figure 3.
     """
-    checks.tensor("image_features", image_features, "N D", empty=True)
-    checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), empty=True)
+    checks.tensor("image_features", image_features, "N D", kind="float", empty=True)
+    checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float", empty=True)
+    checks.same_dtype("text_features", text_features, "image_features", image_features)
     logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()
     if captions is None:
         targets = torch.arange(len(logits), device=logits.device)
@@ -139,6 +145,7 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
             or pictures of more than 8 bits.
     """
     _check_depth(images)
+    checks.module("config", config, CLIPConfig)
     from torchvision.transforms import functional as tv
 
     size = config.image_resolution

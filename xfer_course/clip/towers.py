@@ -17,6 +17,14 @@ from torch.nn import functional as F
 from .. import checks
 
 # %% ../../nbs/coop/towers.ipynb #49105160
+def _check_sizes(**sizes: int) -> None:
+    "Raise unless all of them are whole numbers of at least 1, and heads share a width evenly."
+    for name, value in sizes.items():
+        checks.whole(name, value)
+    if "heads" in sizes and sizes["width"] % sizes["heads"]:
+        raise ValueError(f"width must be a multiple of heads, {sizes['heads']}, got {sizes['width']}")
+
+
 class QuickGELU(nn.Module):
     """$x\\,\\sigma(1.702x)$, the activation of the released models."""
 
@@ -32,6 +40,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
+        _check_sizes(width=width, heads=heads)
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.randn(3 * width, width) * width**-0.5)
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
@@ -67,6 +76,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu"):
         super().__init__()
+        _check_sizes(width=width, layers=layers, heads=heads)
         self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation) for _ in range(layers)))
         for block in self.resblocks:
             nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
@@ -161,6 +171,7 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        checks.module("config", config, CLIPConfig)
         width, patch = config.vision_width, config.vision_patch_size
         self.conv1 = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -183,6 +194,7 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int = 1):
         super().__init__()
+        _check_sizes(inputs=inputs, planes=planes, stride=stride)
         outputs = 4 * planes
         self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), nn.BatchNorm2d(planes)
         self.conv2, self.bn2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False), nn.BatchNorm2d(planes)
@@ -205,6 +217,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, places: int, width: int, heads: int, embed_dim: int):
         super().__init__()
+        _check_sizes(places=places, width=width, heads=heads, embed_dim=embed_dim)
         self.heads = heads
         self.positional_embedding = nn.Parameter(torch.randn(places + 1, width) * width**-0.5)
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
@@ -224,6 +237,7 @@ class ModifiedResNet(nn.Module):
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        checks.module("config", config, CLIPConfig)
         width = config.vision_width
         self.conv1, self.bn1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width // 2)
         self.conv2, self.bn2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False), nn.BatchNorm2d(width // 2)

@@ -9,6 +9,7 @@ __all__ = ['infer_config', 'openai_names', 'load_weights', 'save', 'load', 'conv
 import json
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -44,9 +45,12 @@ def infer_config(state: dict[str, Tensor]) -> CLIPConfig:
     Raises:
         ValueError: a parameter that every CLIP has is missing; it is named.
     """
+    checks.module("state", state, Mapping)
     text_layers = _count(state, "transformer.resblocks.")
     table, position = _need(state, "token_embedding.weight"), _need(state, "positional_embedding")
     projection = _need(state, "text_projection")
+    for name, dims in (("text_projection", "D E"), ("token_embedding.weight", "V D"), ("visual.conv1.weight", "C I P P")):
+        checks.tensor(f"parameter {name} of the checkpoint", _need(state, name), dims)
     sizes = dict(embed_dim=projection.shape[1], context_length=len(position), vocab_size=len(table),
                  transformer_width=table.shape[1], transformer_layers=text_layers)
     stem = _need(state, "visual.conv1.weight")
@@ -119,6 +123,7 @@ def openai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a parameter of another kind of model, which is named.
     """
+    checks.module("state", state, Mapping)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if any(name.startswith("text_model.") for name in state):
         return _from_hugging_face(state)
@@ -134,6 +139,8 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
     Raises:
         TypeError, ValueError: a parameter is missing, unknown, of another shape or kind, or holds NaN or infinity.
     """
+    checks.module("model", model)
+    checks.module("state", state, Mapping)
     mine = model.state_dict()
     for name, tensor in mine.items():
         if name not in state:
@@ -197,8 +204,13 @@ def _content(model: CLIP, state: dict[str, Tensor]) -> bytes:
 
 def save(model: CLIP, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights and configuration as safetensors; `dtype` may be `torch.float16` to halve the file."""
+<<<<<<< HEAD
     content = _content(model,
                        {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
+=======
+    checks.module("model", model, CLIP)
+    content = _content(model, {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
+>>>>>>> 7aa3c29358a91bc597f23e41f9797ff8ac58a11f
     write_atomically(Path(path), lambda file: file.write(content))
 
 

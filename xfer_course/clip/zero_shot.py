@@ -69,6 +69,7 @@ def zero_shot_weights(clip: nn.Module, classnames: Sequence[str], templates: str
             a text that is too long, no tokenizer.
     """
     names, tokenizer = class_names(classnames), tokenizer or getattr(clip, "tokenizer", None)
+    checks.whole("batch_size", batch_size)
     templates = checks.texts("templates", [templates] if isinstance(templates, str) else templates)
     for template in templates:
         if [field for _, field, _, _ in string.Formatter().parse(template) if field is not None] != [""]:

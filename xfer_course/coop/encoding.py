@@ -106,6 +106,7 @@ def encode_prefix(tower: nn.Module, prompt: Tensor) -> list[tuple[Tensor, Tensor
     Raises `TypeError` or `ValueError` for a prompt that is not float, has another width,
     or is longer than the tower takes.
     """
+    checks.module("tower", tower)
     _check_prompts("prompt", prompt, tower, "L")
     x, past = (prompt + tower.positional_embedding[: len(prompt)].to(prompt.dtype))[None], []
     for block in tower.transformer.resblocks:
@@ -129,6 +130,7 @@ def encode_prompts(tower: nn.Module, prompts: Tensor, ends: Tensor, past: Sequen
     Raises:
         TypeError, ValueError: prompts that do not fit the tower, or ends that do not fit the prompts.
     """
+    checks.module("tower", tower)
     start, blocks = past[0][0].shape[2], tower.transformer.resblocks
     _check_prompts("prompts", prompts, tower, "K L", start)
     # On a GPU this look would wait for the device at every step; there, indexing itself refuses such positions.

@@ -87,8 +87,14 @@ def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: 
     Raises:
         ValueError: a name is too long for the text tower, or the tokenizer belongs to another CLIP.
     """
+<<<<<<< HEAD
     start, limit, tokens = (torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding),
                             len(tower.token_embedding.weight))
+=======
+    checks.whole("n_ctx", n_ctx)
+    checks.one_of("class_specific", class_specific, (True, False))
+    start, limit, tokens = torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding), len(tower.token_embedding.weight)
+>>>>>>> 7aa3c29358a91bc597f23e41f9797ff8ac58a11f
     start, end = int(start[0]), int(start.max())
     rows, slots = [], []
     for i, name in enumerate(names):

@@ -58,12 +58,14 @@ def learning_rate(epoch: int, max_epoch: int, base: float = 0.002, warmup: float
     Raises:
         TypeError, ValueError: an epoch outside of 0 ... max_epoch - 1.
     """
+    checks.whole("max_epoch", max_epoch)
     checks.whole("epoch", epoch, 0, max_epoch - 1)
     return warmup if epoch == 0 else base * (1 + math.cos(math.pi * (epoch - 1) / max_epoch)) / 2
 
 
 def paper_epochs(shots: float) -> int:
     "Epochs that the paper trains: 50 for 1 shot, 100 for 2 and 4, 200 for 8 and 16 (ImageNet: always 50)."
+    checks.number("shots", shots, 0)
     return 50 if shots < 2 else 100 if shots < 8 else 200
 
 # %% ../../nbs/coop/training.ipynb #54e99a64

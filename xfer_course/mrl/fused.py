@@ -110,6 +110,8 @@ def class_targets(targets: Tensor, rows: int, classes: int, ignored: int = 0) ->
     On a GPU a look at the values would wait for the device at every step: there, indexing itself refuses such labels.
     Raises `TypeError` for other types, `ValueError` for another shape or number.
     """
+    checks.whole("rows", rows, 0)
+    checks.whole("classes", classes)
     checks.tensor("targets", targets, f"{rows}", kind="integer")
     if targets.dtype != torch.long:
         raise TypeError(f"targets must be torch.int64, got {targets.dtype}")
@@ -120,6 +122,7 @@ def class_targets(targets: Tensor, rows: int, classes: int, ignored: int = 0) ->
 
 def relative_importance(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     "One weight c_m per size, all ones by default. Raises `ValueError` unless there are `count`, at least 0, not all 0."
+    checks.whole("count", count)
     chosen = (1.0,) * count if weights is None else tuple(checks.number("weights", w, 0) for w in weights)
     if len(chosen) != count or not any(chosen):
         raise ValueError(f"weights must be {count} numbers, one per size and not all 0, got {list(chosen)}")

@@ -124,6 +124,7 @@ class MatryoshkaHead(nn.Module):
         super().__init__()
         self.nesting_dims = checks.increasing("nesting_dims", nesting_dims, checks.whole("in_features", in_features))
         self.in_features, self.num_classes, self.tied = in_features, checks.whole("num_classes", num_classes), tied
+        checks.one_of("tied", tied, (True, False))
         sizes = self.nesting_dims[-1:] if tied else self.nesting_dims
         self.classifiers = nn.ModuleList([nn.Linear(m, num_classes, bias=bias) for m in sizes])
 

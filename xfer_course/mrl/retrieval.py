@@ -96,6 +96,7 @@ def _check_candidates(gallery: Tensor, queries: Tensor, candidates: Tensor, dim:
     checks.tensor("queries", queries, "Q D", kind="float")
     checks.whole("dim", dim, 1, min(gallery.shape[1], queries.shape[1]))
     checks.tensor("candidates", candidates, f"{len(queries)} K", kind="integer")
+    checks.one_of("type of candidates", candidates.dtype, (torch.int64, torch.int32))
     if candidates.device.type == "cpu":  # on a GPU this look would wait for the device
         checks.labels("candidates", candidates.flatten(), classes=len(gallery))
 
@@ -250,6 +251,7 @@ def search_grid(gallery, gallery_labels, queries, query_labels, *, shortlist_dim
     Every shortlist size is scanned once and every (shortlist, re-rank) pair fetched once, at the longest shortlist.
     Arguments as in `AdaptiveRetrieval` and `mean_average_precision_at_k`. Returns one `SearchSizes` per setting.
     """
+    checks.whole("k", k)
     vectors, others = checks.vectors("gallery", gallery).detach(), checks.vectors("queries", queries).detach()
     longest = max((checks.whole("shortlists", count, k, len(vectors)) for count in shortlists), default=0)
     if not longest:
@@ -277,6 +279,9 @@ def choose_sizes(settings: Sequence[SearchSizes], tolerance: float = 0.005, fetc
     `settings` come from `search_grid` on held-out queries; `fetch` is the cost model's (see `SearchCost`).
     Raises `ValueError` where no setting is good enough.
     """
+    for setting in settings:
+        checks.module("every setting", setting, SearchSizes)
+    checks.number("tolerance", tolerance)
     good = [s for s in settings if s.quality >= s.exact_quality - tolerance]
     if not good:
         best = max((s.quality for s in settings), default=math.nan)

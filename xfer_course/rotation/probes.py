@@ -106,6 +106,7 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
     if not isinstance(labels, Tensor) and np.asarray(labels).dtype.kind in "OSU":
         raise TypeError(f"labels must be class numbers, got {np.asarray(labels).dtype}")
     labels = checks.tensor("labels", torch.as_tensor(labels), "N", kind="real").cpu()
+    checks.finite_values("labels", labels)
     checks.whole("per_class", per_class)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     kept = []
@@ -135,6 +136,7 @@ class TransferClassifier(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module, frozen: bool = False) -> None:
         super().__init__()
         self.backbone, self.head = checks.module("backbone", backbone), checks.module("head", head)
+        checks.one_of("frozen", frozen, (True, False))
         self.frozen = frozen
         self.train()
 

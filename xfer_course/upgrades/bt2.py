@@ -73,6 +73,7 @@ def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, old_wei
     Add the cross-entropy of a classifier on `bases.new`. Raises `TypeError` or `ValueError` for shapes that differ.
     Source: Zhou et al. (2023); the weights 10 and 1 are those of the authors' code.
     """
+    checks.module("bases", bases, Bases)
     checks.tensor("old_features", old_features, "{} {}".format(*bases.old.shape), kind="float")
     checks.tensor("new_features", new_features, "{} {}".format(*bases.new.shape), kind="float")
     to_old = 1 - F.cosine_similarity(bases.old, old_features.detach()).mean()

@@ -56,6 +56,8 @@ def _cut(queries: np.ndarray | Tensor, width: int) -> np.ndarray | Tensor:
 # %% ../../nbs/upgrades/gallery.ipynb #f7355d42
 def _copy(values) -> Tensor:
     "A tensor with memory of its own: what the caller does to `values` later changes nothing."
+    if not (hasattr(values, "__len__") or hasattr(values, "shape")):
+        raise TypeError(f"embeddings and labels must be tensors, arrays or lists, got {type(values).__name__}")
     return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
 
 
@@ -168,6 +170,7 @@ def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queri
         TypeError, ValueError: the gallery has no labels, numbers of queries and labels differ,
             or there are fewer than two.
     """
+    checks.module("gallery", gallery, VersionedEmbeddings)
     _model_name("version", version)
     checks.number("margin", margin)
     if gallery.labels is None:
@@ -189,6 +192,7 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
     "Write a gallery as safetensors; an interrupted write leaves the old file as it was."
     from safetensors.torch import save
 
+    checks.module("gallery", gallery, VersionedEmbeddings)
     tensors = {"embeddings": gallery.embeddings.detach().cpu().contiguous()}
     if gallery.labels is not None:
         tensors["labels"] = gallery.labels.cpu().contiguous()

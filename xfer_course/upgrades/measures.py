@@ -72,6 +72,8 @@ class CosineClassifier(nn.Module):
 # %% ../../nbs/upgrades/measures.ipynb #a73b8ae3
 def small_encoder(dim: int, hidden: int) -> nn.Sequential:
     "A perceptron from (N, 1, 16, 16) to embeddings (N, `dim`), with one hidden layer."
+    checks.whole("dim", dim)
+    checks.whole("hidden", hidden)
     return nn.Sequential(nn.Flatten(), nn.Linear(256, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
@@ -81,6 +83,8 @@ def train_with(loss: Callable[..., Tensor], modules: Sequence[nn.Module], *tenso
 
     Raises what `batches` and `fit` raise.
     """
+    for module in modules:
+        checks.module("every one of modules", module)
     optimizer = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=2e-3)
     fit(lambda batch, p: (loss(*batch), {}), batches(*tensors, batch_size=128, seed=seed), optimizer,
         epochs=epochs, seed=seed,
@@ -153,6 +157,8 @@ def update_gain(old_self: float, cross: float, new_self: float) -> float:
     test of the best new model (the paragon). Raises `ValueError` if that model is not better than the old one.
     Source: Shen et al. (2020), update gain.
     """
+    for name, value in (("old_self", old_self), ("cross", cross), ("new_self", new_self)):
+        checks.number(name, value)
     if not new_self > old_self:
         raise ValueError(f"new_self must be above old_self ({old_self}), or there is nothing to gain, got {new_self}")
     return (cross - old_self) / (new_self - old_self)
@@ -177,6 +183,7 @@ def compatibility_figure(matrices: dict[str, np.ndarray], names: Sequence[str], 
     """
     import matplotlib.pyplot as plt
 
+    checks.module("matrices", matrices, dict)
     checks.whole("number of matrices", len(matrices))
     for title, matrix in matrices.items():
         checks.array(f"matrix {title!r}", matrix, f"{len(names)} {len(names)}")
@@ -204,6 +211,7 @@ def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     """
     checks.tensor("features", features, "N D", kind="float")
     checks.labels("labels", labels, rows=len(features), classes=checks.whole("num_classes", num_classes))
+    checks.one_of("type of labels", labels.dtype, (torch.int64, torch.int32))
     counts = torch.bincount(labels, minlength=num_classes)
     if (counts == 0).any():
         raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class "
@@ -219,5 +227,8 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     features only. Raises `TypeError` or `ValueError` where widths differ.
     Source: Shen et al. (2020), the influence loss of backward-compatible training (BCT).
     """
+    checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
+    checks.same_dtype("prototypes", prototypes, "features", features)
+    checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
     return F.cross_entropy(scale * F.normalize(features) @ F.normalize(prototypes.detach()).T, labels)

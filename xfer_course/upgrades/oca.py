@@ -23,6 +23,7 @@ def cayley(free: Tensor) -> Tensor:
     Zero gives the identity; gradients pass. Raises `TypeError` or `ValueError` unless `free` is square.
     """
     checks.tensor("free", free, "D D", kind="float")
+    checks.one_of("type of free", free.dtype, (torch.float32, torch.float64))
     upper = free.triu(1)
     skew, identity = upper - upper.T, torch.eye(len(free), dtype=free.dtype, device=free.device)
     return torch.linalg.solve(identity + skew, identity - skew)
@@ -78,5 +79,6 @@ class OrthogonalCompatibleHead(nn.Module):
         Raises `TypeError` or `ValueError` for features or prototypes of another shape or dtype.
         """
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
+        checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
         aligned = influence_loss(features[:, : self.old_dim], prototypes, labels, self.scale)
         return F.cross_entropy(self(features), labels) + self.weight * aligned
