@@ -224,7 +224,7 @@ def tsne_figure(panels: dict[str, dict[str, Any]], *, method: str = "tsne", max_
         panels: for every title the groups by name, such as `{"before": {"source": a, "target": b}, "after": ...}`;
             each group is features of shape `(N, D)`, array or tensor. Names in `PALETTE` get their colour.
         method: "tsne" or "pca".
-        max_rows: at most so many rows of each group are drawn, chosen at random.
+        max_rows: at most this many rows of each group are drawn, chosen at random.
         seed: decides which rows, and where t-SNE begins.
 
     Raises:

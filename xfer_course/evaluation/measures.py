@@ -166,7 +166,7 @@ def proxy_a_distance(source, target, *, protocol: str = "held-out", seed: int = 
             smallest error on the second halves over ten penalties, errors above one half folded), biased upwards,
             and slow where the domains overlap.
         seed: decides the split of "held-out".
-        max_rows: "held-out" uses at most so many rows of each domain, drawn at random.
+        max_rows: "held-out" uses at most this many rows of each domain, drawn at random.
 
     Returns:
         A number in [0, 2]: 0 if the domains cannot be told apart, 2 if they always can.

@@ -77,7 +77,7 @@ def _pool(device: str):
 
 
 def _died(future: Future) -> bool:
-    "Whether the process died; an error of the experiment itself is none of that."
+    "Whether the process died; an error of the experiment itself does not count."
     from concurrent.futures.process import BrokenProcessPool
 
     return isinstance(future.exception(), BrokenProcessPool)
