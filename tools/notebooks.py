@@ -22,11 +22,8 @@ import nbformat
 
 from xfer_course.cli import Run, execute
 from xfer_course.labs import (
-<<<<<<< HEAD
-    FINGERPRINT_SEEDS, RECORD_TYPE, Record, code_hash, committed_record, course_root, experiment_of, fingerprint_differences, fingerprint_of,
-    partial_folder, record_display, vouch,
-=======
     FINGERPRINT_SEEDS,
+    RECORD_TYPE,
     Record,
     code_hash,
     committed_record,
@@ -35,8 +32,8 @@ from xfer_course.labs import (
     fingerprint_differences,
     fingerprint_of,
     partial_folder,
+    record_display,
     vouch,
->>>>>>> 73322b915ce26277d5585e3f84763a529d2fc55e
 )
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 

@@ -106,8 +106,7 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif ".encoder.layers." in name:
             _rename_layer(name, state, renamed)
         else:
-            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))),
-                         None)
+            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))), None)
             if start is None:
                 raise ValueError(f"the checkpoint has a parameter {name} that no CLIP has")
             renamed[_HUGGING_FACE[start] + name[len(start):]] = tensor
@@ -146,8 +145,7 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
         if name not in state:
             raise ValueError(f"the checkpoint has no parameter {name}: it is of another architecture")
         if state[name].shape != tensor.shape:
-            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got "
-                             f"{tuple(state[name].shape)}")
+            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
         if tensor.is_floating_point():
             checks.tensor(f"parameter {name} of the checkpoint", state[name], kind="float", finite=True)
     unknown = next((name for name in state if name not in mine), None)
@@ -204,13 +202,8 @@ def _content(model: CLIP, state: dict[str, Tensor]) -> bytes:
 
 def save(model: CLIP, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights and configuration as safetensors; `dtype` may be `torch.float16` to halve the file."""
-<<<<<<< HEAD
-    content = _content(model,
-                       {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
-=======
     checks.module("model", model, CLIP)
     content = _content(model, {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
->>>>>>> 7aa3c29358a91bc597f23e41f9797ff8ac58a11f
     write_atomically(Path(path), lambda file: file.write(content))
 
 
@@ -223,8 +216,7 @@ def _stored_config(path: Path, text: str, weights: int) -> CLIPConfig:
         config = CLIPConfig(**stored)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds no configuration of a CLIP beside its weights: {error}") from error
-    if max(config.transformer_layers,
-           *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
+    if max(config.transformer_layers, *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
         raise ValueError(f"{path.name} says that it has more layers than it holds weights")
     return config
 

@@ -148,16 +148,14 @@ def encode_prompts(tower: nn.Module, prompts: Tensor, ends: Tensor, past: Sequen
 # %% ../../nbs/coop/encoding.ipynb #999d6b6a
 # Bytes of activations while training that a model keeps by itself; more classes are computed in chunks.
 CHUNK_BYTES = 2**30
-# Numbers kept for the backward pass for each position, layer and unit of width;
-# measured in tests/test_coop_benchmark.py.
+# Numbers kept for the backward pass per position, layer and unit of width; measured in tests/test_coop_benchmark.py.
 _KEPT_PER_POSITION = 16
 
 
 def activation_bytes(positions: int, classes: int = 1, layers: int = 12, width: int = 512, element: int = 4) -> int:
     """About how many bytes of activations a text tower keeps for the backward pass.
 
-    `positions` of each of `classes` prompts, in numbers of `element` bytes;
-    the defaults are those of ViT-B/32's text tower.
+    `positions` of each of `classes` prompts, in numbers of `element` bytes; the defaults are of ViT-B/32's text tower.
     """
     return classes * layers * positions * width * element * _KEPT_PER_POSITION
 

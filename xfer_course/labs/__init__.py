@@ -29,14 +29,6 @@ __all__ = [
     "blas_kernels", "cpu_model", "device_name", "measuring_environment", "minor", "resolve_device", "same_environment",
     "speed_probe",
     "FINGERPRINT_SEEDS", "LOSS_TOLERANCE", "fingerprint_differences", "fingerprint_of", "vouch",
-<<<<<<< HEAD
-    "ATTEMPTS", "Task", "available_jobs", "chosen_cluster", "chosen_devices", "connected", "on_cluster", "on_cores", "on_devices", "on_one_thread", "results_of", "runs_at_a_time", "see_only",
-    "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point", "run_points", "save_point",
-    "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit", "lab_notebook", "measuring_commit", "read_commit", "read_tree",
-    "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border", "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
-    "RECORD_TYPE", "finish", "is_current", "partial_folder", "record_display", "show_record",
-    "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown", "show_table", "with_results",
-=======
     "ATTEMPTS", "Task", "available_jobs", "chosen_cluster", "chosen_devices", "connected", "on_cluster", "on_cores",
     "on_devices", "on_one_thread", "results_of", "runs_at_a_time", "see_only",
     "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point",
@@ -45,8 +37,7 @@ __all__ = [
     "measuring_commit", "read_commit", "read_tree",
     "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border",
     "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
-    "RECORD_TYPE", "finish", "is_current", "partial_folder", "show_record",
+    "RECORD_TYPE", "finish", "is_current", "partial_folder", "record_display", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown",
     "show_table", "with_results",
->>>>>>> 73322b915ce26277d5585e3f84763a529d2fc55e
 ]

@@ -284,8 +284,8 @@ def _profile_entry(tree: ast.Module, profile: str) -> ast.expr | None:
     "The value of one profile in the dict that a notebook calls `PROFILES`."
     for node in tree.body:
         if isinstance(node, ast.Assign) and _defined_names(node) == ["PROFILES"] and isinstance(node.value, ast.Dict):
-            return next((
-                v for k, v in zip(node.value.keys, node.value.values) if getattr(k, "value", None) == profile), None)
+            return next((v for k, v in zip(node.value.keys, node.value.values)
+                         if getattr(k, "value", None) == profile), None)
     return None
 
 

@@ -18,7 +18,7 @@ from .. import checks
 from ..data import Images, batches
 from ..figures import STYLE
 from ..mrl import FunnelRetrieval, digit_rotations, mean_average_precision_at_k
-from ..training import choose_accelerator, cosine, fit, seed_everything
+from ..training import choose_accelerator, cosine, fit
 
 # %% auto #0
 __all__ = ['UpgradeTask', 'upgrade_task', 'CosineClassifier', 'small_encoder', 'train_with', 'cross_test', 'compatibility_matrix',
