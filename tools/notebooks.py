@@ -134,7 +134,7 @@ def show_committed(notebook: CourseNotebook, record: Record) -> None:
     stored = nbformat.read(notebook.path, as_version=4)
     for output in (output for cell in stored.cells if cell.cell_type == "code" for output in cell.outputs):
         if RECORD_TYPE in output.get("data", {}):
-            output.data = nbformat.from_dict(record_display(record))
+            output.data = nbformat.from_dict(record_display(replace(record, fingerprint=None)))
     nbformat.write(stored, notebook.path)
 
 
