@@ -125,7 +125,7 @@ def test_papers_page_leads_from_every_source_to_code_test_and_record(site):
 @pytest.mark.parametrize("chapter", [chapter for chapter in chapters(ROOT) if chapter.papers],
                          ids=lambda chapter: chapter.name)
 def test_every_chapter_has_exercises_a_self_test_and_a_slider_without_kernel(chapter):
-    lessons = [nbformat.read(notebook.path, as_version=4) for notebook in chapter.notebooks if notebook.kind == "paper"]
+    lessons = [nbformat.read(notebook.path, as_version=4) for notebook in chapter.notebooks if not notebook.is_lab]
     assert sum(exercise.check and exercise.solution for lesson in lessons
                for exercise in check_site.exercises(lesson)) >= 4
     assert sum(map(check_site.self_test, lessons)) >= 5
@@ -181,7 +181,7 @@ def test_what_colab_needs_first_works_in_an_empty_folder(tmp_path):
             "course_root())")
     said = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": ""}, check=True,
                           capture_output=True, text=True)
-    assert said.stdout.split() == ["xfer_course.dann", str(folder.resolve())]
+    assert said.stdout.split() == ["xfer_course.dann.deep", str(folder.resolve())]
 
 
 # ---------------------------------------------------------------- small courses of our own

@@ -49,7 +49,7 @@ class Outcome:
             "outcome": self.state,
             "seconds": f"{record.seconds if record else self.seconds:.0f}",
             "peak memory": f"{record.peak_memory_bytes / 2**30:.2f} GiB" if record else "–",
-            "device": record.device if record else "–",
+            "device": record.measured["device"] if record else "–",
             "claims": count_verdicts(record) if record else self.reason,
         }
 
@@ -131,7 +131,7 @@ def unrun(profile: str = "gpu") -> list[str]:
 @click.argument("targets", nargs=-1)
 @click.option(
     "--profile",
-    type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+    type=click.Choice(["smoke", "cpu", "long", "gpu", "paper"]),
     default="gpu",
     show_default=True,
     help="The profile to run.",
