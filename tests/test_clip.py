@@ -121,10 +121,8 @@ def test_more_layers_than_weights_are_refused_before_they_are_built(tmp_path, co
         CLIP.from_checkpoint(tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("spoil",
-                         [
-                             lambda weight: weight * torch.nan, lambda weight: weight.to(
-                                 torch.complex64), lambda weight: weight.long()])
+@pytest.mark.parametrize("spoil", [
+    lambda weight: weight * torch.nan, lambda weight: weight.to(torch.complex64), lambda weight: weight.long()])
 def test_weights_that_are_no_numbers_are_named(tmp_path, spoil):
     state = model(VIT).state_dict()
     save_file(state | {"ln_final.weight": spoil(state["ln_final.weight"])}, tmp_path / "a.safetensors")
@@ -172,10 +170,10 @@ class Archive(torch.nn.Module):
 
     def __init__(self, clip: CLIP):
         super().__init__()
-        self.visual, self.transformer, self.token_embedding, self.ln_final = (clip.visual, clip.transformer,
-                                                                              clip.token_embedding, clip.ln_final)
-        self.positional_embedding, self.text_projection, self.logit_scale = (clip.positional_embedding,
-                                                                             clip.text_projection, clip.logit_scale)
+        self.visual, self.transformer, self.token_embedding, self.ln_final = (
+            clip.visual, clip.transformer, clip.token_embedding, clip.ln_final)
+        self.positional_embedding, self.text_projection, self.logit_scale = (
+            clip.positional_embedding, clip.text_projection, clip.logit_scale)
         for name, value in (("input_resolution", 32), ("context_length", 10), ("vocab_size", 514)):
             self.register_buffer(name, torch.tensor(value))
 

@@ -24,8 +24,7 @@ from xfer_course.coop import (
 NAMES = ["cat", "golden_retriever", "bird of paradise", "forest"]
 POSITIONS = ["end", "middle", "front"]
 SMALL = CLIPConfig(embed_dim=32, image_resolution=16, vision_layers=1, vision_width=64, vision_patch_size=8,
-                   context_length=40, vocab_size=514,
-                   transformer_width=64, transformer_heads=2, transformer_layers=2)
+                   context_length=40, vocab_size=514, transformer_width=64, transformer_heads=2, transformer_layers=2)
 
 
 def stub(**options) -> CoOp:

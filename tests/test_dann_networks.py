@@ -26,8 +26,7 @@ SHEET = {  # build: features, label head, domain head, as the paper's figure 4 a
     gtsrb_dann: (convolutions((3, 96, 5), (96, 144, 3), (144, 256, 5)), linear(1024, 512, 43),
                  linear(1024, 1024, 1024, 1)),
     office_dann: (convolutions((3, 64, 11), (64, 192, 5), (192, 384, 3), (384, 256, 3), (256, 256, 3))
-                  + linear(9216, 4096, 4096, 256),
-                  linear(256, 31), linear(256, 1024, 1024, 1)),
+                  + linear(9216, 4096, 4096, 256), linear(256, 31), linear(256, 1024, 1024, 1)),
 }
 
 

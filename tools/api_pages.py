@@ -122,8 +122,7 @@ def _entry(module: _Module, node: Definition, to_html: Callable[[str], str]) -> 
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and not member.name.startswith("_") and ast.get_docstring(member):
                 parts += [f'<h3 id="{node.name}.{member.name}" data-keep="">{node.name}.{member.name}</h3>',
-                          _code(_signature(member)),
-                          _docstring(member, to_html)]
+                          _code(_signature(member)), _docstring(member, to_html)]
     parts.append(_places(module, node))
     return "\n".join(parts)
 

@@ -97,8 +97,7 @@ _FILTER = """<script>
     let shown = 0;
     for (const row of rows) {
       const text = row.textContent.toLowerCase(), family = field("family").value, state = field("state").value;
-      row.hidden = !(words.every((word) => text.includes(word)) && (!family || row.dataset.family === family)
-        && (!state || row.dataset.state === state));
+      row.hidden = !(words.every((word) => text.includes(word)) && (!family || row.dataset.family === family) && (!state || row.dataset.state === state));
       shown += !row.hidden;
     }
     field("count").textContent = shown + " of " + rows.length + " papers";
@@ -106,7 +105,7 @@ _FILTER = """<script>
   for (const id of ["word", "family", "state"]) field(id).addEventListener("input", filter);
   filter();
 })();
-</script>"""
+</script>"""  # noqa: E501 (JavaScript)
 
 # %% ../nbs/atlas.ipynb #4782a84c
 def _row(paper: Paper, meaning: str) -> str:
@@ -128,8 +127,7 @@ def atlas_html(selection: list[Paper]) -> str:
     rows = "".join(_row(paper, names[paper.family]) for paper in selection)
     return f"""<p class="atlas-filter"><label>Word <input id="atlas-word" type="search"></label>
 <label>Family <select id="atlas-family"><option value="">all</option>{options}</select></label>
-<label>State <select id="atlas-state"><option value="">all</option><option value="built">built</option>
-<option value="planned">planned</option></select></label>
+<label>State <select id="atlas-state"><option value="">all</option><option value="built">built</option><option value="planned">planned</option></select></label>
 <span id="atlas-count" role="status">{len(selection)} papers</span></p>
-<table class="atlas"><thead><tr><th scope="col">paper</th><th scope="col">what it is about</th>
-<th scope="col">family</th><th scope="col">state</th></tr></thead><tbody>{rows}</tbody></table>{_FILTER}"""
+<table class="atlas"><thead><tr><th scope="col">paper</th><th scope="col">what it is about</th><th scope="col">family</th>
+<th scope="col">state</th></tr></thead><tbody>{rows}</tbody></table>{_FILTER}"""  # noqa: E501 (HTML)

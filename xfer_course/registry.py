@@ -71,8 +71,7 @@ def _read(path: Path, root: Path, changed: int) -> CourseNotebook:
         place.with_suffix("").as_posix(), path, first.split("\n")[0].lstrip("# "),
         tuple(t.id for node in assigned for t in node.targets),
         place.parent.name, front.get("order", math.inf), front.get("kind", ""), tuple(front.get("papers", ())),
-        front.get("needs", {}),
-        front.get("level", ""), front.get("section", ""), module,
+        front.get("needs", {}), front.get("level", ""), front.get("section", ""), module,
     )
 
 # %% ../nbs/foundations/registry.ipynb #6667bf07

@@ -73,8 +73,7 @@ def _forecast(record, probe: float, cores: int, device: str) -> dict[str, str]:
         rounds = -(-jobs // cores) / -(-jobs // int(recorded_cores[1]))
         here = "about " + minutes(record.seconds * probe / record.speed_probe_seconds * rounds)
     return {"lab": record.lab, "profile": record.profile, "recorded": minutes(record.seconds),
-            "on": record.measured["device"],
-            "memory": f"{record.peak_memory_bytes / 2**20:.0f} MiB", "here": here}
+            "on": record.measured["device"], "memory": f"{record.peak_memory_bytes / 2**20:.0f} MiB", "here": here}
 
 
 def _state_of(package: str) -> str:

@@ -35,8 +35,7 @@ def _row(chapter: Chapter, best: dict[str, Any]) -> dict[str, str]:
     record, claim = found
     unit = f" {claim['unit']}" if claim["unit"] else ""
     return row | {"headline claim": f"{claim['claim']} ([{record.lab}](nbs/{record.lab}.ipynb), `{record.profile}`)",
-                  "paper": claim["paper"],
-                  "ours": claim["measured"] + unit, "verdict": claim["verdict"]}
+                  "paper": claim["paper"], "ours": claim["measured"] + unit, "verdict": claim["verdict"]}
 
 
 def chapters_markdown(records: list, root: Path | None = None) -> str:

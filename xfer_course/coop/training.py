@@ -77,8 +77,7 @@ def _check_examples(model: CoOp, features: Tensor, labels: Tensor) -> tuple[Tens
 
 # %% ../../nbs/coop/training.ipynb #32451328
 def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None = None, seed: int = 0,
-             batch_size: int = 32,
-             lr: float = 0.002, progress: bool = False) -> History:
+             batch_size: int = 32, lr: float = 0.002, progress: bool = False) -> History:
     """Train the context of `model` in place, by cross-entropy on image features; everything else stays as it is.
 
     Args:

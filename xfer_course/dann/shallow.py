@@ -236,10 +236,10 @@ class ShallowDANN(_SigmoidNetwork):
                  adversarial: bool = True, early_stopping: bool = False, validation_fraction: float = 0.1,
                  warm_start: bool = False, random_state: int | np.random.RandomState | None = None,
                  verbose: bool = False) -> None:
-        self.hidden_size, self.learning_rate, self.lambda_, self.max_iter = (hidden_size, learning_rate,
-                                                                             lambda_, max_iter)
-        self.adversarial, self.warm_start, self.random_state, self.verbose = (adversarial, warm_start,
-                                                                              random_state, verbose)
+        self.hidden_size, self.learning_rate, self.lambda_, self.max_iter = (
+            hidden_size, learning_rate, lambda_, max_iter)
+        self.adversarial, self.warm_start, self.random_state, self.verbose = (
+            adversarial, warm_start, random_state, verbose)
         self.early_stopping, self.validation_fraction = early_stopping, validation_fraction
 
     def fit(self, X, y, X_target=None, X_valid=None, y_valid=None) -> "ShallowDANN":

@@ -140,8 +140,7 @@ class FewShotTask:
 
 # %% ../../nbs/foundations/pictures.ipynb #96ea95e3
 def _task(name: str, factor: str, names: dict, template: str, seed: int, shift: str | None = None,
-          strength: float = 0.5,
-          angles: tuple[float, float] = (-25.0, 25.0), **allowed) -> FewShotTask:
+          strength: float = 0.5, angles: tuple[float, float] = (-25.0, 25.0), **allowed) -> FewShotTask:
     return FewShotTask(name, factor, tuple(names), tuple(names.values()), template, seed, tuple(allowed.items()),
                        shift, strength, angles)
 
@@ -150,8 +149,7 @@ _DEVELOPMENT = (
     _task("parcels", "size", {"small": "tiny", "medium": "middling", "large": "huge"},
           "a photo of a {}.", 101, style=("print", "sketch"), count=(1, 2), shift="noise"),
     _task("tools", "shape", {"hammer": "mallet", "key": "key", "fork": "trident", "spoon": "spoon", "ladder": "ladder",
-                             "anchor": "anchor", "gear": "cog",
-            "magnet": "horseshoe"},
+                             "anchor": "anchor", "gear": "cog", "magnet": "horseshoe"},
           "a photo of a {}, a type of tool.", 102, style=("photo", "print"), size=("large",), count=(1,),
           shift="noise", strength=0.3),
     _task("maps", "position",

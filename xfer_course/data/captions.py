@@ -35,8 +35,7 @@ _SHAPE_NAMES = {  # other names; a shape's own name is the most frequent one
     "candle": ("taper",), "note": ("quaver",), "car": ("automobile",), "bus": ("coach",), "boat": ("ship", "sloop"),
     "rocket": ("missile",),
     "plane": ("aircraft", "jet"), "cat": ("kitten", "feline"), "rabbit": ("bunny", "hare"), "bird": ("sparrow",),
-    "fish": ("trout",),
-    "butterfly": ("moth",), "turtle": ("tortoise",), "spider": ("arachnid",),
+    "fish": ("trout",), "butterfly": ("moth",), "turtle": ("tortoise",), "spider": ("arachnid",),
 }
 
 # %% ../../nbs/foundations/captions.ipynb #d8a9a535
@@ -79,8 +78,7 @@ def synonyms(factor: str, value: str | int) -> tuple[str, ...]:
 # %% ../../nbs/foundations/captions.ipynb #12346987
 def _plural(noun: str) -> str:
     irregular = {"leaf": "leaves", "fish": "fish", "trout": "trout", "cactus": "cacti", "fungus": "fungi",
-                 "aircraft": "aircraft",
-                 "foliage": "foliage", "lightning": "lightning"}
+                 "aircraft": "aircraft", "foliage": "foliage", "lightning": "lightning"}
     if noun in irregular:
         return irregular[noun]
     if noun.endswith("y") and noun[-2] not in "aeiou":

@@ -224,8 +224,8 @@ def _download(part: Mapping, path: Path) -> list[str]:
         except ValueError:
             failures.append(f"{url} sent a file whose checksum is not {_known_hash(part)}")
         except OSError as error:
-            says = f"{path.name} could not be written into {path.parent.parent} ({error.strerror})"
-            raise type(error)(error.errno, says) from error
+            raise type(error)(error.errno, f"{path.name} could not be written into {path.parent.parent} "
+                                           f"({error.strerror})") from error
     return failures
 
 # %% ../../nbs/foundations/catalogue.ipynb #f79b638c

@@ -22,8 +22,7 @@ from .shapes import REACH, SHAPES, distance_fields
 COLOURS = {
     "red": (0.86, 0.12, 0.12), "orange": (0.96, 0.53, 0.08), "yellow": (0.95, 0.86, 0.15), "green": (0.15, 0.62, 0.20),
     "turquoise": (0.15, 0.75, 0.72), "blue": (0.13, 0.30, 0.85), "purple": (0.52, 0.18, 0.72),
-    "pink": (0.96, 0.48, 0.70),
-    "brown": (0.48, 0.29, 0.13), "grey": (0.52, 0.52, 0.52),
+    "pink": (0.96, 0.48, 0.70), "brown": (0.48, 0.29, 0.13), "grey": (0.52, 0.52, 0.52),
 }
 TEXTURES = ("plain", "striped", "dotted", "chequered", "speckled", "zigzag", "ringed")
 SIZES = {"small": 0.32, "medium": 0.46, "large": 0.64}  # half the extent, in half images

@@ -69,8 +69,7 @@ def measuring_environment(device: str = "cpu") -> dict:
     import torch
 
     return {"head": head_commit(), "date": date.today().isoformat(), "device": device_name(device), "cpu": cpu_model(),
-            "kernels": blas_kernels(),
-            "threads": torch.get_num_threads(), "versions": _versions()}
+            "kernels": blas_kernels(), "threads": torch.get_num_threads(), "versions": _versions()}
 
 
 def same_environment(one: dict, other: dict) -> bool:

@@ -162,8 +162,7 @@ def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing:
 
 # %% ../../nbs/foundations/runs.ipynb #b05e4cf7
 def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu",
-             cache: str | Path | None = None,
-             desc: str = "runs") -> Runs:
+             cache: str | Path | None = None, desc: str = "runs") -> Runs:
     """Run `experiment(**point)` for every point of the grid, and return the results in the order of the grid.
 
     On a CPU as many points run at a time as there are cores (`available_jobs`), each in a process of its own with one

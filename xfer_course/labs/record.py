@@ -107,8 +107,7 @@ _TYPES = {"lab": str, "profile": str, "seeds": list, "setting": dict, "metrics":
           "seconds": int | float, "peak_memory_bytes": int | float, "speed_probe_seconds": int | float, "notes": dict,
           "fingerprint": dict | None, "vouched": list, "repeats": list}
 _MEASURED = {"commit": str | None, "experiment": str, "inputs": dict, "date": str, "device": str, "cpu": str,
-             "kernels": str, "threads": int,
-             "versions": dict}
+             "kernels": str, "threads": int, "versions": dict}
 
 
 def _check_types(content: Any, wanted: dict[str, Any], of: str) -> None:

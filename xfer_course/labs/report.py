@@ -48,7 +48,8 @@ RECORD_TYPE = "application/vnd.xfer.result+json"
 
 
 def record_display(record: Record) -> dict[str, Any]:
-    "What a notebook displays of a record: its claims as a table, in HTML and as text, and the record itself for programs."
+    """What a notebook displays of a record: its claims as a table, in HTML and as text,
+    and the record itself for programs."""
     rows = claim_rows(record)
     plain = markdown_table(rows) + "\n" + describe(record)
     page = html_table(rows) + f"<p>{html.escape(describe(record))}</p>"

@@ -34,8 +34,7 @@ def claim_rows(record: Record) -> list[dict[str, str]]:
     "One row per claim: claim, unit, paper, needed, measured (mean and 95% interval), seeds, verdict; ready to print."
     return [
         {"claim": c.statement, "unit": c.unit, "paper": number_text(c.paper), "needed": _bound(c),
-         "measured": measured_text(c),
-         "seeds": str(len(c.measured)), "verdict": _verdict(record, c)}
+         "measured": measured_text(c), "seeds": str(len(c.measured)), "verdict": _verdict(record, c)}
         for c in record.claims
     ]
 

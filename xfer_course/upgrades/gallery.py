@@ -149,8 +149,7 @@ class Gallery(VersionedEmbeddings):
 
 # %% ../../nbs/upgrades/gallery.ipynb #97a569fe
 def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queries: Tensor,
-                  query_labels: Tensor, k: int = 1,
-                  margin: float = 0.0) -> UpgradeCheck:
+                  query_labels: Tensor, k: int = 1, margin: float = 0.0) -> UpgradeCheck:
     """Measure the compatibility criterion on labelled queries;
     a version that keeps it may search the gallery from now on.
 

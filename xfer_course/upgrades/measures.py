@@ -110,8 +110,7 @@ def cross_test(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_l
 
 # %% ../../nbs/upgrades/measures.ipynb #68c4060d
 def compatibility_matrix(queries: Sequence[Tensor], gallery: Sequence[Tensor], query_labels: Tensor,
-                         gallery_labels: Tensor,
-                         k: int = 1) -> np.ndarray:
+                         gallery_labels: Tensor, k: int = 1) -> np.ndarray:
     """All cross tests of a chain of T models: entry [i, j] is mAP@k of queries by model i in the gallery of model j.
 
     `queries[i]` `(Q, D_i)` and `gallery[i]` `(N, D_i)` are the same pictures, embedded by model i, oldest model first;
