@@ -19,7 +19,7 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
 class TwoTowers(nn.Module):
     """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
-    Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (ICML 2021), section 2.
+    Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), section 2.
     """
 
     def __init__(self, config: CLIPConfig):
@@ -36,12 +36,12 @@ class TwoTowers(nn.Module):
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        "Features `(N, embed_dim)`, not normalised, of images as `preprocess` gives them; TypeError or ValueError for others."
+        """Features `(N, embed_dim)`, not normalised, of images as `preprocess` gives them; refuses others."""
         _check_images(self, images)
         return self.visual(images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; TypeError or ValueError for ids that do not fit.
+        """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; refuses ids that do not fit.
 
         They are read at the end token, the largest id of a row; what stands behind the last one is not computed.
         """
@@ -79,7 +79,8 @@ def _check_tokens(model: TwoTowers, tokens: Tensor) -> None:
     checks.whole("the number of tokens", tokens.shape[1], 1, model.config.context_length)
 
 # %% ../../nbs/coop/clip.ipynb #ad764de5
-def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float, captions: Tensor | None = None) -> Tensor:
+def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float,
+                     captions: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy of a batch of pairs: find the text of each image, and the image of each text.
 
     Args:
@@ -135,7 +136,8 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
     float in [0, 1]); returns a float tensor `(N, 3, R, R)`.
 
     Raises:
-        TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1], or pictures of more than 8 bits.
+        TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1],
+            or pictures of more than 8 bits.
     """
     _check_depth(images)
     checks.module("config", config, CLIPConfig)
@@ -146,7 +148,8 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         pictures = images if isinstance(images, (list, tuple)) else [images]
         if not pictures or not all(hasattr(picture, "convert") for picture in pictures):
             raise TypeError(f"images must be PIL images or a tensor, got {type(images).__name__}")
-        resized = [tv.center_crop(tv.resize(p.convert("RGB"), size, tv.InterpolationMode.BICUBIC), size) for p in pictures]
+        resized = [tv.center_crop(tv.resize(p.convert("RGB"), size, tv.InterpolationMode.BICUBIC), size)
+                   for p in pictures]
         pixels = torch.stack([tv.to_tensor(picture) for picture in resized])
     else:
         pixels = _pixels(images)

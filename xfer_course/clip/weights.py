@@ -49,7 +49,8 @@ def infer_config(state: dict[str, Tensor]) -> CLIPConfig:
     text_layers = _count(state, "transformer.resblocks.")
     table, position = _need(state, "token_embedding.weight"), _need(state, "positional_embedding")
     projection = _need(state, "text_projection")
-    for name, dims in (("text_projection", "D E"), ("token_embedding.weight", "V D"), ("visual.conv1.weight", "C I P P")):
+    for name, dims in (("text_projection", "D E"), ("token_embedding.weight", "V D"),
+                       ("visual.conv1.weight", "C I P P")):
         checks.tensor(f"parameter {name} of the checkpoint", _need(state, name), dims)
     sizes = dict(embed_dim=projection.shape[1], context_length=len(position), vocab_size=len(table),
                  transformer_width=table.shape[1], transformer_layers=text_layers)
@@ -106,7 +107,8 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif ".encoder.layers." in name:
             _rename_layer(name, state, renamed)
         else:
-            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))), None)
+            start = next((old for old in _HUGGING_FACE if name == old or (old.endswith(".") and name.startswith(old))),
+                         None)
             if start is None:
                 raise ValueError(f"the checkpoint has a parameter {name} that no CLIP has")
             renamed[_HUGGING_FACE[start] + name[len(start):]] = tensor
@@ -145,7 +147,8 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
         if name not in state:
             raise ValueError(f"the checkpoint has no parameter {name}: it is of another architecture")
         if state[name].shape != tensor.shape:
-            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got {tuple(state[name].shape)}")
+            raise ValueError(f"parameter {name} of the checkpoint must be of shape {tuple(tensor.shape)}, got "
+                             f"{tuple(state[name].shape)}")
         if tensor.is_floating_point():
             checks.tensor(f"parameter {name} of the checkpoint", state[name], kind="float", finite=True)
     unknown = next((name for name in state if name not in mine), None)
@@ -203,7 +206,8 @@ def _content(model: CLIP, state: dict[str, Tensor]) -> bytes:
 def save(model: CLIP, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write weights and configuration as safetensors; `dtype` may be `torch.float16` to halve the file."""
     checks.module("model", model, CLIP)
-    content = _content(model, {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
+    content = _content(model,
+                       {name: t.to(dtype) if t.is_floating_point() else t for name, t in model.state_dict().items()})
     write_atomically(Path(path), lambda file: file.write(content))
 
 
@@ -216,7 +220,8 @@ def _stored_config(path: Path, text: str, weights: int) -> CLIPConfig:
         config = CLIPConfig(**stored)
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path.name} holds no configuration of a CLIP beside its weights: {error}") from error
-    if max(config.transformer_layers, *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
+    if max(config.transformer_layers,
+           *(config.vision_layers if config.is_resnet else (config.vision_layers,))) > weights:
         raise ValueError(f"{path.name} says that it has more layers than it holds weights")
     return config
 

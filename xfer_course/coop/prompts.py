@@ -80,7 +80,8 @@ def _token_ids(name: str, text: str, tokenizer: Callable, tokens: int) -> list[i
     return ids
 
 # %% ../../nbs/coop/coop.ipynb #a3e27b76
-def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: int, position: str = "end", class_specific: bool = False) -> PromptLayout:
+def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: int, position: str = "end",
+            class_specific: bool = False) -> PromptLayout:
     """The layout of the prompts of classes with these names, on the tower's device.
 
     Raises:
@@ -88,21 +89,24 @@ def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: 
     """
     checks.whole("n_ctx", n_ctx)
     checks.one_of("class_specific", class_specific, (True, False))
-    start, limit, tokens = torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding), len(tower.token_embedding.weight)
+    start, limit, tokens = (torch.as_tensor(tokenizer(["."]))[0], len(tower.positional_embedding),
+                            len(tower.token_embedding.weight))
     start, end = int(start[0]), int(start.max())
     rows, slots = [], []
     for i, name in enumerate(names):
         alone, with_stop = (_token_ids(f"classnames[{i}]", text, tokenizer, tokens) for text in (name, name + "."))
         length = 2 + n_ctx + max(len(with_stop), len(alone) + 1)
         if length > limit:
-            raise ValueError(f"classnames[{i}] is {name!r}: with {n_ctx} context vectors its prompt has at least {length} tokens, "
+            raise ValueError(
+                f"classnames[{i}] is {name!r}: with {n_ctx} context vectors its prompt has at least {length} tokens, "
                              f"but the text tower takes {limit}; shorten the name or lower n_ctx")
         slots.append(context_slots(n_ctx, len(alone), position))
         words = iter([start, *with_stop, end])
         rows.append([0 if j in slots[-1] else next(words) for j in range(2 + n_ctx + len(with_stop))])
     longest, device = max(map(len, rows)), tower.positional_embedding.device
     tables = [row + [0] * (longest - len(row)) for row in rows], slots, [len(row) - 1 for row in rows]
-    return PromptLayout(*(torch.tensor(table, device=device) for table in tables), 1 if class_specific else 1 + _before(n_ctx, position))
+    return PromptLayout(*(torch.tensor(table, device=device) for table in tables),
+                        1 if class_specific else 1 + _before(n_ctx, position))
 
 # %% ../../nbs/coop/coop.ipynb #17988894
 def _start_words(ctx_init: str | None, tokenizer: Callable, tower: nn.Module, class_specific: bool) -> list[int] | None:
