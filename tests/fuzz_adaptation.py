@@ -72,8 +72,9 @@ fuzz(
     lambda batch, rule: adaptation.adapt(MODEL, [batch, batch], rule),
     {
         "batch": vectors(4, 3),
-        "rule": st.sampled_from([adaptation.AlphaBN(), adaptation.Tent(), adaptation.Core(),
-                                 adaptation.CAFA(STATISTICS)]),
+        "rule": st.sampled_from(
+            [adaptation.AlphaBN(), adaptation.Tent(), adaptation.Core(), adaptation.CAFA(STATISTICS)]
+        ),
     },
     {"batch": any_vectors, "rule": st.sampled_from([None, "tent"])},
     lambda r, a: r.logits.shape == (2 * len(a["batch"]), 2) and not r.model.training,
@@ -138,8 +139,13 @@ fuzz(
     "source_network",
     lambda images, labels, **options: adaptation.source_network(Images(images, labels), **{"steps": 1} | options),
     {"images": images(n=(4, 4), size=(4, 4)), "labels": class_numbers(4, 3)},
-    {"images": any_images, "labels": any_labels, "steps": st.integers(-1, 2), "batch_size": small_int,
-     "learning_rate": any_float},
+    {
+        "images": any_images,
+        "labels": any_labels,
+        "steps": st.integers(-1, 2),
+        "batch_size": small_int,
+        "learning_rate": any_float,
+    },
     lambda r, a: not r.training and r[-1].out_features == a["labels"].max() + 1,
     also=(FloatingPointError,),
 )

@@ -27,14 +27,22 @@ from xfer_course import clip
 # Without an argument, and what reads an archive with a program in it, which is in test_clip.py.
 NOT_DRAWN.update(["tiny_clip", "convert_torchscript"])
 SIZES = dict(
-    embed_dim=4, image_resolution=8, vision_layers=1, vision_width=8, vision_patch_size=4, context_length=24,
+    embed_dim=4,
+    image_resolution=8,
+    vision_layers=1,
+    vision_width=8,
+    vision_patch_size=4,
+    context_length=24,
     vocab_size=514,
-    transformer_width=8, transformer_heads=2, transformer_layers=1, vision_heads=2,
+    transformer_width=8,
+    transformer_heads=2,
+    transformer_layers=1,
+    vision_heads=2,
 )
 CONFIG = clip.CLIPConfig(**SIZES)
 RESNET = clip.CLIPConfig(
-    **SIZES | dict(vision_layers=(1, 1, 1, 1), image_resolution=32, vision_width=2, vision_patch_size=None,
-                   vision_heads=None)
+    **SIZES
+    | dict(vision_layers=(1, 1, 1, 1), image_resolution=32, vision_width=2, vision_patch_size=None, vision_heads=None)
 )
 MODEL = clip.CLIP(CONFIG, clip.Tokenizer(context_length=24)).freeze()
 
@@ -68,13 +76,19 @@ fuzz(
     {"inputs": small_int, "planes": small_int, "stride": st.integers(-1, 4)},
     lambda r, a: r.shape == (2, 4 * a["planes"], 4 // a["stride"], 4 // a["stride"]),
 )
-fuzz("QuickGELU", lambda x: clip.QuickGELU()(x), {"x": vectors(3, 2)},
-     {"x": any_tensor}, lambda r, a: r.shape == a["x"].shape)
+fuzz(
+    "QuickGELU",
+    lambda x: clip.QuickGELU()(x),
+    {"x": vectors(3, 2)},
+    {"x": any_tensor},
+    lambda r, a: r.shape == a["x"].shape,
+)
 for tower, fits, other in (("VisionTransformer", CONFIG, RESNET), ("ModifiedResNet", RESNET, CONFIG)):
     fuzz(
         tower,
-        lambda config, tower=tower: getattr(clip,
-                                            tower)(config).eval()(torch.zeros(2, 3, *[config.image_resolution] * 2)),
+        lambda config, tower=tower: getattr(clip, tower)(config).eval()(
+            torch.zeros(2, 3, *[config.image_resolution] * 2)
+        ),
         {"config": st.just(fits)},
         {"config": st.sampled_from([other, SIZES])},
         lambda r, a: r.shape == (2, 4),
@@ -84,8 +98,11 @@ fuzz(
     clip.CLIPConfig,
     {name: st.just(value) for name, value in SIZES.items()},
     dict.fromkeys(SIZES, any_int)
-    | {"vision_layers": st.lists(any_int, max_size=4), "image_std": st.lists(any_float, max_size=3),
-       "activation": st.text(max_size=3)},
+    | {
+        "vision_layers": st.lists(any_int, max_size=4),
+        "image_std": st.lists(any_float, max_size=3),
+        "activation": st.text(max_size=3),
+    },
     lambda r, a: r.image_heads > 0 and r.text_heads > 0,
 )
 
@@ -224,7 +241,10 @@ fuzz(
     "load",
     loaded,
     {"content": st.just(saved(MODEL))},
-    {"content": st.binary(max_size=30), "suffix": st.sampled_from([".pt", ".safetensors"]),
-     "activation": st.text(max_size=5)},
+    {
+        "content": st.binary(max_size=30),
+        "suffix": st.sampled_from([".pt", ".safetensors"]),
+        "activation": st.text(max_size=5),
+    },
     lambda r, a: not r.training and r.config.embed_dim == 4,
 )

@@ -99,8 +99,8 @@ WILD_LOSS = WILD_TIED | {"targets": any_labels, "importance": any_weights, "labe
 
 
 def untied_loss(features, weight, bias, targets, dims, **options):
-    weights = [weight[:, :m].contiguous() if isinstance(m, int) and m > 0 and torch.is_tensor(weight)
-               and weight.ndim == 2 else weight for m in dims]
+    cut = torch.is_tensor(weight) and weight.ndim == 2
+    weights = [weight[:, :m].contiguous() if cut and isinstance(m, int) and m > 0 else weight for m in dims]
     return mrl.untied_loss(features, weights, [bias] * len(dims), targets, dims, **options)
 
 

@@ -98,8 +98,8 @@ fuzz(
 )
 fuzz(
     "OrthogonalCompatibleHead",
-    lambda features, labels, prototypes, **options: (
-        upgrades.OrthogonalCompatibleHead(**options).loss(features, labels, prototypes)
+    lambda features, labels, prototypes, **options: upgrades.OrthogonalCompatibleHead(**options).loss(
+        features, labels, prototypes
     ),
     {
         "old_dim": st.just(2),
@@ -159,8 +159,10 @@ fuzz(
     {"x": vectors(128, 3)},  # one batch
     {"x": any_vectors, "epochs": st.integers(-1, 2), "seed": st.integers(0, 9)},
     lambda r, a: all(p.isfinite().all() for p in r.parameters()),
-    # inputs that the model itself does not take, and a loss that is not finite
-    also=(RuntimeError, FloatingPointError),
+    also=(
+        RuntimeError,
+        FloatingPointError,
+    ),  # inputs that the model itself does not take, and a loss that is not finite
 )
 
 # --- measuring
@@ -178,8 +180,10 @@ fuzz(
 fuzz(
     "compatibility_matrix",
     upgrades.compatibility_matrix,
-    {"queries": st.lists(vectors(3, 4), min_size=2, max_size=2),
-     "gallery": st.lists(vectors(6, 4), min_size=2, max_size=2)}
+    {
+        "queries": st.lists(vectors(3, 4), min_size=2, max_size=2),
+        "gallery": st.lists(vectors(6, 4), min_size=2, max_size=2),
+    }
     | SEARCH,
     {"queries": st.lists(any_vectors, max_size=2), "gallery": st.lists(any_vectors, max_size=2)} | WILD_SEARCH,
     lambda r, a: r.shape == (len(a["queries"]),) * 2 and (r >= 0).all() and (r <= 1).all(),
@@ -192,8 +196,13 @@ fuzz(
     {"matrix": any_array},
     lambda r, a: r.dtype == bool and r.shape == a["matrix"].shape,
 )
-fuzz("average_accuracy", upgrades.average_accuracy, {"matrix": square},
-     {"matrix": any_array}, lambda r, a: math.isfinite(r))
+fuzz(
+    "average_accuracy",
+    upgrades.average_accuracy,
+    {"matrix": square},
+    {"matrix": any_array},
+    lambda r, a: math.isfinite(r),
+)
 fuzz(
     "average_compatibility",
     upgrades.average_compatibility,
@@ -220,8 +229,10 @@ fuzz(
     "compatibility_figure",
     figure,
     {"matrices": square.map(lambda matrix: {"BCT": matrix}), "names": st.just(["v1", "v2", "v3"])},
-    {"matrices": any_array.map(lambda matrix: {"BCT": matrix}),
-     "names": st.lists(st.text("abc", max_size=2), max_size=3)},
+    {
+        "matrices": any_array.map(lambda matrix: {"BCT": matrix}),
+        "names": st.lists(st.text("abc", max_size=2), max_size=3),
+    },
     lambda r, a: len(r.axes) == len(a["matrices"]),
 )
 fuzz(

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from drawing import FUZZ, NOT_DRAWN
 from xfer_course.registry import public_functions
 
-EXAMPLES = int(os.environ.get("XFER_FUZZ", 40))
+EXAMPLES = int(os.environ.get("XFER_FUZZ", 25))
 
 for declared in sorted(Path(__file__).parent.glob("fuzz_*.py")):
     importlib.import_module(declared.stem)
@@ -78,10 +78,6 @@ class Nothing:
 NONSENSE = {"None": None, "NaN": math.nan, "an object": Nothing(), "a text": "nonsense", "an empty list": [],
             "an empty tensor": torch.empty(0), "an empty array": np.empty(0), "minus one": -1}
 
-# Where a raw error (AttributeError, RuntimeError ...) still comes through for nonsense. The list may only shrink.
-RAW: set[str] = set()
-RAW_ONE_BY_ONE: set[str] = set()
-
 
 def imported(name: str):
     "A public function, from where one imports it."
@@ -112,10 +108,7 @@ def test_nonsense_is_refused_in_a_sentence(name):
     function = imported(name)
     found = {word: raw for word, value in NONSENSE.items()
              if (raw := crashes(function, dict.fromkeys(required(function), value)))}
-    if name in RAW:
-        assert found, f"{name} refuses everything by now: take it off the list"
-    else:
-        assert found == {}, f"raw errors of {name}"
+    assert found == {}, f"raw errors of {name}"
 
 
 @pytest.mark.parametrize("name", sorted(FUZZ))
@@ -136,7 +129,4 @@ def test_nonsense_beside_arguments_that_fit_is_refused_in_a_sentence(name):
             raw = crashes(FUZZ[name].call, {**copy.deepcopy(drawn), argument: value})
             if raw and not any(kind.__name__ in raw for kind in FUZZ[name].also):
                 found[f"{argument}={word}"] = raw
-    if name in RAW_ONE_BY_ONE:
-        assert found, f"{name} refuses everything by now: take it off the list"
-    else:
-        assert found == {}, f"raw errors of {name}"
+    assert found == {}, f"raw errors of {name}"

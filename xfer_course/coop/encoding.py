@@ -95,7 +95,7 @@ def _scaled(block: nn.Module, name: str, x: Tensor) -> Tensor:
 # %% ../../nbs/coop/encoding.ipynb #0d0aa852
 def _check_prompts(name: str, prompts: Tensor, tower: nn.Module, dims: str, start: int = 0) -> None:
     "Raise unless embedded prompts have the dimensions, the width and at most the length that the tower takes."
-    most, width = tower.positional_embedding.shape
+    most, width = checks.module("tower", tower).positional_embedding.shape
     checks.tensor(name, prompts, f"{dims} {width}", kind="float")
     checks.whole(f"the length of {name}", prompts.shape[-2], 1, most - start)
 
@@ -106,7 +106,6 @@ def encode_prefix(tower: nn.Module, prompt: Tensor) -> list[tuple[Tensor, Tensor
     Raises `TypeError` or `ValueError` for a prompt that is not float, has another width,
     or is longer than the tower takes.
     """
-    checks.module("tower", tower)
     _check_prompts("prompt", prompt, tower, "L")
     x, past = (prompt + tower.positional_embedding[: len(prompt)].to(prompt.dtype))[None], []
     for block in tower.transformer.resblocks:
