@@ -181,7 +181,7 @@ def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.nd
     if classifier.warm_start and hasattr(classifier, "classes_") and np.isin(classes, classifier.classes_).all():
         classes = classifier.classes_
     if len(classes) < 2:
-        raise ValueError(f"y must hold at least two classes, got {classes.tolist()}")
+        raise ValueError(f"y must hold at least two classes, got {len(classes)} class")
     return classes, np.searchsorted(classes, y).astype(np.int64)
 
 # %% ../../nbs/dann/selection.ipynb #74582ffd

@@ -292,7 +292,7 @@ def _find_classes(model: ShallowDANN, y: np.ndarray) -> np.ndarray:
     if model.warm_start and hasattr(model, "classes_") and np.isin(classes, model.classes_).all():
         return model.classes_
     if len(classes) < 2:
-        raise ValueError(f"y must hold at least two classes, got {classes.tolist()}")
+        raise ValueError(f"y must hold at least two classes, got {len(classes)} class")
     return classes
 
 # %% ../../nbs/dann/shallow.ipynb #de6a4e8c
