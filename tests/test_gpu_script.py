@@ -36,9 +36,10 @@ def writes_a_record(lab: str, out, expected: str = "reproduced") -> list[str]:
     "A command that leaves what a lab leaves."
     planned = plan_run(next(each for each in LABS if each.name == lab), out, "smoke", (), "cpu", {})
     claim = Claim("c", (0.1, 0.2), at_least=0.0, expected=expected)
-    measured = {"commit": None, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01", "device": "example", "cpu": "a CPU",
-                "kernels": "k", "threads": 1, "versions": {"torch": "0"}}
-    record = Record(lab, "smoke", (0, 1), {}, {}, (claim,), measured, code_hash(planned.notebook.path), 3.0, 2**30, 0.01)
+    measured = {"commit": None, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01", "device": "example",
+                "cpu": "a CPU", "kernels": "k", "threads": 1, "versions": {"torch": "0"}}
+    record = Record(lab, "smoke", (0, 1), {}, {}, (claim,), measured, code_hash(planned.notebook.path), 3.0, 2**30,
+                    0.01)
     code = (f"import pathlib, sys; p = pathlib.Path({str(planned.record_file)!r}); p.parent.mkdir(parents=True); "
             "p.write_text(sys.argv[1]); print('ran')")
     return [sys.executable, "-c", code, json.dumps(record.to_json())]
