@@ -348,6 +348,13 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     return Experiment(f"v2:{digest[:16]}", inputs, tuple(name for name, _ in parts))
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
+def _shown_files(source: str, root: Path) -> list[Path]:
+    "The files whose content a page shows: it is stale when the records change, or the list of papers and what is built."
+    records = sorted((root / "data/results").glob("*.json")) if "load_records()" in source else []
+    lists = [root / "data/atlas.json", root / "data/built.json"]
+    return records + (lists if re.search(r"xfer_course\.(atlas|registry)\b", source) else [])
+
+
 def code_hash(notebook: str | Path) -> str:
     """A short hash of a notebook's code cells and of every definition of the library that they use, however indirectly.
 
@@ -367,8 +374,7 @@ def code_hash(notebook: str | Path) -> str:
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
     parts = [shown, magic, sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())]
-    if any("load_records()" in cell for cell in plain):  # a page that shows the records is stale when they change
-        parts.append([path.read_text("utf-8") for path in sorted((root / "data/results").glob("*.json"))])
+    parts += [path.read_text("utf-8") for path in _shown_files("\n".join(plain), root)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/foundations/provenance.ipynb #f9d19257
