@@ -349,7 +349,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
 def _shown_files(source: str, root: Path) -> list[Path]:
-    "The files whose content a page shows: it is stale when the records change, or the list of papers and what is built."
+    "The files whose content a page shows: the records, or the list of papers and of what is built."
     records = sorted((root / "data/results").glob("*.json")) if "load_records()" in source else []
     lists = [root / "data/atlas.json", root / "data/built.json"]
     return records + (lists if re.search(r"xfer_course\.(atlas|registry)\b", source) else [])
