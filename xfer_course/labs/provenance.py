@@ -356,21 +356,15 @@ def _shown_files(source: str, root: Path) -> list[Path]:
 
 
 def code_hash(notebook: str | Path) -> str:
-    """A short hash of a notebook's code cells and of every definition of the library that they use, however indirectly.
-
-    Args:
-        notebook: path of an `.ipynb` file inside the course.
-    """
-    root = course_root()
-    content = Path(notebook).read_bytes()
-    cells = ["".join(c["source"]) for c in json.loads(content)["cells"] if c["cell_type"] == "code"]
+    "A short hash of the code cells of a notebook (its path), and of every definition of the library that they reach."
+    root, content = course_root(), json.loads(Path(notebook).read_bytes())
+    cells = ["".join(c["source"]) for c in content["cells"] if c["cell_type"] == "code"]
     plain = [cell for cell in cells if not re.search(r"^\s*[%!]", cell, re.M)]
     magic = [cell for cell in cells if cell not in plain]
     tree, library = ast.parse("\n".join(plain)), _Library(read_tree(root))
     bound = _imports(ast.walk(tree))
-    names = {name: (target, attribute) for name, (target, attribute) in bound.items()}
-    used = {each for node in tree.body for name in _globals_of(node) & set(names)
-            for each in _reached(name, names, node, "")}
+    used = {each for node in tree.body for name in _globals_of(node) & set(bound)
+            for each in _reached(name, bound, node, "")}
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
     parts = [shown, magic, sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())]
