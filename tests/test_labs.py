@@ -59,7 +59,7 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, slowness):
     # A claim that names a size reads otherwise in smoke; of the others, bound, unit and paper are those of the record.
     shown = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in committed.claims}
     stated = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in record.claims if c.statement in shown}
-    assert stated == {name: shown[name] for name in stated}, "the record has other bounds: `make notebooks` with --replay"
+    assert stated == {name: shown[name] for name in stated}, "other bounds than the record: replay the lab"
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)
     assert cpu <= cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
 
