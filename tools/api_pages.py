@@ -235,7 +235,7 @@ def _sources(text: str) -> list[tuple[str, ast.AST, str]]:
 
 def _cell_link(module: _Module, node: ast.AST) -> str:
     before = module.text.split("\n")[: node.lineno]
-    cell = next((m[1] for line in reversed(before) if (m := re.match(r"# %% \.\./nbs/\S+ #(\w+)", line))), None)
+    cell = next((m[1] for line in reversed(before) if (m := re.match(r"# %% (?:\.\./)+nbs/\S+ #(\w+)", line))), None)
     page = Path(module.notebook).with_suffix(".html").as_posix()
     return f'<a href="{page}{f"#cell-{cell}" if cell else ""}">{module.notebook.removesuffix(".ipynb")}</a>'
 
