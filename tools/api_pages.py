@@ -93,8 +93,14 @@ def _page(module: _Module, to_html: Callable[[str], str]) -> ApiPage:
     tree = ast.parse(module.text)
     public = _public_names(tree)
     definitions = {node.name: node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    constants = {t.id: node for node in tree.body if isinstance(node, ast.Assign) for t in node.targets
-                 if isinstance(t, ast.Name)}
+    constants = {
+        name.id: node
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
     parts = []
     for name in public:
         if name in definitions:
