@@ -24,7 +24,6 @@ RECORD_FILES = sorted((ROOT / "data/results").glob("*.json"))
 # CPU seconds of a lab in `smoke` with two seeds: the kernel with its start and imports, and all processes it starts.
 # A quiet machine needs about half as many seconds of the clock. The list of exceptions may only shrink.
 SMOKE_CAP = 16
-NOISE = 1.25  # CPU seconds of the same work differ by up to a quarter between runs on a machine that does other things
 SMOKE_ABOVE: dict[str, float] = {
     "coop/real_clip": 22,
     "dann/beyond": 25,
@@ -68,7 +67,7 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, slowness):
     stated = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in record.claims if c.statement in shown}
     assert stated == {name: shown[name] for name in stated}, "other bounds than the record: replay the lab"
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)
-    assert cpu <= NOISE * cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
+    assert cpu <= cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
 
 
 def test_exceptions_from_the_cap_are_labs():

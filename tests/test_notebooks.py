@@ -227,5 +227,4 @@ def test_lesson_runs_with_every_cell_twice(path, runner, tmp_path, record_proper
     record_property("cpu seconds", round(cpu, 2))
     assert done["code"] == 0, log.read_text("utf-8", errors="replace")[-5000:]
     cap = LESSONS_ABOVE.get(name, LESSON_CAP)
-    # a quarter for noise, as for labs
-    assert cpu <= 1.25 * cap, f"{name} took {cpu:.1f} CPU seconds; the cap is {cap}"
+    assert cpu <= cap, f"{name} took {cpu:.1f} CPU seconds; the cap is {cap}"
