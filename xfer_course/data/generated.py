@@ -49,15 +49,22 @@ def digits(split: str = "train", size: int = 28, channels: int = 3) -> Images:
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
-    from sklearn.datasets import load_digits
-
     checks.one_of("split", split, ("train", "test", "all"))
     size, channels = checks.whole("size", size), checks.whole("channels", channels)
+    large, labels = _enlarged_digits(split, size)
+    return Images(large.repeat(1, channels, 1, 1), labels.clone())
+
+
+@lru_cache(maxsize=4)
+def _enlarged_digits(split: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Grey digits `(N, 1, size, size)` and labels `(N,)`, kept: a lab asks for them once per run. Not to be changed."""
+    from sklearn.datasets import load_digits
+
     bundle = load_digits()
     rows = _digit_rows(bundle.target, split)
     small = torch.from_numpy(bundle.images[rows]).float().div(16).unsqueeze(1)
     large = F.interpolate(small, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)
-    return Images(large.repeat(1, channels, 1, 1), torch.from_numpy(bundle.target[rows]).long())
+    return large, torch.from_numpy(bundle.target[rows]).long()
 
 # %% ../../nbs/foundations/generated.ipynb #d4ad3e47
 def photos() -> list[np.ndarray]:

@@ -165,8 +165,8 @@ def _defined_names(node: ast.stmt) -> list[str]:
 _PACKAGE = "xfer_course"
 
 # These refuse, draw, keep, fetch or report, and cannot move a measured number.
-REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.manifest",
-             "cli", "registry", "atlas")
+REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
+             "data.catalogue", "cli", "registry", "atlas")
 
 
 def _is_reporting(module: str) -> bool:
@@ -345,7 +345,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
-    return Experiment(f"v2:{digest[:16]}", inputs, tuple(name for name, _ in parts))
+    return Experiment(f"v3:{digest[:16]}", inputs, tuple(name for name, _ in parts))
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
 def _shown_files(source: str, root: Path) -> list[Path]:

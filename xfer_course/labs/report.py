@@ -34,7 +34,7 @@ def partial_folder(lab: str, out: str | Path | None, profile: str = "cpu") -> Pa
         return None
     import torch
 
-    digits = experiment_of(lab, profile).hash.removeprefix("v2:")
+    digits = experiment_of(lab, profile).hash.partition(":")[2]
     return Path(out) / "partial" / f"{lab.replace('/', '-')}-{digits}-torch{minor(torch.__version__)}"
 
 # %% ../../nbs/foundations/finish.ipynb #07b17137
