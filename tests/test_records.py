@@ -31,11 +31,12 @@ from xfer_course.labs import (
     results_markdown,
     run_grid,
     vouch,
+    with_fingerprint,
     with_repeat,
     with_results,
 )
 
-MEASURED = {"commit": "0" * 12, "experiment": "v2:0", "inputs": {}, "date": "2026-01-01",
+MEASURED = {"commit": "0" * 12, "experiment": "v3:0", "inputs": {}, "date": "2026-01-01",
             "device": "x86_64 CPU, 2 cores", "cpu": "a CPU", "kernels": "k",
             "threads": 1, "versions": {"torch": "2.14.0", "numpy": "2.4.0", "scikit-learn": "1.9.0"}}
 ELSEWHERE = {**MEASURED, "cpu": "another CPU"}
@@ -57,7 +58,7 @@ def a_record(**changes) -> Record:
 
 
 def a_smoke(**changes) -> Record:
-    notes = {"first_losses": {"DANN": [0.693, 0.690]}, "experiments": {"cpu": "v2:new"}}
+    notes = {"first_losses": {"DANN": [0.693, 0.690]}, "experiments": {"cpu": "v3:new"}}
     return a_record(**{"profile": "smoke", "seeds": (0, 1), "metrics": {"gain": [0.5, 0.25], "seconds": [1.0, 2.0]},
                        "claims": (), "notes": notes, **changes})
 
@@ -196,7 +197,7 @@ def test_seconds_of_two_machines_are_held_to_the_verdict():
 
 def test_record_survives_the_file(tmp_path):
     record = a_record(fingerprint=fingerprint_of(a_smoke()),
-                      vouched=({"experiment": "v2:1", "commit": None, "date": "d", "by": "smoke"},))
+                      vouched=({"experiment": "v3:1", "commit": None, "date": "d", "by": "smoke"},))
     path = record.save(tmp_path)
     assert path.name == "dann-example-cpu.json"
     assert load_records(tmp_path) == [record]
@@ -261,16 +262,16 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
 def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
     record = a_record(fingerprint=fingerprint_of(a_smoke()))
     vouched = vouch(record, a_smoke())
-    assert vouched.experiments == ("v2:0", "v2:new") and replace(vouched, vouched=()) == record
+    assert vouched.experiments == ("v3:0", "v3:new") and replace(vouched, vouched=()) == record
     assert vouch(vouched, a_smoke()) == vouched
 
 
 @pytest.mark.parametrize("changes, word", [
     (dict(metrics={"gain": [0.5, 0.2501], "seconds": [1.0, 2.0]}), "metric 'gain' was"),
     (dict(metrics={"seconds": [1.0, 2.0]}), "metric 'gain' is gone"),
-    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v2:new"}}),
+    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v3:new"}}),
      "first losses of 'DANN' was"),
-    (dict(notes={"first_losses": {}, "experiments": {"cpu": "v2:new"}}), "first losses of 'DANN' is gone"),
+    (dict(notes={"first_losses": {}, "experiments": {"cpu": "v3:new"}}), "first losses of 'DANN' is gone"),
     (dict(seeds=(0,)), "seeds"),
 ])
 def test_numbers_that_moved_cannot_be_vouched_for(changes, word):
@@ -279,12 +280,22 @@ def test_numbers_that_moved_cannot_be_vouched_for(changes, word):
         vouch(record, a_smoke(**changes))
 
 
+def test_a_smaller_smoke_profile_renews_the_fingerprint_and_hides_no_change_of_the_experiment():
+    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    smaller = a_smoke(metrics={"gain": [0.1]}, notes={"first_losses": {}, "experiments": {"cpu": "v3:0"}})
+    renewed = with_fingerprint(record, smaller)
+    assert fingerprint_differences(renewed, smaller) == []
+    assert replace(renewed, fingerprint=record.fingerprint) == record
+    with pytest.raises(ValueError, match="its experiment has changed too; vouch for the record first"):
+        with_fingerprint(record, a_smoke(metrics={"gain": [0.1]}))
+
+
 def test_seconds_do_not_count_and_metrics_only_on_the_same_machine():
     record = a_record(fingerprint=fingerprint_of(a_smoke()))
     assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.5, 0.25], "seconds": [9.0, 9.0]})) == []
     assert fingerprint_differences(
         record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
-    other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v2:new"}}
+    other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v3:new"}}
     assert fingerprint_differences(record, a_smoke(measured=ELSEWHERE, notes=other_losses))
 
 

@@ -4,6 +4,7 @@
     python tools/notebooks.py --check    name what is stale, exit 1 if there is any
     python tools/notebooks.py dann/moons run this one in full, stale or not (--profile long for that record)
     python tools/notebooks.py --replay   show labs again whose report has changed, from their finished points
+    python tools/notebooks.py --fingerprint dann/moons   after a change of its smoke profile alone
 
 A lab is asked for its fingerprint when the code of its experiment has changed: a smoke run whose numbers agree with the
 recorded ones vouches for the record, another one means that the lab runs in full.
@@ -30,10 +31,10 @@ from xfer_course.labs import (
     course_root,
     experiment_of,
     fingerprint_differences,
-    fingerprint_of,
     partial_folder,
     record_display,
     vouch,
+    with_fingerprint,
 )
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 
@@ -110,7 +111,7 @@ def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> N
         record = replace(record, measured=before.measured, fingerprint=before.fingerprint, vouched=before.vouched,
                          repeats=before.repeats)
     else:
-        record = replace(record, fingerprint=fingerprint_of(run_smoke(notebook)))
+        record = with_fingerprint(record, run_smoke(notebook))
     record.save(results_folder())
     if profile == "cpu":
         show_committed(notebook, record)
@@ -166,6 +167,16 @@ def freshen(notebook: CourseNotebook, profile: str) -> str:
     return "measured anew"
 
 
+def renew_fingerprint(notebook: CourseNotebook) -> None:
+    "Give the records of a lab whose smoke profile has changed, and nothing else, the fingerprint of the new one."
+    smoke = run_smoke(notebook)
+    for profile in profiles_of(notebook):
+        try:
+            with_fingerprint(committed_record(notebook.name, profile), smoke).save(results_folder())
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+
+
 def clear_points(notebook: CourseNotebook) -> None:
     "Remove the finished points of earlier versions of a lab."
     kept = partial_folder(notebook.name, results_folder())
@@ -198,13 +209,15 @@ def write_generated() -> list[str]:
 @click.argument("names", nargs=-1)
 @click.option("--check", is_flag=True, help="Only say what is stale.")
 @click.option("--replay", is_flag=True, help="Also show labs again whose report has changed.")
+@click.option("--fingerprint", is_flag=True, help="Only take the fingerprints of named labs anew.")
 @click.option("--profile", default="cpu", show_default=True, help="The profile in which named labs run.")
-def main(names: tuple[str, ...], check: bool, replay: bool, profile: str) -> None:
+def main(names: tuple[str, ...], check: bool, replay: bool, fingerprint: bool, profile: str) -> None:
     if names:
         for notebook in select_notebooks(names, committed_notebooks()):
             started = time.perf_counter()
-            refresh(notebook, profile)
-            click.echo(f"{notebook.name}: executed in {time.perf_counter() - started:.0f} s")
+            renew_fingerprint(notebook) if fingerprint else refresh(notebook, profile)
+            done = "fingerprint taken" if fingerprint else "executed"
+            click.echo(f"{notebook.name}: {done} in {time.perf_counter() - started:.0f} s")
         return
     if check:
         work = stale_work(committed_notebooks(), replay)

@@ -6,7 +6,8 @@ from .engine import (ATTEMPTS, Task, available_jobs, chosen_cluster, chosen_devi
                      on_devices, on_one_thread, results_of, runs_at_a_time, see_only)
 from .environment import (blas_kernels, cpu_model, device_name, measuring_environment, minor, resolve_device,
                           same_environment, speed_probe)
-from .fingerprint import FINGERPRINT_SEEDS, LOSS_TOLERANCE, fingerprint_differences, fingerprint_of, vouch
+from .fingerprint import (FINGERPRINT_SEEDS, LOSS_TOLERANCE, fingerprint_differences, fingerprint_of, vouch,
+                          with_fingerprint)
 from .grid import (FIRST_LOSSES, Runs, choose_profile, load_point, plain_value, run_grid, run_point,
                    run_points, save_point)
 from .provenance import (
@@ -28,7 +29,7 @@ __all__ = [
     "number_text",
     "blas_kernels", "cpu_model", "device_name", "measuring_environment", "minor", "resolve_device", "same_environment",
     "speed_probe",
-    "FINGERPRINT_SEEDS", "LOSS_TOLERANCE", "fingerprint_differences", "fingerprint_of", "vouch",
+    "FINGERPRINT_SEEDS", "LOSS_TOLERANCE", "fingerprint_differences", "fingerprint_of", "vouch", "with_fingerprint",
     "ATTEMPTS", "Task", "available_jobs", "chosen_cluster", "chosen_devices", "connected", "on_cluster", "on_cores",
     "on_devices", "on_one_thread", "results_of", "runs_at_a_time", "see_only",
     "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point",

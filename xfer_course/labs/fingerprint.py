@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 # %% auto #0
-__all__ = ['FINGERPRINT_SEEDS', 'LOSS_TOLERANCE', 'fingerprint_of', 'fingerprint_differences', 'vouch']
+__all__ = ['FINGERPRINT_SEEDS', 'LOSS_TOLERANCE', 'fingerprint_of', 'fingerprint_differences', 'vouch', 'with_fingerprint']
 
 # %% ../../nbs/foundations/freshness.ipynb #3a13d2bd
 from .environment import same_environment
@@ -94,3 +94,16 @@ def vouch(record: Record, smoke: Record) -> Record:
     by = "smoke metrics and first losses" if same_environment(record.fingerprint, smoke.measured) else "first losses"
     entry = {"experiment": experiment, "commit": smoke.measured["commit"], "date": date.today().isoformat(), "by": by}
     return replace(record, vouched=(*record.vouched, entry))
+
+# %% ../../nbs/foundations/freshness.ipynb #6bbef825
+def with_fingerprint(record: Record, smoke: Record) -> Record:
+    """The record with the fingerprint of a smoke run whose profile has changed since the old one was taken.
+
+    Raises:
+        ValueError: if the experiment of the record's profile, as it was when `smoke` ran, is not one that the record
+            was measured or vouched for with.
+    """
+    if smoke.notes["experiments"][record.profile] not in record.experiments:
+        raise ValueError(f"{record.lab}: its experiment has changed too; vouch for the record first, with the smoke "
+                         "profile of its fingerprint")
+    return replace(record, fingerprint=fingerprint_of(smoke))
