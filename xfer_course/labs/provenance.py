@@ -12,8 +12,8 @@ import re
 import subprocess
 import symtable
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 # %% auto #0
@@ -194,11 +194,30 @@ def _imports(nodes: Iterable[ast.AST], package: tuple[str, ...] = ()) -> dict[st
 # %% ../../nbs/foundations/provenance.ipynb #fad2dd14
 @dataclass
 class _Definition:
-    "One top-level definition: its normal form, and what it refers to as (module, name)."
+    """One top-level definition: its normal form, and what it refers to as (module, name); made when it is reached,
+    because an experiment reaches few of the definitions of the modules it imports."""
 
-    plain: object
-    refers_to: set[tuple[str, str | None]]
-    texts: set[str] = field(default_factory=set)
+    node: ast.stmt
+    module: str
+    bound: dict[str, tuple[str, str | None]]
+    checks: tuple[str, ...]
+
+    @cached_property
+    def normal(self) -> ast.stmt:
+        return _normal_form(self.node, self.checks)
+
+    @cached_property
+    def plain(self) -> object:
+        return _plain(self.normal)
+
+    @cached_property
+    def refers_to(self) -> set[tuple[str, str | None]]:
+        return {each for name in _globals_of(self.normal)
+                for each in _reached(name, self.bound, self.normal, self.module)}
+
+    @cached_property
+    def texts(self) -> set[str]:
+        return {n.value for n in ast.walk(self.normal) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
 
 def _reached(name: str, imports: dict, node: ast.stmt, module: str) -> set[tuple[str, str | None]]:
@@ -218,16 +237,13 @@ def _definitions(text: str, module: str, is_package: bool = False) -> tuple[dict
     tree, parts = ast.parse(text), tuple(p for p in module.split(".") if p)
     package = parts if is_package else parts[:-1]
     bound = _imports((n for n in ast.walk(tree)), package)
-    checks = [name for name, (target, _) in bound.items() if target.split(".")[0] == "checks"]
+    checks = tuple(name for name, (target, _) in bound.items() if target.split(".")[0] == "checks")
     found: dict[str, list[_Definition]] = {}
     for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom) or not (names := _defined_names(node)):
-            continue
-        normal = _normal_form(node, checks)
-        refers = {each for name in _globals_of(normal) for each in _reached(name, bound, normal, module)}
-        texts = {n.value for n in ast.walk(normal) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
-        for name in names:
-            found.setdefault(name, []).append(_Definition(_plain(normal), refers - {(module, name)}, texts))
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            definition = _Definition(node, module, bound, checks)
+            for name in _defined_names(node):
+                found.setdefault(name, []).append(definition)
     return found, bound
 
 # %% ../../nbs/foundations/provenance.ipynb #fdab90b4
