@@ -12,6 +12,10 @@ import pytest
 import torch
 from scipy import stats
 from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from xfer_course.evaluation import (
@@ -76,6 +80,21 @@ def test_distance_of_two_clouds_has_the_closed_form(delta):
 def test_distance_stays_within_its_range(protocol):
     assert proxy_a_distance(*clouds(50), protocol=protocol) == 2.0
     assert 0 <= proxy_a_distance(*clouds(0, n=40, dim=40), protocol=protocol) < 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_held_out_distance_is_that_of_a_grid_search(seed):
+    "The same folds, penalties and choice as scikit-learn's grid search, without its cost per fit."
+    rng = np.random.default_rng(seed)
+    source, target = rng.normal(size=(50, 20)), rng.normal(size=(40, 20)) + 0.2 * seed
+    pipeline = Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=1000))])
+    search = GridSearchCV(pipeline, {"classify__C": np.logspace(-4, 0, 5)}, cv=3)
+    shuffle = np.random.default_rng(0)
+    first, second = shuffle.permutation(source)[:40], shuffle.permutation(target)[:40]
+    domain = np.repeat([0, 1], 20)
+    search.fit(np.concatenate([first[:20], second[:20]]), domain)
+    error = 1 - search.score(np.concatenate([first[20:], second[20:]]), domain)
+    assert proxy_a_distance(source, target) == max(0.0, 2 * (1 - 2 * error))
 
 
 def test_distance_is_symmetric_enough_and_repeatable():

@@ -259,6 +259,15 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
 # ---------------------------------------------------------------- freshness
 
 
+def test_nan_passes_through_a_kernel_and_agrees_with_itself():
+    smoke = a_smoke(metrics={"share": [0.5, math.nan]})
+    sent = smoke.to_json() | {"metrics": {"share": [0.5, "nan"]}}
+    assert fingerprint_differences(a_record(fingerprint=fingerprint_of(smoke)), Record.from_json(sent)) == []
+    kept = a_record(fingerprint=fingerprint_of(Record.from_json(sent)))
+    stored = Record.from_json(json.loads(json.dumps(kept.to_json())))
+    assert math.isnan(stored.fingerprint["metrics"]["share"][1])
+
+
 def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
     record = a_record(fingerprint=fingerprint_of(a_smoke()))
     vouched = vouch(record, a_smoke())

@@ -131,11 +131,20 @@ def record_from_json(content: dict) -> Record:
         _check_types(content, _TYPES, "the record")
         _check_types(content["measured"], _MEASURED, "measured")
         claims = tuple(_claim_from_json(each) for each in content["claims"])
+        numbers = {"metrics": _numbers(content["metrics"])}
+        if content["fingerprint"]:
+            numbers["fingerprint"] = {**content["fingerprint"],
+                                      "metrics": _numbers(content["fingerprint"].get("metrics", {}))}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a run record ({type(error).__name__}: {error})") from None
     values = {name: content[name] for name in _TYPES}
     lists = {name: tuple(content[name]) for name in ("seeds", "vouched", "repeats")}
-    return Record(**{**values, **lists, "claims": claims})
+    return Record(**{**values, **lists, **numbers, "claims": claims})
+
+
+def _numbers(metrics: dict[str, list]) -> dict[str, list[float]]:
+    "Lists of floats; a kernel sends nan and infinity as text, because JSON has no numbers for them."
+    return {name: [float(value) for value in values] for name, values in metrics.items()}
 
 # %% ../../nbs/foundations/records.ipynb #504eb60c
 def load_records(folder: str | Path | None = None) -> list[Record]:
