@@ -31,10 +31,12 @@ from xfer_course.labs import (
     course_root,
     experiment_of,
     fingerprint_differences,
+    is_comparable,
     partial_folder,
     record_display,
     vouch,
     with_fingerprint,
+    with_repeat,
 )
 from xfer_course.registry import CourseNotebook, generated_files, notebooks, pages, select_notebooks
 
@@ -104,7 +106,8 @@ def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
 
 
 def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> None:
-    "Give a new record its fingerprint; a replay of the same numbers keeps what was known of them."
+    """Give a new record its fingerprint. A replay of the same numbers keeps what was known of them; numbers of another
+    machine stay as a repeat, where they are of the same experiment."""
     record = committed_record(notebook.name, profile)
     if (before is not None and (record.metrics, record.claims and [c.measured for c in record.claims])
             == (before.metrics, [c.measured for c in before.claims])):
@@ -112,6 +115,8 @@ def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> N
                          repeats=before.repeats)
     else:
         record = with_fingerprint(record, run_smoke(notebook))
+        if before is not None and record.measured["experiment"] in before.experiments and is_comparable(before, record):
+            record = with_repeat(record, before)
     record.save(results_folder())
     if profile == "cpu":
         show_committed(notebook, record)
