@@ -5,12 +5,13 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from house import ROOT
+from house import ROOT, cpu_seconds_of_children
 
 # Kernels started by a test import this checkout, never another installed one, and use one thread each.
 os.environ["PYTHONPATH"] = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
@@ -71,28 +72,26 @@ def site(built_once) -> Path:
     return built_once("site", lambda folder: docs.build_plain(ROOT, folder))
 
 
+STACK = "import torch, torchvision, sklearn.linear_model, matplotlib.pyplot"
+
+
 @pytest.fixture(scope="session")
-def slowness() -> Callable[[], float]:
-    """How many times the CPU seconds of a quiet machine like the one of the records a piece of
-    work takes now, at least 1.
+def start() -> Callable[[], float]:
+    """CPU seconds that a Python process needs now to import what every lab imports: the unit of the caps.
 
-    CPU seconds are longer where other programs use the same caches and cores, and on slower machines.
+    Seconds differ between machines, and on one machine with what else uses its cores; a start is as much slower there.
+    It is measured again after two minutes.
     """
-    import torch
+    measured: list[float] = []
 
-    quiet, layer, images = 0.0045, torch.nn.Conv2d(3, 32, 5), torch.zeros(64, 3, 28, 28)
+    def seconds() -> float:
+        if not measured or time.monotonic() - measured[0] > 120:
+            before = cpu_seconds_of_children()
+            subprocess.run([sys.executable, "-c", STACK], check=True)
+            measured[:] = time.monotonic(), cpu_seconds_of_children() - before
+        return measured[1]
 
-    def measure() -> float:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        started = time.process_time()
-        for _ in range(20):
-            layer(images).sum().backward()
-        seconds = (time.process_time() - started) / 20
-        torch.set_num_threads(threads)
-        return max(seconds / quiet, 1.0)
-
-    return measure
+    return seconds
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import re
+import resource
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -87,3 +88,9 @@ def definitions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDe
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node
+
+
+def cpu_seconds_of_children() -> float:
+    "What the processes that this one started, and theirs, have used, as far as they have ended."
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

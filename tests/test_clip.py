@@ -25,6 +25,7 @@ from xfer_course.clip import (
     tiny_clip,
     zero_shot_weights,
 )
+from xfer_course.data import DataFileError
 
 TEXT = dict(context_length=10, vocab_size=514, transformer_width=64, transformer_layers=2, embed_dim=16)
 VIT = CLIPConfig(image_resolution=32, vision_layers=3, vision_width=64, vision_patch_size=8, **TEXT)
@@ -489,6 +490,11 @@ def test_vocabulary_files(tmp_path):
     (tmp_path / "bad.txt").write_text("#version\na b c\n")
     with pytest.raises(ValueError, match="a b c"):
         Tokenizer.from_file(tmp_path / "bad.txt")
+    for name, content in (("cut.txt.gz", gzip.compress(b"#version\na b\n")[:-9]), ("no.txt.gz", b"a b"),
+                          ("latin.txt", "#version\nä b\n".encode("latin-1"))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataFileError, match=name):
+            Tokenizer.from_file(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         Tokenizer.from_file(tmp_path / "absent.txt")
 

@@ -1,13 +1,12 @@
-"""Every lab runs through papermill in `smoke`, in its cap of CPU seconds, and gives the numbers of its fingerprint."""
+"""Every lab runs through papermill in `smoke`, in its cap of CPU time, and gives the numbers of its fingerprint."""
 from __future__ import annotations
 
 import ast
 import json
-import resource
 
 import pytest
 
-from house import NBS, ROOT, parameter_cells
+from house import NBS, ROOT, cpu_seconds_of_children, parameter_cells
 from xfer_course.cli import execute, plan_run
 from xfer_course.labs import (
     FINGERPRINT_SEEDS,
@@ -21,16 +20,10 @@ from xfer_course.registry import notebooks
 LABS = [notebook for notebook in notebooks() if notebook.is_lab]
 RECORD_FILES = sorted((ROOT / "data/results").glob("*.json"))
 
-# CPU seconds of a lab in `smoke` with two seeds: the kernel with its start and imports, and all processes it starts.
-# A quiet machine needs about half as many seconds of the clock. The list of exceptions may only shrink.
-SMOKE_CAP = 16
-SMOKE_ABOVE: dict[str, float] = {
-    "coop/real_clip": 22,
-    "dann/beyond": 25,
-    "dann/image_pairs": 22,
-    "dann/usps_mnist": 24,
-    "upgrades/compatibility": 20,
-}
+# CPU time of a lab in `smoke` with two seeds, in starts (see the fixture): the kernel with its own start and imports,
+# which is more than one, and all processes it starts. The list of exceptions may only shrink.
+SMOKE_CAP = 3.5
+SMOKE_ABOVE: dict[str, float] = {"dann/image_pairs": 4.5}
 
 
 def own_seeds(notebook) -> list[int]:
@@ -40,19 +33,13 @@ def own_seeds(notebook) -> list[int]:
     return ast.literal_eval(assigned["seeds"])
 
 
-def cpu_seconds_of_children() -> float:
-    "What the processes that this one started, and theirs, have used, as far as they have ended."
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", LABS, ids=lambda n: n.name)
-def test_lab_runs_in_smoke(notebook, tmp_path, record_property, slowness):
+def test_lab_runs_in_smoke(notebook, tmp_path, record_property, start):
     before, seeds = cpu_seconds_of_children(), tuple(own_seeds(notebook)[:FINGERPRINT_SEEDS])
     content = execute(plan_run(notebook, tmp_path, "smoke", seeds, "cpu", {}), bar=False)
-    cpu = (cpu_seconds_of_children() - before) / slowness()
-    record_property("cpu seconds", round(cpu, 2))
+    starts = (cpu_seconds_of_children() - before) / start()
+    record_property("starts", round(starts, 2))
     assert content is not None, "the lab emitted no record"
     record = Record.from_json(content)
     assert record.lab == notebook.name and record.profile == "smoke" and record.seeds == seeds
@@ -67,7 +54,7 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, slowness):
     stated = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in record.claims if c.statement in shown}
     assert stated == {name: shown[name] for name in stated}, "other bounds than the record: replay the lab"
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)
-    assert cpu <= cap, f"{notebook.name} took {cpu:.1f} CPU seconds in smoke; the cap is {cap}"
+    assert starts <= cap, f"{notebook.name} took the CPU time of {starts:.2f} starts in smoke; the cap is {cap}"
 
 
 def test_exceptions_from_the_cap_are_labs():

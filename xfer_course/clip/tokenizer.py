@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..data import write_atomically
+from ..data import reading, write_atomically
 
 # %% ../../nbs/coop/tokenizer.ipynb #f294ecb8
 def _byte_characters() -> dict[int, str]:
@@ -115,13 +115,15 @@ def read_merges(path: str | Path) -> list[tuple[str, str]]:
 
     Raises:
         FileNotFoundError: no such file.
+        DataFileError: a file that is damaged.
         ValueError: a line that is not a pair of pieces.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no vocabulary file at {path}")
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = content.decode("utf-8").split("\n")[1:]
+    with reading(path):
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        lines = content.decode("utf-8").split("\n")[1:]
     pairs = [tuple(line.split()) for line in lines[: 49152 - 256 - 2] if line.strip()]
     wrong = next((pair for pair in pairs if len(pair) != 2), None)
     if wrong is not None:
