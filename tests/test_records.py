@@ -252,8 +252,11 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
     record = a_record()
     repeated = with_repeat(with_repeat(record, a_record(measured=ELSEWHERE)), a_record(measured=ELSEWHERE))
     assert repeated.measured == record.measured and len(repeated.repeats) == 1
-    with pytest.raises(ValueError, match="profile, seeds and setting"):
-        with_repeat(record, a_record(setting={"steps": 30}))
+    for other in (dict(setting={"steps": 30}), dict(lab="dann/other")):
+        with pytest.raises(ValueError, match="lab, profile, seeds and setting"):
+            with_repeat(record, a_record(**other))
+    with pytest.raises(ValueError, match="must be of one of its experiments"):
+        with_repeat(record, a_record(measured={**ELSEWHERE, "experiment": "v3:never"}))
 
 
 # ---------------------------------------------------------------- freshness
@@ -306,6 +309,50 @@ def test_seconds_do_not_count_and_metrics_only_on_the_same_machine():
         record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
     other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v3:new"}}
     assert fingerprint_differences(record, a_smoke(measured=ELSEWHERE, notes=other_losses))
+
+
+def test_nothing_is_vouched_for_where_nothing_can_be_compared():
+    "Without first losses another machine has no number to hold the run to."
+    record = a_record(fingerprint=fingerprint_of(a_smoke(notes={"first_losses": {}})))
+    elsewhere = a_smoke(measured=ELSEWHERE, metrics={"gain": [9.0, 9.0]},
+                        notes={"first_losses": {}, "experiments": {"cpu": "v3:new"}})
+    with pytest.raises(ValueError, match="nothing can be compared here"):
+        vouch(record, elsewhere)
+
+
+@pytest.mark.parametrize("change", [vouch, with_fingerprint])
+def test_the_fingerprint_of_another_lab_is_refused(change):
+    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    with pytest.raises(ValueError, match="smoke must be a run of dann/example, got one of dann/other"):
+        change(record, a_smoke(lab="dann/other"))
+
+
+@pytest.mark.parametrize("measured", ["123", {0: 0.1, 1: 0.2}, 0.5])
+def test_a_claim_takes_numbers_one_per_seed(measured):
+    with pytest.raises(TypeError, match="measured must be numbers, one per seed, got"):
+        Claims().add("c", measured, at_least=0)
+
+
+@pytest.mark.parametrize("bound", [math.nan, -math.inf, "1"])
+def test_a_bound_is_a_finite_number(bound):
+    with pytest.raises(ValueError, match="at_least or at_most must be a finite number"):
+        Claims().add("c", [0.1], at_least=bound)
+
+
+@pytest.mark.parametrize("options, says", [
+    (dict(seeds=[0, 1], metrics={}, claims=[Claim("c", (1.0,), at_least=0)]), "claim 'c' must have one value per seed"),
+    (dict(seeds=[0, 0], metrics={}, claims=[]), "seeds must differ"),
+    (dict(seeds=[0], metrics={}, claims=[], profile="huge"), "profile must be one of 'smoke', 'cpu'"),
+])
+def test_finish_holds_a_lab_to_its_seeds_and_profiles(options, says):
+    with pytest.raises(ValueError, match=says):
+        finish("dann/moons", setting=Size(), started=0.0, **{"profile": "smoke"} | options)
+
+
+def test_an_array_is_no_part_of_a_point(tmp_path):
+    "Two long arrays may have the same text, and so the same file."
+    with pytest.raises(TypeError, match=r"got an array or tensor of shape \(5000,\)"):
+        run_grid(lambda x: {"sum": x.sum()}, [{"x": np.arange(5000.0)}], cache=tmp_path)
 
 
 def test_a_record_without_fingerprint_cannot_be_vouched_for():

@@ -30,7 +30,6 @@ from xfer_course.labs import (
     committed_record,
     course_root,
     experiment_of,
-    fingerprint_differences,
     is_comparable,
     partial_folder,
     record_display,
@@ -163,15 +162,14 @@ def freshen(notebook: CourseNotebook, profile: str) -> str:
     "Vouch for a stale record where the numbers agree, else run the lab in full; says what was done."
     record = committed_record(notebook.name, profile)
     if record is not None:
-        smoke = run_smoke(notebook)
-        differences = fingerprint_differences(record, smoke)
-        if not differences:
-            record = vouch(record, smoke)
+        try:
+            record = vouch(record, run_smoke(notebook))
             record.save(results_folder())
             if profile == "cpu":
                 show_committed(notebook, record)
             return "the numbers agree: vouched for"
-        click.echo(f"{notebook.name}: {differences[0]}; runs in full")
+        except ValueError as error:
+            click.echo(f"{error}; runs in full")
     refresh(notebook, profile)
     return "measured anew"
 
@@ -221,21 +219,27 @@ def write_generated() -> list[str]:
 @click.option("--fingerprint", is_flag=True, help="Only take the fingerprints of named labs anew.")
 @click.option("--profile", default="cpu", show_default=True, help="The profile in which named labs run.")
 def main(names: tuple[str, ...], check: bool, replay: bool, fingerprint: bool, profile: str) -> None:
-    if names:
-        for notebook in select_notebooks(names, committed_notebooks()):
+    try:
+        chosen = select_notebooks(names, committed_notebooks()) if names else committed_notebooks()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if fingerprint and (not names or not all(notebook.is_lab for notebook in chosen)):
+        raise click.UsageError("--fingerprint needs the names of labs")
+    if names and not check:
+        for notebook in chosen:
             started = time.perf_counter()
             renew_fingerprint(notebook) if fingerprint else refresh(notebook, profile)
             done = "fingerprint taken" if fingerprint else "executed"
             click.echo(f"{notebook.name}: {done} in {time.perf_counter() - started:.0f} s")
         return
     if check:
-        work = stale_work(committed_notebooks(), replay)
+        work = stale_work(chosen, replay)
         for kind, notebook, of in work:
             click.echo(f"stale: {notebook.name}" + (f" ({of} {kind})" if of else ""))
         raise SystemExit(bool(work))
     for name in write_generated():
         click.echo(f"{name}: written")
-    for kind, notebook, of in stale_work(committed_notebooks(), replay):
+    for kind, notebook, of in stale_work(chosen, replay):
         started = time.perf_counter()
         done = freshen(notebook, of) if kind == "record" else refresh(notebook, of or "cpu") or "executed"
         if notebook.is_lab:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..checks import array, one_of, same_length, tensor, whole
+from ..checks import array, labels as class_numbers, one_of, same_length, tensor, whole
 
 # %% auto #0
 __all__ = ['evaluation_mode', 'predict', 'accuracy', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
@@ -88,9 +88,10 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch
         labels: classes 0 to K - 1, shape `(N,)`.
 
     Raises:
-        ValueError: numbers of inputs and labels differ, or what `predict` refuses.
+        ValueError, TypeError: labels that are not (N,) whole numbers from 0 up, or what `predict` refuses.
     """
     same_length("labels", labels, "images", images)
+    class_numbers("labels", labels)
     return (predict(model, images, batch_size, accelerator).argmax(1) == labels.cpu()).double().mean().item()
 
 # %% ../../nbs/foundations/measures.ipynb #429fd743

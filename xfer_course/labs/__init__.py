@@ -11,14 +11,14 @@ from .fingerprint import (FINGERPRINT_SEEDS, LOSS_TOLERANCE, fingerprint_differe
 from .grid import (FIRST_LOSSES, Runs, choose_profile, load_point, plain_value, run_grid, run_point,
                    run_points, save_point)
 from .provenance import (
-    REPORTING, Experiment, Reader, code_hash, experiment_of, head_commit, lab_notebook, measuring_commit,
+    REPORTING, Experiment, Reader, code_hash, experiment_of, head_commit, measuring_commit,
     read_commit, read_tree,
 )
 from .record import (
-    Record, best_records, committed_record, disagreements, is_comparable, load_records, on_the_border,
+    PROFILE_NAMES, Record, best_records, committed_record, disagreements, is_comparable, load_records, on_the_border,
     record_from_json, record_to_json, verdicts_of, with_repeat,
 )
-from .report import RECORD_TYPE, finish, is_current, partial_folder, record_display, show_record
+from .report import RECORD_TYPE, finish, is_current, lab_notebook, partial_folder, record_display, show_record
 from .tables import (
     README_MARKS, claim_rows, count_verdicts, describe, html_table, markdown_table, results_markdown,
     show_table, with_results,
@@ -34,11 +34,11 @@ __all__ = [
     "on_devices", "on_one_thread", "results_of", "runs_at_a_time", "see_only",
     "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "plain_value", "run_grid", "run_point",
     "run_points", "save_point",
-    "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit", "lab_notebook",
+    "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit",
     "measuring_commit", "read_commit", "read_tree",
-    "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border",
+    "PROFILE_NAMES", "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border",
     "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
-    "RECORD_TYPE", "finish", "is_current", "partial_folder", "record_display", "show_record",
+    "RECORD_TYPE", "finish", "is_current", "lab_notebook", "partial_folder", "record_display", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown",
     "show_table", "with_results",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ['VERDICTS', 'Claim', 'number_text', 'measured_text', 'Claims', 'agreement_limit', 'agrees']
 
 # %% ../../nbs/foundations/claims.ipynb #edb41b57
+from ..checks import one_of
 from ..intervals import mean_and_interval
 
 # %% ../../nbs/foundations/claims.ipynb #e86bca2a
@@ -26,6 +27,9 @@ def _check_claim(claim: Claim) -> None:
     name = f"claim {claim.statement!r}"
     if (claim.at_least is None) == (claim.at_most is None):
         raise ValueError(f"{name}: give exactly one of at_least and at_most")
+    bound = claim.at_least if claim.at_most is None else claim.at_most
+    if not (isinstance(bound, int | float) and math.isfinite(bound)):
+        raise ValueError(f"{name}: at_least or at_most must be a finite number, got {bound!r}")
     if not claim.measured:
         raise ValueError(f"{name}: measured is empty; give one value per seed")
     if bad := [value for value in claim.measured if not math.isfinite(value)]:
@@ -117,7 +121,12 @@ class Claims(list):
         Raises:
             ValueError: if the bound, the values or the expected verdict make no sense.
         """
-        declared = ({"cpu": expected} if isinstance(expected, str) else expected or {}).get(profile)
+        if isinstance(measured, str | bytes | Mapping) or not isinstance(measured, Iterable):
+            raise TypeError(f"measured must be numbers, one per seed, got {measured!r}")
+        verdicts = {"cpu": expected} if isinstance(expected, str) else expected or {}
+        for verdict in verdicts.values():
+            one_of("expected", verdict, VERDICTS)
+        declared = verdicts.get(profile)
         claim = Claim(statement, tuple(float(value) for value in measured), expected=declared, **options)
         self[:] = [other for other in self if other.statement != statement] + [claim]
         return claim

@@ -84,10 +84,15 @@ def vouch(record: Record, smoke: Record) -> Record:
             profiles at that moment.
 
     Raises:
-        ValueError: if the fingerprint differs; the sentence says in what.
+        ValueError: if the fingerprint differs (the sentence says in what), if nothing of it can be compared on this
+            machine, or if `smoke` is of another lab.
     """
+    _same_lab(record, smoke)
     if differences := fingerprint_differences(record, smoke):
         raise ValueError(f"{record.lab}: the numbers have moved: {differences[0]}")
+    if not record.fingerprint["first_losses"] and not same_environment(record.fingerprint, smoke.measured):
+        raise ValueError(f"{record.lab}: nothing can be compared here: its fingerprint has no first losses, and its "
+                         f"metrics hold on {record.fingerprint['cpu']} with the same libraries")
     experiment = smoke.notes["experiments"][record.profile]
     if experiment in record.experiments:
         return record
@@ -103,7 +108,14 @@ def with_fingerprint(record: Record, smoke: Record) -> Record:
         ValueError: if the experiment of the record's profile, as it was when `smoke` ran, is not one that the record
             was measured or vouched for with.
     """
+    _same_lab(record, smoke)
+    fingerprint = fingerprint_of(smoke)
     if smoke.notes["experiments"][record.profile] not in record.experiments:
         raise ValueError(f"{record.lab}: its experiment has changed too; vouch for the record first, with the smoke "
                          "profile of its fingerprint")
-    return replace(record, fingerprint=fingerprint_of(smoke))
+    return replace(record, fingerprint=fingerprint)
+
+
+def _same_lab(record: Record, smoke: Record) -> None:
+    if smoke.lab != record.lab:
+        raise ValueError(f"smoke must be a run of {record.lab}, got one of {smoke.lab}")

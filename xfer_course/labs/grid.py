@@ -49,9 +49,18 @@ def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> A
 
 # %% ../../nbs/foundations/runs.ipynb #405507fa
 def plain_value(value: Any) -> Any:
-    "A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text."
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value,
-                                 default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+    """A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text.
+
+    Raises:
+        TypeError: for arrays and tensors, whose text leaves numbers out.
+    """
+    def plain(v: Any) -> Any:
+        if getattr(v, "shape", ()):
+            raise TypeError("a point must hold JSON-able values and dataclass instances, got an array or tensor of "
+                            f"shape {tuple(v.shape)}; let the experiment make it from a seed")
+        return asdict(v) if is_dataclass(v) else str(v)
+
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=plain))
 
 
 def _named(point: dict) -> dict:
@@ -174,7 +183,8 @@ def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: s
             numbers must come from a seed in the point.
         grid: keyword arguments of each run: JSON-able values and dataclass instances.
         device: "cpu", "cuda", "mps" ...; says where the experiment runs, it is not passed on.
-        cache: folder that keeps each finished point; points found there are not run again.
+        cache: folder that keeps each finished point; points found there are not run again. A folder serves one
+            experiment: points are found by their arguments, whatever function gave the result.
 
     Returns:
         One dict per point: what the experiment returned, and `seconds`, `peak_bytes`, `first_losses` and `measured`

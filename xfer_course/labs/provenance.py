@@ -17,23 +17,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 
 # %% auto #0
-__all__ = ['Reader', 'REPORTING', 'lab_notebook', 'read_tree', 'read_commit', 'Experiment', 'experiment_of', 'code_hash',
-           'head_commit', 'measuring_commit']
+__all__ = ['Reader', 'REPORTING', 'read_tree', 'read_commit', 'Experiment', 'experiment_of', 'code_hash', 'head_commit',
+           'measuring_commit']
 
 # %% ../../nbs/foundations/provenance.ipynb #4e406bc1
 from ..registry import course_root
-
-# %% ../../nbs/foundations/provenance.ipynb #b42734eb
-def lab_notebook(lab: str) -> Path:
-    """Path of the notebook of a lab named `chapter/lab`.
-
-    Raises:
-        FileNotFoundError: if there is no such notebook.
-    """
-    path = course_root() / "nbs" / f"{lab}.ipynb"
-    if not path.is_file():
-        raise FileNotFoundError(f"no notebook called {lab!r}; `xfer list` shows what there is")
-    return path
 
 # %% ../../nbs/foundations/provenance.ipynb #069a162d
 Reader = Callable[[str], "bytes | None"]
@@ -194,8 +182,7 @@ def _imports(nodes: Iterable[ast.AST], package: tuple[str, ...] = ()) -> dict[st
 # %% ../../nbs/foundations/provenance.ipynb #fad2dd14
 @dataclass
 class _Definition:
-    """One top-level definition: its normal form, and what it refers to as (module, name); made when it is reached,
-    because an experiment reaches few of the definitions of the modules it imports."""
+    "One top-level definition; what takes time is made when it is reached, for an experiment reaches few of them."
 
     node: ast.stmt
     module: str
@@ -207,15 +194,11 @@ class _Definition:
         return _normal_form(self.node, self.checks)
 
     @cached_property
-    def plain(self) -> object:
-        return _plain(self.normal)
-
-    @cached_property
     def refers_to(self) -> set[tuple[str, str | None]]:
+        "As (module, name)."
         return {each for name in _globals_of(self.normal)
                 for each in _reached(name, self.bound, self.normal, self.module)}
 
-    @cached_property
     def texts(self) -> set[str]:
         return {n.value for n in ast.walk(self.normal) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
@@ -358,8 +341,8 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     roots = {("", name) for name in _grid_roots(tree) or own} | ({("", "PROFILES")} if entry is not None else set())
     roots |= {bound[name] for _, name in list(roots) if name in bound and bound[name][1]}
     reached = _closure(roots, library, own)
-    parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
-    inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts}, read)
+    parts = sorted((name, json.dumps([_plain(d.normal) for d in found])) for (_, name), found in reached.items())
+    inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts()}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
     return Experiment(f"v3:{digest[:16]}", inputs, tuple(name for name, _ in parts))
 
@@ -383,7 +366,8 @@ def code_hash(notebook: str | Path) -> str:
             for each in _reached(name, bound, node, "")}
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
-    parts = [shown, magic, sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())]
+    used = sorted((name, json.dumps([_plain(d.normal) for d in found])) for (_, name), found in reached.items())
+    parts = [shown, magic, used]
     parts += [path.read_text("utf-8") for path in _shown_files("\n".join(plain), root)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -403,8 +387,7 @@ def head_commit() -> str | None:
 
 
 def measuring_commit(lab: str, profile: str, experiment: str, head: str | None) -> str | None:
-    """`head`, if that commit holds this experiment as it ran; `None` where it does not:
-    there were changes that are not committed."""
+    "`head`, if that commit holds this experiment as it ran; `None` where there were changes that are not committed."
     if head is None:
         return None
     try:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['Record', 'record_to_json', 'record_from_json', 'load_records', 'committed_record', 'best_records', 'is_comparable',
-           'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
+__all__ = ['PROFILE_NAMES', 'Record', 'record_to_json', 'record_from_json', 'load_records', 'committed_record', 'best_records',
+           'is_comparable', 'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
 
 # %% ../../nbs/foundations/records.ipynb #0110d137
 from ..data import shipped, write_atomically
@@ -119,7 +119,7 @@ def _check_types(content: Any, wanted: dict[str, Any], of: str) -> None:
         if not isinstance(content[name], kind) or isinstance(content[name], bool):
             raise ValueError(f"{name} of {of} has the wrong form: {content[name]!r}")
 
-
+# %% ../../nbs/foundations/records.ipynb #82ec60aa
 def record_from_json(content: dict) -> Record:
     """A record from what `to_json` gave.
 
@@ -168,20 +168,26 @@ def committed_record(lab: str, profile: str) -> Record | None:
     return Record.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
+PROFILE_NAMES = ("smoke", "cpu", "long", "gpu", "paper")
+
+
+def _size(record: Record) -> int:
+    return PROFILE_NAMES.index(record.profile)
+
+
 def best_records(records: Sequence[Record]) -> list[Record]:
     "Of each lab the record of the largest profile that has one, in the order of the labs."
-    order = ("smoke", "cpu", "long", "gpu", "paper")
     best: dict[str, Record] = {}
     for record in records:
-        if record.lab not in best or order.index(record.profile) > order.index(best[record.lab].profile):
+        if record.lab not in best or _size(record) > _size(best[record.lab]):
             best[record.lab] = record
     return list(best.values())
 
 # %% ../../nbs/foundations/records.ipynb #bd7ac788
 def is_comparable(run: Record, record: Record) -> bool:
-    "Whether a run has seeds, setting and profile of a record; `smoke` says nothing about claims."
+    "Whether a run has lab, seeds, setting and profile of a record; `smoke` says nothing about claims."
     plain = json.loads(json.dumps(run.setting))
-    return (run.profile == record.profile != "smoke"
+    return (run.lab == record.lab and run.profile == record.profile != "smoke"
             and (run.seeds, plain) == (record.seeds, json.loads(json.dumps(record.setting))))
 
 
@@ -227,10 +233,14 @@ def with_repeat(record: Record, run: Record) -> Record:
     a later run in the same environment replaces the earlier.
 
     Raises:
-        ValueError: if the run has another profile, other seeds or another setting.
+        ValueError: if the run is of another lab or profile, has other seeds or another setting, or ran an experiment
+            that the record was neither measured nor vouched for with.
     """
     if not is_comparable(run, record):
-        raise ValueError(f"a repeat of {record.file_name} must have its profile, seeds and setting")
+        raise ValueError(f"a repeat of {record.file_name} must have its lab, profile, seeds and setting")
+    if run.measured["experiment"] not in record.experiments:
+        raise ValueError(f"a repeat of {record.file_name} must be of one of its experiments "
+                         f"({', '.join(record.experiments)}), got {run.measured['experiment']}")
     environment = {name: run.measured[name]
                    for name in ("commit", "experiment", "date", "device", "cpu", "kernels", "threads", "versions")}
     entry = {**environment, "seconds": run.seconds, "means": {c.statement: c.mean for c in run.claims},

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['RECORD_TYPE', 'partial_folder', 'is_current', 'record_display', 'show_record', 'finish']
+__all__ = ['RECORD_TYPE', 'partial_folder', 'lab_notebook', 'is_current', 'record_display', 'show_record', 'finish']
 
 # %% ../../nbs/foundations/finish.ipynb #7397353e
+from ..checks import one_of
 from .claims import Claim
 from .environment import measuring_environment, minor, speed_probe
 from .engine import chosen_cluster, runs_at_a_time
 from .grid import plain_value
-from .provenance import code_hash, experiment_of, lab_notebook, measuring_commit
-from .record import Record
+from .provenance import code_hash, experiment_of, measuring_commit
+from .record import PROFILE_NAMES, Record
 from .tables import claim_rows, describe, html_table, markdown_table
+from ..registry import course_root
 from ..training import peak_memory
 
 # %% ../../nbs/foundations/finish.ipynb #879dd2a7
@@ -36,6 +38,18 @@ def partial_folder(lab: str, out: str | Path | None, profile: str = "cpu") -> Pa
 
     digits = experiment_of(lab, profile).hash.partition(":")[2]
     return Path(out) / "partial" / f"{lab.replace('/', '-')}-{digits}-torch{minor(torch.__version__)}"
+
+# %% ../../nbs/foundations/finish.ipynb #b42734eb
+def lab_notebook(lab: str) -> Path:
+    """Path of the notebook of a lab named `chapter/lab`.
+
+    Raises:
+        FileNotFoundError: if there is no such notebook.
+    """
+    path = course_root() / "nbs" / f"{lab}.ipynb"
+    if not path.is_file():
+        raise FileNotFoundError(f"no notebook called {lab!r}; `xfer list` shows what there is")
+    return path
 
 # %% ../../nbs/foundations/finish.ipynb #07b17137
 def is_current(record: Record) -> bool:
@@ -103,6 +117,20 @@ def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, in
     workers = max((run["peak_bytes"] for run in runs), default=0) * (1 if chosen_cluster() else jobs)
     return round(seconds, 1), peak_memory(torch.device(device)) + workers
 
+# %% ../../nbs/foundations/finish.ipynb #94b275ac
+def _one_value_per_seed(seeds: Sequence[int], metrics: Mapping[str, Iterable[float]],
+                        claims: Sequence[Claim]) -> dict[str, list[float]]:
+    "The metrics as lists of floats, if they and the claims hold one value for each of the seeds."
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
+    values = {name: [float(v) for v in per_seed] for name, per_seed in metrics.items()}
+    counts = {f"metrics[{name!r}]": len(per_seed) for name, per_seed in values.items()}
+    counts |= {f"claim {claim.statement!r}": len(claim.measured) for claim in claims}
+    for name, count in counts.items():
+        if count != len(seeds):
+            raise ValueError(f"{name} must have one value per seed ({len(seeds)}), got {count}")
+    return values
+
 # %% ../../nbs/foundations/finish.ipynb #afd323ed
 def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metrics: Mapping[str, Iterable[float]],
            claims: Sequence[Claim],
@@ -122,12 +150,10 @@ def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metric
         notes: anything else worth keeping, JSON-able.
 
     Raises:
-        ValueError: if a metric has not one value per seed.
+        ValueError: if a metric or a claim has not one value per seed, a seed comes twice, or there is no such profile.
     """
-    values = {name: [float(v) for v in per_seed] for name, per_seed in metrics.items()}
-    for name, per_seed in values.items():
-        if len(per_seed) != len(seeds):
-            raise ValueError(f"metrics[{name!r}] must have one value per seed ({len(seeds)}), got {len(per_seed)}")
+    one_of("profile", profile, PROFILE_NAMES)
+    values = _one_value_per_seed(seeds, metrics, claims)
     seconds, peak = _costs(runs, started, device)
     record = Record(
         lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=plain_value(asdict(setting)),
