@@ -75,6 +75,11 @@ def _untimed(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
             if not any(word in name for word in ("second", "times faster", "faster", "speed", "memory", "bytes"))}
 
 # %% ../../nbs/foundations/freshness.ipynb #b145ef83
+def _same_lab(record: Record, smoke: Record) -> None:
+    if smoke.lab != record.lab:
+        raise ValueError(f"smoke must be a run of {record.lab}, got one of {smoke.lab}")
+
+
 def vouch(record: Record, smoke: Record) -> Record:
     """The record, vouched for by a smoke run of the experiment as it is now.
 
@@ -114,8 +119,3 @@ def with_fingerprint(record: Record, smoke: Record) -> Record:
         raise ValueError(f"{record.lab}: its experiment has changed too; vouch for the record first, with the smoke "
                          "profile of its fingerprint")
     return replace(record, fingerprint=fingerprint)
-
-
-def _same_lab(record: Record, smoke: Record) -> None:
-    if smoke.lab != record.lab:
-        raise ValueError(f"smoke must be a run of {record.lab}, got one of {smoke.lab}")
