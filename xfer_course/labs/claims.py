@@ -125,7 +125,7 @@ class Claims(list):
             raise TypeError(f"measured must be numbers, one per seed, got {measured!r}")
         verdicts = {"cpu": expected} if isinstance(expected, str) else expected or {}
         for verdict in verdicts.values():
-            one_of("expected", verdict, VERDICTS)
+            one_of("expected", verdict, (*VERDICTS, None))
         declared = verdicts.get(profile)
         claim = Claim(statement, tuple(float(value) for value in measured), expected=declared, **options)
         self[:] = [other for other in self if other.statement != statement] + [claim]
