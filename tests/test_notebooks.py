@@ -200,7 +200,7 @@ def test_lab_states_the_memory_that_its_record_shows(path):
 # CPU time of a lesson, all cells twice, with the processes it starts, in starts (see the fixture). The list of
 # exceptions may only shrink.
 LESSON_CAP = 9
-LESSONS_ABOVE: dict[str, float] = {"dann/selection": 22, "rotation/rotation": 14}
+LESSONS_ABOVE: dict[str, float] = {"dann/selection": 15, "rotation/rotation": 14}
 # Lessons that start other notebooks: their cells run once.
 RUN_ONCE = {"cli"}
 
