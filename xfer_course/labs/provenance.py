@@ -199,6 +199,10 @@ class _Definition:
         return {each for name in _globals_of(self.normal)
                 for each in _reached(name, self.bound, self.normal, self.module)}
 
+    @cached_property
+    def plain(self) -> object:
+        return _plain(self.normal)
+
     def texts(self) -> set[str]:
         return {n.value for n in ast.walk(self.normal) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
@@ -341,7 +345,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     roots = {("", name) for name in _grid_roots(tree) or own} | ({("", "PROFILES")} if entry is not None else set())
     roots |= {bound[name] for _, name in list(roots) if name in bound and bound[name][1]}
     reached = _closure(roots, library, own)
-    parts = sorted((name, json.dumps([_plain(d.normal) for d in found])) for (_, name), found in reached.items())
+    parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts()}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
     return Experiment(f"v3:{digest[:16]}", inputs, tuple(name for name, _ in parts))
@@ -366,7 +370,7 @@ def code_hash(notebook: str | Path) -> str:
             for each in _reached(name, bound, node, "")}
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
-    used = sorted((name, json.dumps([_plain(d.normal) for d in found])) for (_, name), found in reached.items())
+    used = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     parts = [shown, magic, used]
     parts += [path.read_text("utf-8") for path in _shown_files("\n".join(plain), root)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
