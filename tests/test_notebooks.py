@@ -15,8 +15,20 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from house import (LABS, LESSONS, NAMES, NBS, NOTEBOOKS, ROOT, code_cells, exported_module, is_lab, parameter_cells,
-                   read, starts_taken)
+from house import (
+    LABS,
+    LESSONS,
+    NAMES,
+    NBS,
+    NOTEBOOKS,
+    ROOT,
+    code_cells,
+    exported_module,
+    is_lab,
+    parameter_cells,
+    read,
+    starts_taken,
+)
 from xfer_course.labs import RECORD_TYPE, code_hash, committed_record
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)

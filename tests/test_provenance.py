@@ -111,6 +111,14 @@ def test_a_local_name_is_no_reference():
     assert toy({"xfer_course/toy.py": other % 1}) == toy({"xfer_course/toy.py": other % 2})
 
 
+def test_what_a_function_imports_for_itself_counts():
+    module = "def double(x):\n    from %s import inner\n    return inner.factor() * x\n"
+    for path in ("xfer_course", "."):
+        versions = [toy({"xfer_course/toy.py": module % path,
+                         "xfer_course/inner.py": f"def factor():\n    return {number}\n"}) for number in (1, 2)]
+        assert versions[0] != versions[1]
+
+
 def test_shipped_weights_count():
     module = "def double(x):\n    return load(shipped('checkpoints/tiny.safetensors')) * x\n"
     first, second = (toy({"xfer_course/toy.py": module, "data/checkpoints/tiny.safetensors": content})

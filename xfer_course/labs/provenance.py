@@ -195,8 +195,9 @@ class _Definition:
 
     @cached_property
     def refers_to(self) -> set[tuple[str, str | None]]:
-        "As (module, name)."
-        return {each for name in _globals_of(self.normal)
+        "As (module, name); what is imported inside the definition is no global name, and counts too."
+        names = _globals_of(self.normal) | set(_imports(ast.walk(self.normal)))
+        return {each for name in names
                 for each in _reached(name, self.bound, self.normal, self.module)}
 
     @cached_property
@@ -348,7 +349,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts()}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
-    return Experiment(f"v3:{digest[:16]}", inputs, tuple(name for name, _ in parts))
+    return Experiment(f"v4:{digest[:16]}", inputs, tuple(name for name, _ in parts))
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
 def _shown_files(source: str, root: Path) -> list[Path]:
