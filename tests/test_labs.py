@@ -23,7 +23,7 @@ RECORD_FILES = sorted((ROOT / "data/results").glob("*.json"))
 # CPU time of a lab in `smoke` with two seeds, in starts (see the fixture): the kernel with its own start and imports,
 # which is more than one, and all processes it starts. The list of exceptions may only shrink.
 SMOKE_CAP = 3.5
-SMOKE_ABOVE: dict[str, float] = {"dann/image_pairs": 4.5}
+SMOKE_ABOVE: dict[str, float] = {}
 
 
 def own_seeds(notebook) -> list[int]:

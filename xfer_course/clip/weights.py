@@ -154,8 +154,7 @@ def load_weights(model: CLIP, state: dict[str, Tensor]) -> CLIP:
     unknown = next((name for name in state if name not in mine), None)
     if unknown is not None:
         raise ValueError(f"the checkpoint has a parameter {unknown} that this architecture lacks")
-    model.load_state_dict({name: tensor.to(mine[name].dtype) for name, tensor in state.items()}, strict=True,
-                          assign=any(tensor.is_meta for tensor in mine.values()))
+    model.load_state_dict({name: tensor.to(mine[name].dtype) for name, tensor in state.items()}, strict=True)
     return model
 
 # %% ../../nbs/coop/weights.ipynb #0096df48
@@ -251,9 +250,7 @@ def load(path: str | Path, tokenizer: Tokenizer | None = None, **changes) -> CLI
     config = _stored_config(path, about["config"], len(state)) if "config" in about else infer_config(state)
     for name in changes:
         checks.one_of("a change", name, [field.name for field in fields(CLIPConfig)])
-    with torch.device("meta"):  # without numbers: those of the file come in their place
-        model = CLIP(replace(config, **changes), tokenizer)
-    return load_weights(model, state).eval()
+    return load_weights(CLIP(replace(config, **changes), tokenizer), state).eval()
 
 # %% ../../nbs/coop/weights.ipynb #ed67cce6
 def convert_torchscript(source: str | Path, target: str | Path) -> None:

@@ -204,6 +204,7 @@ class _Definition:
     def plain(self) -> object:
         return _plain(self.normal)
 
+    @cached_property
     def texts(self) -> set[str]:
         return {n.value for n in ast.walk(self.normal) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
 
@@ -347,7 +348,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     roots |= {bound[name] for _, name in list(roots) if name in bound and bound[name][1]}
     reached = _closure(roots, library, own)
     parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
-    inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts()}, read)
+    inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
     return Experiment(f"v4:{digest[:16]}", inputs, tuple(name for name, _ in parts))
 
