@@ -212,6 +212,12 @@ def test_record_survives_the_file(tmp_path):
     lambda content: content.update(measured="yesterday"),
     lambda content: content["measured"].pop("cpu"),
     lambda content: content.update(metrics=None),
+    lambda content: content.update(seeds=[0, 1]),
+    lambda content: content.update(seeds=[0, 1, 1]),
+    lambda content: content["metrics"].update(gain=[0.1]),
+    lambda content: content.update(profile="huge"),
+    lambda content: content.update(seconds=-1.5),
+    lambda content: content.update(peak_memory_bytes=-1),
 ])
 def test_hand_edited_record_is_refused(tmp_path, edit):
     path = a_record().save(tmp_path)
@@ -388,6 +394,7 @@ BAD_INPUT = [
     ("unknown verdict", lambda tmp: Claims().add("c", [1.0], at_least=0, expected="yes"), "'yes'"),
     ("metric of wrong length", lambda tmp: finish("dann/moons", profile="cpu", seeds=[0, 1], setting=Size(),
                                                   metrics={"m": [1.0]}, claims=[], started=0.0), r"metrics\['m'\]"),
+    ("folder that is not there", lambda tmp: load_records(tmp / "none"), "no folder of records"),
     ("unknown lab", lambda tmp: partial_folder("dann/none", tmp), "dann/none"),
     ("unknown device", lambda tmp: resolve_device("quantum"), "'quantum'"),
     ("README without marks", lambda tmp: with_results("text", []), "marks"),

@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 
 from xfer_course.cli import CourseNotebook, Run, course_notebooks, finished_record, plan_run, select_notebooks
+from xfer_course.registry import PROFILE_NAMES
 from xfer_course.results import Record, count_verdicts, course_root, load_records, markdown_table, resolve_device
 
 FIRST = ("dann/mnist_m", "rotation/cifar10", "mrl/classify", "coop/few_shot")
@@ -131,7 +132,7 @@ def unrun(profile: str = "gpu") -> list[str]:
 @click.argument("targets", nargs=-1)
 @click.option(
     "--profile",
-    type=click.Choice(["smoke", "cpu", "long", "gpu", "paper"]),
+    type=click.Choice(PROFILE_NAMES),
     default="gpu",
     show_default=True,
     help="The profile to run.",

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['KINDS', 'LEVELS', 'course_notebooks', 'NOTEBOOK_ORDER', 'TEACHING_ORDER', 'CourseNotebook', 'read_notebook',
-           'course_root', 'Chapter', 'chapters', 'notebooks', 'pages', 'NotebookOrder', 'select_notebooks', 'papers',
-           'PublicName', 'module_file', 're_exports', 'public_names', 'public_functions', 'built', 'sidebar',
-           'generated_files', 'front_matter_problems']
+__all__ = ['KINDS', 'LEVELS', 'PROFILE_NAMES', 'course_notebooks', 'NOTEBOOK_ORDER', 'TEACHING_ORDER', 'CourseNotebook',
+           'read_notebook', 'course_root', 'Chapter', 'chapters', 'notebooks', 'pages', 'NotebookOrder',
+           'select_notebooks', 'papers', 'PublicName', 'module_file', 're_exports', 'public_names', 'public_functions',
+           'built', 'sidebar', 'generated_files', 'front_matter_problems']
 
 # %% ../nbs/foundations/registry.ipynb #afa6448d
 KINDS = ("paper", "lab", "guide")
 LEVELS = ("first steps", "middle", "advanced", "builder")
+PROFILE_NAMES = ("smoke", "cpu", "long", "gpu", "paper")  # of labs, from seconds to the paper's scale
 
 
 @dataclass(frozen=True)

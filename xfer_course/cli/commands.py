@@ -17,8 +17,8 @@ import click
 from .console import check_writable, echo_table, main, minutes
 from .pages import offline_html
 from .readme import with_chapters
-from .running import OPTIONS, PROFILES, Run, execute, finished_record, plan_run
-from ..registry import notebooks, select_notebooks
+from .running import OPTIONS, Run, execute, finished_record, plan_run
+from ..registry import PROFILE_NAMES, notebooks, select_notebooks
 
 # %% auto #0
 __all__ = ['list_notebooks', 'run', 'results']
@@ -57,8 +57,8 @@ def _parse_knob(ctx, param, values: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check_profile(profile: str) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    if profile not in PROFILE_NAMES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILE_NAMES)}, got {profile!r}")
 
 # %% ../../nbs/foundations/commands.ipynb #51c38b87
 def _finish_one(planned: Run, fresh: bool) -> dict | None:
@@ -103,7 +103,7 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 # %% ../../nbs/foundations/commands.ipynb #dffaffda
 @main.command()
 @click.argument("targets", nargs=-1, required=True)
-@click.option("--profile", default="cpu", show_default=True, help=f"How large: {', '.join(PROFILES)}.")
+@click.option("--profile", default="cpu", show_default=True, help=f"How large: {', '.join(PROFILE_NAMES)}.")
 @click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True,
               help="A seed; repeat for several (default: the lab's).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")

@@ -17,11 +17,10 @@ from typing import Any
 from ..registry import CourseNotebook, course_root
 
 # %% auto #0
-__all__ = ['PROFILES', 'OPTIONS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
+__all__ = ['OPTIONS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
 
 # %% ../../nbs/foundations/running.ipynb #d5fb77af
 # How large a run is, from the one that only shows that the code works to the paper's own scale.
-PROFILES = ("smoke", "cpu", "long", "gpu", "paper")
 
 # Parameters that every lab has, and that are options of `xfer run`.
 OPTIONS = ("profile", "seeds", "device", "out")

@@ -1,6 +1,6 @@
 """The kit of every lab: profiles and grids, claims, records with their provenance, and the tables made of them."""
 from ..intervals import interval_text
-from ..registry import course_root
+from ..registry import PROFILE_NAMES, course_root
 from .claims import VERDICTS, Claim, Claims, agreement_limit, agrees, measured_text, number_text
 from .engine import (ATTEMPTS, Task, available_jobs, chosen_cluster, chosen_devices, connected, on_cluster, on_cores,
                      on_devices, on_one_thread, results_of, runs_at_a_time, see_only)
@@ -15,8 +15,8 @@ from .provenance import (
     read_commit, read_tree,
 )
 from .record import (
-    PROFILE_NAMES, Record, best_records, committed_record, disagreements, is_comparable, load_records, on_the_border,
-    record_from_json, record_to_json, verdicts_of, with_repeat,
+    Record, best_records, check_values_per_seed, committed_record, disagreements, is_comparable, load_records,
+    on_the_border, record_from_json, record_to_json, verdicts_of, with_repeat,
 )
 from .report import RECORD_TYPE, finish, is_current, lab_notebook, partial_folder, record_display, show_record
 from .tables import (
@@ -36,8 +36,8 @@ __all__ = [
     "run_points", "save_point",
     "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit",
     "measuring_commit", "read_commit", "read_tree",
-    "PROFILE_NAMES", "Record", "best_records", "committed_record", "disagreements", "is_comparable", "load_records", "on_the_border",
-    "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
+    "PROFILE_NAMES", "Record", "best_records", "check_values_per_seed", "committed_record", "disagreements",
+    "is_comparable", "load_records", "on_the_border", "record_from_json", "record_to_json", "verdicts_of", "with_repeat",
     "RECORD_TYPE", "finish", "is_current", "lab_notebook", "partial_folder", "record_display", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown",
     "show_table", "with_results",

@@ -52,8 +52,7 @@ def _called(node: ast.AST) -> str:
 
 
 def _is_check(call: ast.AST, checks: frozenset[str]) -> bool:
-    """Whether an expression calls a check: `checks.whole(...)`, `whole(...)` imported from there,
-    or a function `_check...`."""
+    "Whether an expression calls a check: `checks.whole(...)`, an imported `whole(...)`, or a function `_check...`."
     if not isinstance(call, ast.Call):
         return False
     owner = getattr(getattr(call.func, "value", None), "id", None)
@@ -197,8 +196,7 @@ class _Definition:
     def refers_to(self) -> set[tuple[str, str | None]]:
         "As (module, name); what is imported inside the definition is no global name, and counts too."
         names = _globals_of(self.normal) | set(_imports(ast.walk(self.normal)))
-        return {each for name in names
-                for each in _reached(name, self.bound, self.normal, self.module)}
+        return {each for name in names for each in _reached(name, self.bound, self.normal, self.module)}
 
     @cached_property
     def plain(self) -> object:
@@ -373,8 +371,7 @@ def code_hash(notebook: str | Path) -> str:
     reached = _closure({each for each in used if each[0]}, library, {})
     shown = [_plain(_Normal().visit(node)) for node in tree.body]
     used = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
-    parts = [shown, magic, used]
-    parts += [path.read_text("utf-8") for path in _shown_files("\n".join(plain), root)]
+    parts = [shown, magic, used, *(path.read_text("utf-8") for path in _shown_files("\n".join(plain), root))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 # %% ../../nbs/foundations/provenance.ipynb #f9d19257

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 # %% auto #0
-__all__ = ['PROFILE_NAMES', 'Record', 'record_to_json', 'record_from_json', 'load_records', 'committed_record', 'best_records',
-           'is_comparable', 'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
+__all__ = ['Record', 'record_to_json', 'check_values_per_seed', 'record_from_json', 'load_records', 'committed_record',
+           'best_records', 'is_comparable', 'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
 
 # %% ../../nbs/foundations/records.ipynb #0110d137
+from ..checks import number, one_of
 from ..data import shipped, write_atomically
 from .claims import Claim, agreement_limit, agrees, measured_text
+from ..registry import PROFILE_NAMES
 
 # %% ../../nbs/foundations/records.ipynb #ccc79469
 @dataclass(frozen=True)
@@ -119,6 +121,35 @@ def _check_types(content: Any, wanted: dict[str, Any], of: str) -> None:
         if not isinstance(content[name], kind) or isinstance(content[name], bool):
             raise ValueError(f"{name} of {of} has the wrong form: {content[name]!r}")
 
+# %% ../../nbs/foundations/records.ipynb #15766da0
+def check_values_per_seed(seeds: Sequence[int], metrics: Mapping[str, Sequence[float]],
+                          claims: Sequence[Claim]) -> None:
+    """Every metric and claim of a run has one value for each of its seeds.
+
+    Raises:
+        ValueError: for another number of values, or a seed that comes twice.
+    """
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
+    counts = {f"metrics[{name!r}]": len(values) for name, values in metrics.items()}
+    counts |= {f"claim {claim.statement!r}": len(claim.measured) for claim in claims}
+    for name, count in counts.items():
+        if count != len(seeds):
+            raise ValueError(f"{name} must have one value per seed ({len(seeds)}), got {count}")
+
+# %% ../../nbs/foundations/records.ipynb #557a7cfc
+def _check_values(content: dict, metrics: dict[str, list[float]], claims: Sequence[Claim]) -> None:
+    "What no run can have measured, though its type is right."
+    one_of("profile", content["profile"], PROFILE_NAMES)
+    for name in ("seconds", "peak_memory_bytes", "speed_probe_seconds"):
+        number(name, content[name], 0)
+    check_values_per_seed(content["seeds"], metrics, claims)
+
+
+def _numbers(metrics: dict[str, list]) -> dict[str, list[float]]:
+    "Lists of floats; a kernel sends nan and infinity as text, because JSON has no numbers for them."
+    return {name: [float(value) for value in values] for name, values in metrics.items()}
+
 # %% ../../nbs/foundations/records.ipynb #82ec60aa
 def record_from_json(content: dict) -> Record:
     """A record from what `to_json` gave.
@@ -132,6 +163,7 @@ def record_from_json(content: dict) -> Record:
         _check_types(content["measured"], _MEASURED, "measured")
         claims = tuple(_claim_from_json(each) for each in content["claims"])
         numbers = {"metrics": _numbers(content["metrics"])}
+        _check_values(content, numbers["metrics"], claims)
         if content["fingerprint"]:
             numbers["fingerprint"] = {**content["fingerprint"],
                                       "metrics": _numbers(content["fingerprint"].get("metrics", {}))}
@@ -141,20 +173,18 @@ def record_from_json(content: dict) -> Record:
     lists = {name: tuple(content[name]) for name in ("seeds", "vouched", "repeats")}
     return Record(**{**values, **lists, **numbers, "claims": claims})
 
-
-def _numbers(metrics: dict[str, list]) -> dict[str, list[float]]:
-    "Lists of floats; a kernel sends nan and infinity as text, because JSON has no numbers for them."
-    return {name: [float(value) for value in values] for name, values in metrics.items()}
-
 # %% ../../nbs/foundations/records.ipynb #504eb60c
 def load_records(folder: str | Path | None = None) -> list[Record]:
     """All records of a folder (default: those that ship with the course), sorted by file name.
 
     Raises:
+        FileNotFoundError: if there is no such folder.
         ValueError: if a file is not a record; the sentence names it.
     """
-    records = []
-    for path in sorted(Path(folder or shipped("results")).glob("*.json")):
+    folder, records = Path(folder or shipped("results")), []
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of records at {folder}")
+    for path in sorted(folder.glob("*.json")):
         try:
             records.append(Record.from_json(json.loads(path.read_text("utf-8"))))
         except ValueError as error:
@@ -166,9 +196,6 @@ def committed_record(lab: str, profile: str) -> Record | None:
     "The record of a lab that ships with the course, or `None`."
     path = shipped("results") / f"{lab.replace('/', '-')}-{profile}.json"
     return Record.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
-
-
-PROFILE_NAMES = ("smoke", "cpu", "long", "gpu", "paper")
 
 
 def _size(record: Record) -> int:

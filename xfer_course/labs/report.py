@@ -23,9 +23,9 @@ from .environment import measuring_environment, minor, speed_probe
 from .engine import chosen_cluster, runs_at_a_time
 from .grid import plain_value
 from .provenance import code_hash, experiment_of, measuring_commit
-from .record import PROFILE_NAMES, Record
+from .record import Record, check_values_per_seed
 from .tables import claim_rows, describe, html_table, markdown_table
-from ..registry import course_root
+from ..registry import PROFILE_NAMES, course_root
 from ..training import peak_memory
 
 # %% ../../nbs/foundations/finish.ipynb #879dd2a7
@@ -103,7 +103,7 @@ def _is_main_process() -> bool:
 
 def _smoke_notes(lab: str, runs: Sequence[dict]) -> dict[str, Any]:
     "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments as they are."
-    others = {profile: experiment_of(lab, profile).hash for profile in ("cpu", "long", "gpu", "paper")}
+    others = {profile: experiment_of(lab, profile).hash for profile in PROFILE_NAMES if profile != "smoke"}
     return {"first_losses": _first_losses(runs), "experiments": others}
 
 
@@ -116,20 +116,6 @@ def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, in
     # a cluster's memory is elsewhere
     workers = max((run["peak_bytes"] for run in runs), default=0) * (1 if chosen_cluster() else jobs)
     return round(seconds, 1), peak_memory(torch.device(device)) + workers
-
-# %% ../../nbs/foundations/finish.ipynb #94b275ac
-def _one_value_per_seed(seeds: Sequence[int], metrics: Mapping[str, Iterable[float]],
-                        claims: Sequence[Claim]) -> dict[str, list[float]]:
-    "The metrics as lists of floats, if they and the claims hold one value for each of the seeds."
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
-    values = {name: [float(v) for v in per_seed] for name, per_seed in metrics.items()}
-    counts = {f"metrics[{name!r}]": len(per_seed) for name, per_seed in values.items()}
-    counts |= {f"claim {claim.statement!r}": len(claim.measured) for claim in claims}
-    for name, count in counts.items():
-        if count != len(seeds):
-            raise ValueError(f"{name} must have one value per seed ({len(seeds)}), got {count}")
-    return values
 
 # %% ../../nbs/foundations/finish.ipynb #afd323ed
 def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metrics: Mapping[str, Iterable[float]],
@@ -153,7 +139,8 @@ def finish(lab: str, *, profile: str, seeds: Sequence[int], setting: Any, metric
         ValueError: if a metric or a claim has not one value per seed, a seed comes twice, or there is no such profile.
     """
     one_of("profile", profile, PROFILE_NAMES)
-    values = _one_value_per_seed(seeds, metrics, claims)
+    values = {name: [float(v) for v in per_seed] for name, per_seed in metrics.items()}
+    check_values_per_seed(seeds, values, claims)
     seconds, peak = _costs(runs, started, device)
     record = Record(
         lab=lab, profile=profile, seeds=tuple(int(s) for s in seeds), setting=plain_value(asdict(setting)),
