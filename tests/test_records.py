@@ -263,6 +263,9 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
             with_repeat(record, a_record(**other))
     with pytest.raises(ValueError, match="must be of one of its experiments"):
         with_repeat(record, a_record(measured={**ELSEWHERE, "experiment": "v3:never"}))
+    older = a_record(measured={**ELSEWHERE, "experiment": "v3:older"},
+                     vouched=({"experiment": "v3:0", "commit": None, "date": "d", "by": "smoke"},))
+    assert len(with_repeat(record, older).repeats) == 1, "vouched for with the record's experiment"
 
 
 # ---------------------------------------------------------------- freshness

@@ -260,12 +260,12 @@ def with_repeat(record: Record, run: Record) -> Record:
     a later run in the same environment replaces the earlier.
 
     Raises:
-        ValueError: if the run is of another lab or profile, has other seeds or another setting, or ran an experiment
-            that the record was neither measured nor vouched for with.
+        ValueError: if the run is of another lab or profile, has other seeds or another setting, or no experiment that
+            it was measured or vouched for with is one of the record's.
     """
     if not is_comparable(run, record):
         raise ValueError(f"a repeat of {record.file_name} must have its lab, profile, seeds and setting")
-    if run.measured["experiment"] not in record.experiments:
+    if not set(run.experiments) & set(record.experiments):
         raise ValueError(f"a repeat of {record.file_name} must be of one of its experiments "
                          f"({', '.join(record.experiments)}), got {run.measured['experiment']}")
     environment = {name: run.measured[name]
