@@ -129,6 +129,22 @@ fuzz(
     lambda r, a: r.shape == (len(a["labels"]),) and 0 <= r.min() and r.max() < a["n_domains"],
 )
 fuzz(
+    "draw_class_shares",
+    adaptation.draw_class_shares,
+    {"n_classes": st.integers(2, 3), "n_domains": st.integers(3, 5), "alpha": st.floats(0.5, 5),
+     "max_condition": st.just(20.0)},
+    {"n_classes": small_int, "n_domains": small_int, "alpha": any_float, "max_condition": st.floats(5, 50),
+     "seed": any_int},
+    lambda r, a: r.shape == (a["n_domains"], a["n_classes"]) and abs(r.sum(1) - 1).max() < 1e-6,
+)
+fuzz(
+    "equal_domains",
+    adaptation.equal_domains,
+    {"labels": class_numbers(9, 3), "shares": st.just([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])},
+    {"labels": any_labels, "shares": any_array, "seed": any_int},
+    lambda r, a: r.shape == (len(a["labels"]),) and r.min() >= -1 and r.max() < len(a["shares"]),
+)
+fuzz(
     "matched_accuracy",
     adaptation.matched_accuracy,
     {"found": class_numbers(6, 3), "labels": class_numbers(6, 3)},

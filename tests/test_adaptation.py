@@ -29,6 +29,8 @@ from xfer_course.adaptation import (
     core_loss,
     corrupt,
     discover_classes,
+    draw_class_shares,
+    equal_domains,
     jittered_digits,
     label_shift_domains,
     matched_accuracy,
@@ -302,6 +304,22 @@ def test_only_class_proportions_differ_between_domains():
     assert abs(np.corrcoef(position, domains)[0, 1]) < 0.05
 
 
+def test_class_shares_are_well_conditioned_dirichlet_draws():
+    draws = np.concatenate([draw_class_shares(3, 6, alpha=3.0, max_condition=4.0, seed=seed) for seed in range(200)])
+    assert abs(draws.sum(1) - 1).max() < 1e-9 and abs(draws.mean(0) - 1 / 3).max() < 0.03
+    conditions = [np.linalg.cond(draw_class_shares(3, 6, 3.0, limit, seed=1)) for limit in (3.0, 100.0)]
+    assert conditions[0] <= 3.0
+    assert np.array_equal(draw_class_shares(3, 6, seed=4), draw_class_shares(3, 6, seed=4))
+
+
+def test_equal_domains_hold_the_shares_they_were_given():
+    labels, shares = np.arange(3).repeat([400, 300, 200]), np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    domains = equal_domains(labels, shares, seed=3)
+    counts = np.stack([np.bincount(labels[domains == d], minlength=3) for d in range(2)])
+    # the scarcest class decides: 200 examples of class 2 are 0.7 of a domain
+    assert counts.tolist() == [[142, 142, 0], [28, 57, 200]] and (domains == -1).sum() == 900 - counts.sum()
+
+
 def test_exact_probabilities_are_factorised_exactly():
     # each class has a domain of its own
     given_class = np.array([[0.8, 0, 0], [0, 0.7, 0], [0, 0, 0.9], [0.2, 0.3, 0.1]])
@@ -397,6 +415,11 @@ BAD_INPUT = {
     "rule: other statistics": (lambda: CAFA((1, 2)), "statistics must be a ClassStatistics, got tuple"),
     "rule: rate in words": (lambda: Core(learning_rate="a"), "learning_rate must be a finite number above 0, got 'a'"),
     "rule: rate 0": (lambda: Tent(learning_rate=0), "learning_rate must be a finite number above 0, got 0"),
+    "shares: fewer domains than classes": (lambda: draw_class_shares(3, 2),
+                                           "must be a whole number of at least 3, got 2"),
+    "shares: no such draw": (lambda: draw_class_shares(8, 8, 50.0, 1.001), "max_condition must be larger"),
+    "domains: class without examples": (lambda: equal_domains([0, 0], [[0.5, 0.5]]), "labels must hold every class"),
+    "domains: shares that do not sum to 1": (lambda: equal_domains([0, 1], [[0.5, 0.6]]), "rows that sum to 1"),
     "domains: one": (lambda: label_shift_domains(LABELS, 1), "n_domains must be a whole number of at least 2, got 1"),
     "domains: concentration 0": (lambda: label_shift_domains(LABELS, 3, 0),
                                  "concentration must be a finite number above 0, got 0"),
