@@ -82,9 +82,9 @@ fuzz(
 )
 fuzz(
     "cafa_loss",
-    lambda features, logits: adaptation.cafa_loss(features, logits, STATISTICS),
-    {"features": vectors(4, 3), "logits": vectors(4, 2)},
-    {"features": any_vectors, "logits": any_vectors},
+    lambda features, logits, **options: adaptation.cafa_loss(features, logits, STATISTICS, **options),
+    {"features": vectors(4, 3), "logits": vectors(4, 2), "away_from": st.sampled_from(["others", "all"])},
+    {"features": any_vectors, "logits": any_vectors, "away_from": st.text(max_size=3)},
     lambda r, a: r.ndim == 0,
 )
 fuzz(

@@ -61,7 +61,7 @@ def small_network(seed: int = 0) -> nn.Sequential:
 IMAGES = random(24, 1, 8, 8).sigmoid()
 LABELS = torch.arange(24) % 3
 STATISTICS = class_statistics(small_network(), IMAGES, LABELS)
-LEARNING = {"tent": Tent(), "core": Core(), "cafa": CAFA(STATISTICS)}
+LEARNING = {"tent": Tent(), "core": Core(), "cafa": CAFA(STATISTICS), "cafa, all": CAFA(STATISTICS, away_from="all")}
 RULES = {"source": AlphaBN(alpha=1.0), "test": AlphaBN(alpha=0.0), "alpha-bn": AlphaBN(), **LEARNING}
 
 
@@ -138,7 +138,7 @@ def test_the_source_method_is_the_model():
 def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float) -> nn.Module:
     "One update written out: batch statistics by hand, plain losses, Adam's first step is the sign of the gradient."
     model = copy.deepcopy(model).eval()
-    alpha = METHODS[method]
+    alpha = METHODS[method.split(",")[0]]
     norms = [m for m in model if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     x = images
     for layer in model:
@@ -160,7 +160,8 @@ def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float)
         loss = 0
         for feature, own in zip(features, x.argmax(1)):
             distances = torch.stack([(feature - m) @ P @ (feature - m) for m, P in zip(*STATISTICS)])
-            loss = loss + (distances[own] / distances.sum()).log() / len(images)
+            far = distances.sum() - (0 if method == "cafa, all" else distances[own])
+            loss = loss + (distances[own] / far).log() / len(images)
     parameters = [p for norm in norms for p in norm.parameters()]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
         parameter.data -= rate * gradient / (gradient.abs() + 1e-8)
@@ -233,7 +234,8 @@ def test_cafa_pulls_to_the_named_class():
     statistics = ClassStatistics(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.eye(2).expand(2, 2, 2))
     feature = torch.tensor([[1.0, 0.0]], requires_grad=True)
     loss = cafa_loss(feature, torch.tensor([[1.0, 0.0]]), statistics)
-    assert loss.item() == pytest.approx(np.log(1 / 10))
+    assert loss.item() == pytest.approx(np.log(1 / 9))
+    assert cafa_loss(feature, torch.tensor([[1.0, 0.0]]), statistics, "all").item() == pytest.approx(np.log(1 / 10))
     loss.backward()
     assert feature.grad[0, 0] > 0 and feature.grad[0, 1] == 0
 
@@ -384,6 +386,8 @@ BAD_INPUT = {
                             r"features must be of shape \(4 6\), got \(4, 5\)"),
     "cafa: classes differ": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 2), STATISTICS),
                              r"logits must be of shape \(N 3\), got \(4, 2\)"),
+    "cafa: away from nothing": (lambda: CAFA(STATISTICS, away_from="none"),
+                                "away_from must be one of 'others', 'all', got 'none'"),
     "cafa: one class": (
         lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 1), ClassStatistics(torch.zeros(1, 6), torch.eye(6)[None])),
                         "number of classes in statistics must be .* at least 2, got 1"),
