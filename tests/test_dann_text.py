@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.svm import LinearSVC
 
 from xfer_course.dann import ShallowDANN
 from xfer_course.data import AMAZON_DOMAINS, DataFileError, amazon_reviews, datasets, get, topic_shift_reviews
@@ -26,6 +27,26 @@ def test_a_file_is_read_sparse_with_columns_from_zero(place):
     assert reviews.counts.shape == (3, 5000) and reviews.counts.nnz == 3 and reviews.counts.format == "csr"
     assert reviews.counts[0, 0] == 3 and reviews.counts[0, 4999] == 2 and reviews.counts[1, 7] == 1
     assert reviews.labels.tolist() == [1, 0, 0]
+
+
+def test_linear_models_take_the_rows_as_they_are_read(place):
+    root, write = place
+    write("1 0:3 4999:2\n-1 7:1\n-1\n")
+    counts, labels = amazon_reviews("books", root=root)
+    assert LinearSVC().fit(counts, labels).predict(counts).tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("domain", AMAZON_DOMAINS)
+def test_the_real_reviews_are_those_of_the_paper(domain):
+    try:
+        parts = [amazon_reviews(domain, split) for split in ("train", "test")]
+    except FileNotFoundError:
+        pytest.skip("the Amazon reviews are absent: set XFER_DATA to a folder with amazon_reviews/")
+    tests = {"books": 4465, "dvd": 3586, "electronics": 5681, "kitchen": 5945}
+    assert [part.counts.shape for part in parts] == [(2000, 5000), (tests[domain], 5000)]
+    assert parts[0].labels.mean() == 0.5
+    network = ShallowDANN(10, 0.01, max_iter=1, random_state=0).fit(*parts[0], X_target=parts[0].counts)
+    assert network.score(*parts[1]) > 0.6 and LinearSVC(C=0.001).fit(*parts[0]).score(*parts[1]) > 0.7
 
 
 @pytest.mark.parametrize("text", ["1 5000:1\n", "2 0:1\n", "1 0:x\n", "1 0:nan\n", "", "nonsense\n", "1 -1:3\n"])

@@ -59,6 +59,8 @@ def amazon_reviews(domain: str, split: str = "train", *, root: str | Path | None
         counts, labels = load_svmlight_file(str(path), n_features=AMAZON_FEATURES, dtype=np.float64, zero_based=True)
         if counts.shape[0] == 0 or not set(np.unique(labels)) <= {-1.0, 0.0, 1.0} or not np.isfinite(counts.data).all():
             raise ValueError("expected rows of finite counts with labels -1 or 0 (negative) and 1 (positive)")
+    # read with indices of 64 bits, which scikit-learn's linear models refuse
+    counts.indices, counts.indptr = counts.indices.astype(np.int32), counts.indptr.astype(np.int32)
     return Reviews(counts, (labels > 0).astype(np.int64))
 
 # %% ../../nbs/foundations/reviews.ipynb #8a4f4ae9
