@@ -82,9 +82,9 @@ fuzz(
 )
 fuzz(
     "cafa_loss",
-    lambda features, logits: adaptation.cafa_loss(features, logits, STATISTICS),
-    {"features": vectors(4, 3), "logits": vectors(4, 2)},
-    {"features": any_vectors, "logits": any_vectors},
+    lambda features, logits, **options: adaptation.cafa_loss(features, logits, STATISTICS, **options),
+    {"features": vectors(4, 3), "logits": vectors(4, 2), "away_from": st.sampled_from(["others", "all"])},
+    {"features": any_vectors, "logits": any_vectors, "away_from": st.text(max_size=3)},
     lambda r, a: r.ndim == 0,
 )
 fuzz(
@@ -127,6 +127,22 @@ fuzz(
     {"labels": class_numbers(8, 3), "n_domains": st.integers(2, 4), "concentration": st.floats(0.1, 5)},
     {"labels": any_labels, "n_domains": small_int, "concentration": any_float, "seed": any_int},
     lambda r, a: r.shape == (len(a["labels"]),) and 0 <= r.min() and r.max() < a["n_domains"],
+)
+fuzz(
+    "draw_class_shares",
+    adaptation.draw_class_shares,
+    {"n_classes": st.integers(2, 3), "n_domains": st.integers(3, 5), "alpha": st.floats(0.5, 5),
+     "max_condition": st.just(20.0)},
+    {"n_classes": small_int, "n_domains": small_int, "alpha": any_float, "max_condition": st.floats(5, 50),
+     "seed": any_int},
+    lambda r, a: r.shape == (a["n_domains"], a["n_classes"]) and abs(r.sum(1) - 1).max() < 1e-6,
+)
+fuzz(
+    "equal_domains",
+    adaptation.equal_domains,
+    {"labels": class_numbers(9, 3), "shares": st.just([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])},
+    {"labels": any_labels, "shares": any_array, "seed": any_int},
+    lambda r, a: r.shape == (len(a["labels"]),) and r.min() >= -1 and r.max() < len(a["shares"]),
 )
 fuzz(
     "matched_accuracy",

@@ -82,6 +82,13 @@ fuzz(
     lambda r, a: r.shape == (a["num_classes"], a["features"].shape[1]),
 )
 fuzz(
+    "class_means",
+    upgrades.class_means,
+    {"features": vectors(6, 3), "labels": st.just(torch.tensor([0, 1, 2] * 2)), "num_classes": st.just(3)},
+    {"features": any_vectors, "labels": any_labels, "num_classes": small_int},
+    lambda r, a: r.shape == (a["num_classes"], a["features"].shape[1]),
+)
+fuzz(
     "cayley",
     upgrades.cayley,
     {"free": vectors(3, 3)},
@@ -134,8 +141,10 @@ BASES = upgrades.Bases(filled((4, 5)), filled((4, 2)), filled((4, 3)))
 fuzz(
     "basis_loss",
     upgrades.basis_loss,
-    {"bases": st.just(BASES), "old_features": vectors(4, 2), "new_features": vectors(4, 3)},
-    {"bases": any_tensor, "old_features": any_vectors, "new_features": any_vectors, "old_weight": any_float},
+    {"bases": st.just(BASES), "old_features": vectors(4, 2), "new_features": vectors(4, 3),
+     "labels": st.just(torch.tensor([0, 1, 2, 0])), "means": vectors(3, 2)},
+    {"bases": any_tensor, "old_features": any_vectors, "new_features": any_vectors, "labels": any_labels,
+     "means": any_vectors, "old_weight": any_float, "influence_scale": any_float},
     scalar,
 )
 fuzz(

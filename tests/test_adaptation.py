@@ -29,6 +29,8 @@ from xfer_course.adaptation import (
     core_loss,
     corrupt,
     discover_classes,
+    draw_class_shares,
+    equal_domains,
     jittered_digits,
     label_shift_domains,
     matched_accuracy,
@@ -60,6 +62,7 @@ IMAGES = random(24, 1, 8, 8).sigmoid()
 LABELS = torch.arange(24) % 3
 STATISTICS = class_statistics(small_network(), IMAGES, LABELS)
 LEARNING = {"tent": Tent(), "core": Core(), "cafa": CAFA(STATISTICS)}
+STEPS = LEARNING | {"cafa, all": CAFA(STATISTICS, away_from="all")}
 RULES = {"source": AlphaBN(alpha=1.0), "test": AlphaBN(alpha=0.0), "alpha-bn": AlphaBN(), **LEARNING}
 
 
@@ -136,7 +139,7 @@ def test_the_source_method_is_the_model():
 def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float) -> nn.Module:
     "One update written out: batch statistics by hand, plain losses, Adam's first step is the sign of the gradient."
     model = copy.deepcopy(model).eval()
-    alpha = METHODS[method]
+    alpha = METHODS[method.split(",")[0]]
     norms = [m for m in model if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     x = images
     for layer in model:
@@ -158,17 +161,18 @@ def naive_step(model: nn.Module, images: torch.Tensor, method: str, rate: float)
         loss = 0
         for feature, own in zip(features, x.argmax(1)):
             distances = torch.stack([(feature - m) @ P @ (feature - m) for m, P in zip(*STATISTICS)])
-            loss = loss + (distances[own] / distances.sum()).log() / len(images)
+            far = distances.sum() - (0 if method == "cafa, all" else distances[own])
+            loss = loss + (distances[own] / far).log() / len(images)
     parameters = [p for norm in norms for p in norm.parameters()]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
         parameter.data -= rate * gradient / (gradient.abs() + 1e-8)
     return model
 
 
-@pytest.mark.parametrize("method", LEARNING)
+@pytest.mark.parametrize("method", STEPS)
 def test_one_step_equals_a_naive_one(method):
     model = small_network()
-    learnt = adapt(model, [IMAGES], LEARNING[method]).model
+    learnt = adapt(model, [IMAGES], STEPS[method]).model
     expected = naive_step(model, IMAGES, method, 0.01)
     for place in (1, 6):
         for name in ("weight", "bias"):
@@ -231,7 +235,8 @@ def test_cafa_pulls_to_the_named_class():
     statistics = ClassStatistics(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.eye(2).expand(2, 2, 2))
     feature = torch.tensor([[1.0, 0.0]], requires_grad=True)
     loss = cafa_loss(feature, torch.tensor([[1.0, 0.0]]), statistics)
-    assert loss.item() == pytest.approx(np.log(1 / 10))
+    assert loss.item() == pytest.approx(np.log(1 / 9))
+    assert cafa_loss(feature, torch.tensor([[1.0, 0.0]]), statistics, "all").item() == pytest.approx(np.log(1 / 10))
     loss.backward()
     assert feature.grad[0, 0] > 0 and feature.grad[0, 1] == 0
 
@@ -302,6 +307,22 @@ def test_only_class_proportions_differ_between_domains():
     assert abs(np.corrcoef(position, domains)[0, 1]) < 0.05
 
 
+def test_class_shares_are_well_conditioned_dirichlet_draws():
+    draws = np.concatenate([draw_class_shares(3, 6, alpha=3.0, max_condition=4.0, seed=seed) for seed in range(200)])
+    assert abs(draws.sum(1) - 1).max() < 1e-9 and abs(draws.mean(0) - 1 / 3).max() < 0.03
+    conditions = [np.linalg.cond(draw_class_shares(3, 6, 3.0, limit, seed=1)) for limit in (3.0, 100.0)]
+    assert conditions[0] <= 3.0
+    assert np.array_equal(draw_class_shares(3, 6, seed=4), draw_class_shares(3, 6, seed=4))
+
+
+def test_equal_domains_hold_the_shares_they_were_given():
+    labels, shares = np.arange(3).repeat([400, 300, 200]), np.array([[0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    domains = equal_domains(labels, shares, seed=3)
+    counts = np.stack([np.bincount(labels[domains == d], minlength=3) for d in range(2)])
+    # the scarcest class decides: 200 examples of class 2 are 0.7 of a domain
+    assert counts.tolist() == [[142, 142, 0], [28, 57, 200]] and (domains == -1).sum() == 900 - counts.sum()
+
+
 def test_exact_probabilities_are_factorised_exactly():
     # each class has a domain of its own
     given_class = np.array([[0.8, 0, 0], [0, 0.7, 0], [0, 0, 0.9], [0.2, 0.3, 0.1]])
@@ -366,6 +387,8 @@ BAD_INPUT = {
                             r"features must be of shape \(4 6\), got \(4, 5\)"),
     "cafa: classes differ": (lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 2), STATISTICS),
                              r"logits must be of shape \(N 3\), got \(4, 2\)"),
+    "cafa: away from nothing": (lambda: CAFA(STATISTICS, away_from="none"),
+                                "away_from must be one of 'others', 'all', got 'none'"),
     "cafa: one class": (
         lambda: cafa_loss(torch.zeros(4, 6), torch.zeros(4, 1), ClassStatistics(torch.zeros(1, 6), torch.eye(6)[None])),
                         "number of classes in statistics must be .* at least 2, got 1"),
@@ -397,6 +420,11 @@ BAD_INPUT = {
     "rule: other statistics": (lambda: CAFA((1, 2)), "statistics must be a ClassStatistics, got tuple"),
     "rule: rate in words": (lambda: Core(learning_rate="a"), "learning_rate must be a finite number above 0, got 'a'"),
     "rule: rate 0": (lambda: Tent(learning_rate=0), "learning_rate must be a finite number above 0, got 0"),
+    "shares: fewer domains than classes": (lambda: draw_class_shares(3, 2),
+                                           "must be a whole number of at least 3, got 2"),
+    "shares: no such draw": (lambda: draw_class_shares(8, 8, 50.0, 1.001), "max_condition must be larger"),
+    "domains: class without examples": (lambda: equal_domains([0, 0], [[0.5, 0.5]]), "labels must hold every class"),
+    "domains: shares that do not sum to 1": (lambda: equal_domains([0, 1], [[0.5, 0.6]]), "rows that sum to 1"),
     "domains: one": (lambda: label_shift_domains(LABELS, 1), "n_domains must be a whole number of at least 2, got 1"),
     "domains: concentration 0": (lambda: label_shift_domains(LABELS, 3, 0),
                                  "concentration must be a finite number above 0, got 0"),

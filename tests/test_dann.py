@@ -140,6 +140,8 @@ BAD_INPUT = {
                              "in_channels must be a whole number of at least 1, got 0"),
     "network: empty domain layer": (lambda: mnist_dann(domain_hidden=(0,)), ValueError,
                                     "every size in domain_hidden must be a whole number of at least 1, got 0"),
+    "network: reduction": (lambda: gtsrb_dann(domain_reduction="none"), ValueError,
+                           "domain_reduction must be one of 'mean', 'sum', got 'none'"),
     "network: dropout a word": (lambda: mnist_dann(dropout="much"), TypeError,
                                 "dropout must be a finite number of at least 0 below 1, got 'much'"),
     "shallow: adversarial a word": (lambda: shallow(adversarial="no").fit(X, Y, X_TARGET), ValueError,
@@ -322,14 +324,15 @@ def gradients(scalar, model):
     return torch.autograd.grad(scalar, list(model.parameters()), allow_unused=True)
 
 
+@pytest.mark.parametrize("reduction, parts", [("mean", 2), ("sum", 1)])
 @pytest.mark.parametrize("joint_batch", [True, False])
 @pytest.mark.parametrize("lambda_", [0.0, 0.3, 2.0])
-def test_one_step_is_the_step_of_the_two_player_game(joint_batch, lambda_):
-    model = small_dann(joint_batch=joint_batch)
+def test_one_step_is_the_step_of_the_two_player_game(joint_batch, lambda_, reduction, parts):
+    model = small_dann(joint_batch=joint_batch, domain_reduction=reduction)
     target = TARGET_X[:25]
     label = F.cross_entropy(model.label_predictor(model.feature_extractor(SOURCE_X)), SOURCE_Y)
     logits = [model.domain_classifier(model.feature_extractor(x)).flatten() for x in (SOURCE_X, target)]
-    domain = (-F.logsigmoid(-logits[0]).mean() - F.logsigmoid(logits[1]).mean()) / 2
+    domain = (-F.logsigmoid(-logits[0]).mean() - F.logsigmoid(logits[1]).mean()) / parts
     ours = [p for part in (model.feature_extractor, model.label_predictor) for p in part.parameters()]
     wanted = torch.autograd.grad(label - lambda_ * domain, ours, retain_graph=True)
     wanted += torch.autograd.grad(domain, list(model.domain_classifier.parameters()))

@@ -185,3 +185,12 @@ def test_reverse_validation_takes_the_deep_estimator_and_images():
     error = reverse_validation(DANNClassifier(build, steps=60, learning_rate=0.02, batch_size=16), images, labels,
                                images * 0.9, validation_fraction=0.3, random_state=0)
     assert error < 0.5
+
+
+def test_mutual_information_over_batches_is_their_mean():
+    p = np.random.default_rng(0).dirichlet([0.3, 0.3, 0.3], 25)
+    batches = [mutual_information(p[start : start + 8]) for start in (0, 8, 16)]
+    assert mutual_information(p, 8) == pytest.approx(np.mean(batches))
+    assert mutual_information(p, 25) == pytest.approx(mutual_information(p))
+    with pytest.raises(ValueError, match="batch_size must be a whole number from 1 to 25, got 26"):
+        mutual_information(p, 26)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from xfer_course.data import DataFileError
 from xfer_course.upgrades import (
+    Bases,
     BasisTransformation,
     CosineClassifier,
     Gallery,
@@ -24,6 +25,7 @@ from xfer_course.upgrades import (
     average_compatibility,
     basis_loss,
     cayley,
+    class_means,
     class_prototypes,
     compatibility_figure,
     compatibility_matrix,
@@ -187,9 +189,23 @@ def test_basis_transformation_loses_nothing_and_aligns_the_first_block():
     assert bases.embedding.shape == (7, 6) and bases.old.shape == (7, 5) and bases.new.shape == (7, 4)
     torch.testing.assert_close(bases.embedding @ bases.embedding.T, added @ added.T + 4 * bases.new @ bases.new.T)
     old, new = normal(7, 5, seed=1), normal(7, 4, seed=2)
-    by_hand = sum(10 * (1 - b @ o / (b.norm() * o.norm())) + (1 - n @ m / (n.norm() * m.norm()))
+    by_hand = sum(5 * (1 - b @ o / (b.norm() * o.norm())) + (1 - n @ m / (n.norm() * m.norm()))
                   for b, o, n, m in zip(bases.old, old, bases.new, new)) / 7
     torch.testing.assert_close(basis_loss(bases, old, new), by_hand)
+    labels, means = torch.arange(7) % 3, normal(3, 5, seed=3)
+    for scale in (1.0, 16.0):
+        logits = [[scale * b @ mean / b.norm() for mean in means] for b in bases.old]
+        influence = sum(torch.logsumexp(torch.stack(row), 0) - row[y] for row, y in zip(logits, labels)) / 7
+        torch.testing.assert_close(basis_loss(bases, old, new, labels, means, influence_scale=scale),
+                                   by_hand + 10 * influence)
+
+
+def test_class_means_are_means_of_unit_vectors():
+    z, y = normal(9, 4), torch.arange(9) % 3
+    by_hand = torch.stack([torch.stack([row / row.norm() for row, label in zip(z, y) if label == k]).mean(0)
+                           for k in range(3)])
+    torch.testing.assert_close(class_means(z, y, 3), by_hand)
+    torch.testing.assert_close(class_prototypes(z, y, 3), F.normalize(by_hand))
 
 
 def test_higher_order_loss_against_loops():
@@ -224,7 +240,7 @@ def upgraded(method: str) -> tuple[float, float]:
             "bt2": BasisTransformation(8, 8, 4)}[method]
     losses = {"bct": lambda z: F.cross_entropy(head(z), labels) + influence_loss(z, prototypes, labels),
               "oca": lambda z: head.loss(z, labels, prototypes),
-              "bt2": lambda z: basis_loss(head(z), old_z, free_z)}
+              "bt2": lambda z: basis_loss(head(z), old_z, free_z, labels, class_means(old_z, labels, 10))}
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=0.02)
     for _ in range(100):
         optimizer.zero_grad()
@@ -396,6 +412,8 @@ BAD = {
     "extra": (lambda: OrthogonalCompatibleHead(3, -1, 2), "extra_dim must be a whole number of at least 0, got -1"),
     "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0),
                "weight must be a finite number above 0, got -1"),
+    "labels alone": (lambda: basis_loss(Bases(Z, Z, Z), Z, Z, torch.zeros(len(Z), dtype=torch.long)),
+                     "labels and means must be given together"),
     "too much extra": (lambda: BasisTransformation(4, 4, 5),
                        r"extra_dim \(at least old_dim - new_dim\) must be a whole number from 1 to 4, got 5"),
     "too little extra": (lambda: BasisTransformation(8, 4, 3),

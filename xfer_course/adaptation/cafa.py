@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -78,21 +78,24 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     return ClassStatistics(torch.from_numpy(means).to(features), torch.from_numpy(precisions).to(features))
 
 # %% ../../nbs/adaptation/cafa.ipynb #4d2fab7f
-def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics) -> Tensor:
-    """Mean log ratio of the distance to the predicted class over the distances to all:
-    a scalar below 0, with a gradient.
+def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics, away_from: str = "others") -> Tensor:
+    """Mean log ratio of the distance to the predicted class over the summed distances to the others (or to all
+    classes): a scalar with a gradient.
 
     Args:
         features: (N, d).
         logits: (N, K); only the largest of each row counts.
         statistics: from `class_statistics`, for K classes and d features.
+        away_from: "others", the classes that are not predicted, or "all" of them.
 
     Raises:
         TypeError, ValueError: shapes that do not fit, or fewer than two classes.
 
-    Source: Jung et al., "CAFA: Class-Aware Feature Alignment for Test-Time Adaptation" (ICCV 2023).
+    Source: Jung et al., "CAFA: Class-Aware Feature Alignment for Test-Time Adaptation" (ICCV 2023); that the classes
+    are the others is read in public notes on the paper, not in its text.
     """
     checks.module("statistics", statistics, ClassStatistics)
+    checks.one_of("away_from", away_from, ("others", "all"))
     classes, width = statistics.means.shape
     checks.tensor("logits", logits, f"N {checks.whole('number of classes in statistics', classes, 2)}", kind="float")
     checks.tensor("features", features, f"{len(logits)} {width}", kind="float")
@@ -101,28 +104,31 @@ def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics) -> 
     difference = features[:, None] - statistics.means
     distances = torch.einsum("nkd,kde,nke->nk", difference, statistics.precisions, difference)
     own = distances.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
-    return (own.log() - distances.sum(1).log()).mean()
+    far = distances.sum(1)
+    return (own.log() - (far if away_from == "all" else far - own).log()).mean()
 
 # %% ../../nbs/adaptation/cafa.ipynb #ca3a1ad5
 @dataclass(frozen=True, eq=False)
 class CAFA(LearningRule):
     """Test statistics, and a step on `cafa_loss` after each batch: `CAFA(class_statistics(model, images, labels))`.
 
-    `alpha` (share of the source statistics) and `learning_rate` (of Adam) are given by name.
-    Raises `TypeError` for statistics that do not come from `class_statistics`.
+    `alpha` (share of the source statistics), `learning_rate` (of Adam) and `away_from` are given by name.
+    Raises `TypeError` for statistics that do not come from `class_statistics`, `ValueError` for another `away_from`.
     Source: Jung et al., "CAFA: Class-Aware Feature Alignment for Test-Time Adaptation" (ICCV 2023).
     """
 
     statistics: ClassStatistics
+    away_from: str = field(default="others", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.module("statistics", self.statistics, ClassStatistics)
+        checks.one_of("away_from", self.away_from, ("others", "all"))
 
     def answer(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         "Logits (N, K) for a batch, and the loss of their features."
         logits, features = _with_features(model, images)
-        return logits, cafa_loss(features, logits, self.statistics)
+        return logits, cafa_loss(features, logits, self.statistics, self.away_from)
 
 
 # the methods that this chapter compares, with their own share of source statistics

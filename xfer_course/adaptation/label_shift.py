@@ -15,7 +15,7 @@ from sklearn.decomposition import NMF
 from .. import checks
 
 # %% auto #0
-__all__ = ['label_shift_domains', 'LatentClasses', 'discover_classes', 'matched_accuracy']
+__all__ = ['label_shift_domains', 'draw_class_shares', 'equal_domains', 'LatentClasses', 'discover_classes', 'matched_accuracy']
 
 # %% ../../nbs/adaptation/latent_label_shift.ipynb #f14aa5f3
 def _check_classes(name: str, values: np.ndarray) -> None:
@@ -45,6 +45,59 @@ def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed
     weights = rng.dirichlet(np.full(labels.max() + 1, concentration), n_domains) + 1e-9
     shares = (weights / weights.sum(0)).cumsum(0)[:, labels]
     return np.minimum((rng.random(len(labels)) > shares).sum(0), n_domains - 1)
+
+# %% ../../nbs/adaptation/latent_label_shift.ipynb #176a9757
+def draw_class_shares(n_classes: int, n_domains: int, alpha: float = 0.5, max_condition: float = 4.0,
+                      seed: int = 0) -> np.ndarray:
+    """p(y | d), (R, K), drawn as in the paper: small `alpha` for domains of few classes.
+
+    Args:
+        n_classes: K, at least 2.
+        n_domains: R, at least K.
+        alpha: > 0; each row is a draw from a Dirichlet distribution with parameter `alpha` / K per class.
+        max_condition: > 1; draws whose condition number is larger are refused, the first that is not is returned.
+        seed: decides the draws.
+
+    Raises:
+        TypeError, ValueError: arguments outside these limits, or no such draw among 100,000.
+
+    Source: Roberts et al. (2022), the authors' code (`class_prior.py`); its limit for ten classes of CIFAR is 4 at
+    alpha 0.5 and 3, and 8 at 10.
+    """
+    checks.whole("n_classes", n_classes, 2)
+    checks.whole("n_domains (at least n_classes)", n_domains, n_classes)
+    checks.number("alpha", alpha, above=0)
+    checks.number("max_condition", max_condition, above=1)
+    rng = np.random.default_rng([checks.whole("seed", seed, 0), 2022])
+    for _ in range(100_000):
+        shares = rng.dirichlet(np.full(n_classes, alpha / n_classes), n_domains)
+        if np.isfinite(shares).all() and np.linalg.cond(shares) <= max_condition:
+            return shares
+    raise ValueError(f"max_condition must be larger: of 100,000 draws none was at most {max_condition:g}")
+
+# %% ../../nbs/adaptation/latent_label_shift.ipynb #e05ef31e
+def equal_domains(labels, shares, seed: int = 0) -> np.ndarray:
+    """A domain (N,) for each example, -1 where it is left out: equally large domains with the class shares `shares`.
+
+    `labels` are classes (N,), 0 to K - 1, each at least once; `shares` is p(y | d), (R, K), with rows that sum to 1.
+    As many examples are dealt out as the scarcest class allows. Raises `TypeError` or `ValueError` for other labels or
+    shares. Source: Roberts et al. (2022), the authors' code (`class_prior.py`).
+    """
+    labels, shares = np.asarray(labels), checks.array("shares", shares, "R K").astype(float)
+    _check_classes("labels", labels)
+    there = np.bincount(labels, minlength=shares.shape[1])
+    if len(there) != shares.shape[1] or there.min() == 0:
+        raise ValueError(f"labels must hold every class 0..{shares.shape[1] - 1} of shares, got {np.unique(labels)}")
+    if (shares < 0).any() or not np.allclose(shares.sum(1), 1, atol=1e-3):
+        raise ValueError("shares must be >= 0, with rows that sum to 1")
+    needed = shares.sum(0)
+    size = min(there[k] / needed[k] for k in range(len(there)) if needed[k] > 0)
+    counts, domains = np.floor(shares * size).astype(int), np.full(len(labels), -1)
+    rng = np.random.default_rng([checks.whole("seed", seed, 0), 2023])
+    for k, per_domain in enumerate(counts.T):
+        rows = rng.permutation(np.flatnonzero(labels == k))[: per_domain.sum()]
+        domains[rows] = np.repeat(np.arange(len(shares)), per_domain)
+    return domains
 
 # %% ../../nbs/adaptation/latent_label_shift.ipynb #b51576f1
 def _factorise(q: np.ndarray, n_classes: int, seed: int, starts: int = 8) -> np.ndarray:

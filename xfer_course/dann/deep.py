@@ -122,10 +122,10 @@ def _label_loss(logits: Tensor, source_y: Tensor) -> Tensor:
     return F.cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1]))
 
 
-def _domain_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+def _domain_loss(source_logits: Tensor, target_logits: Tensor, reduction: str = "mean") -> Tensor:
     source = F.binary_cross_entropy_with_logits(source_logits, torch.zeros_like(source_logits))
     target = F.binary_cross_entropy_with_logits(target_logits, torch.ones_like(target_logits))
-    return (source + target) / 2
+    return source + target if reduction == "sum" else (source + target) / 2
 
 # %% ../../nbs/dann/dann.ipynb #de5e2e73
 class DANN(nn.Module):
@@ -135,16 +135,19 @@ class DANN(nn.Module):
     `domain_classifier` features to one domain logit, `(N,)` or `(N, 1)`: source is 0, target is 1. Any modules will do.
     `joint_batch=False` sends each domain through features and domain head on its own, which matters to layers that
     look at a whole batch, as batch norm does. `input_shape`, where given, is the only shape of one input allowed.
+    `domain_reduction`: "sum" adds the mean losses of both domains, as the paper's objective does; "mean" halves that.
     Source: Ganin et al. (2016), section 4 and figure 1.
     """
 
     def __init__(self, feature_extractor: nn.Module, label_predictor: nn.Module, domain_classifier: nn.Module,
-                 joint_batch: bool = True, input_shape: tuple[int, ...] | None = None) -> None:
+                 joint_batch: bool = True, input_shape: tuple[int, ...] | None = None,
+                 domain_reduction: str = "mean") -> None:
         super().__init__()
         self.feature_extractor = checks.module("feature_extractor", feature_extractor)
         self.label_predictor = checks.module("label_predictor", label_predictor)
         self.domain_classifier = checks.module("domain_classifier", domain_classifier)
         self.joint_batch, self.input_shape = checks.one_of("joint_batch", joint_batch, (True, False)), input_shape
+        self.domain_reduction = checks.one_of("domain_reduction", domain_reduction, ("mean", "sum"))
 
     def forward(self, x: Tensor, lambda_: float = 1.0) -> DANNOutput:
         """Class logits `(N, classes)`, domain logits `(N,)` and features of the inputs `x` `(N, ...)`."""
@@ -156,33 +159,31 @@ class DANN(nn.Module):
         """The loss of one step, in one pass over the images.
 
         `source_x` is `(N, ...)`, `source_y` `(N,)` class numbers (int64), `target_x` `(M, ...)`. `lambda_` scales the
-        reversed gradient that reaches the features and nothing else. The domain loss is the mean of the source mean
-        and the target mean, so log 2 = 0.69 is the loss of a coin flip.
+        reversed gradient that reaches the features and nothing else. With `domain_reduction="mean"` the domain
+        loss of a coin flip is log 2 = 0.69, with "sum" 1.39.
         Raises `ValueError` or `TypeError` for shapes and types that do not fit, empty batches and labels out of range.
         """
-        _check_inputs(self, source_x=source_x, target_x=target_x)
-        _check_labels(source_x, source_y)
+        _check_inputs(self, source_y, source_x=source_x, target_x=target_x)
         passes = [torch.cat([source_x, target_x])] if self.joint_batch else [source_x, target_x]
         features = [self.feature_extractor(x) for x in passes]
         logits = torch.cat([self.domain_logits(each, lambda_) for each in features])
         label = _label_loss(self.label_predictor(features[0][: len(source_x)]), source_y)
-        domain = _domain_loss(*logits.split([len(source_x), len(target_x)]))
+        domain = _domain_loss(*logits.split([len(source_x), len(target_x)]), self.domain_reduction)
         return DANNLoss(label + domain, label, domain)
 
     def source_loss(self, source_x: Tensor, source_y: Tensor) -> Tensor:
         """The label loss alone, for the source-only baseline: inputs `(N, ...)`, labels `(N,)`, a scalar out."""
-        _check_inputs(self, source_x=source_x)
-        _check_labels(source_x, source_y)
+        _check_inputs(self, source_y, source_x=source_x)
         return _label_loss(self.label_predictor(self.feature_extractor(source_x)), source_y)
 
     def domain_logits(self, features: Tensor, lambda_: float = 1.0) -> Tensor:
         """What the domain head says about `features` (N, D) behind gradient reversal: one logit each, `(N,)`."""
-        logits = self.domain_classifier(gradient_reversal(features, lambda_))
-        return _one_each(logits, len(features))
+        return _one_each(self.domain_classifier(gradient_reversal(features, lambda_)), len(features))
 
 # %% ../../nbs/dann/dann.ipynb #eb264472
-def _check_inputs(model: DANN, **inputs: Tensor) -> None:
-    "Refuse what is not (N, ...), of the shape and type that the network takes; a second batch must be like the first."
+def _check_inputs(model: DANN, source_y: Tensor | None = None, **inputs: Tensor) -> None:
+    """Refuse what is not (N, ...), of the shape and type that the network takes; a second batch must be like the first.
+    Labels, where given, must be those of `source_x`."""
     weight = next(model.feature_extractor.parameters(), None)
     dims = None if model.input_shape is None else " ".join(map(str, ("N", *model.input_shape)))
     dtype = None if weight is None or torch.is_autocast_enabled(weight.device.type) else weight.dtype
@@ -193,6 +194,8 @@ def _check_inputs(model: DANN, **inputs: Tensor) -> None:
         if dtype not in (None, x.dtype):
             raise TypeError(f"{name} must be of type {dtype}, as the network or the other domain is, got {x.dtype}")
         dims, dtype = " ".join(map(str, ("N", *x.shape[1:]))), x.dtype
+    if source_y is not None:
+        _check_labels(inputs["source_x"], source_y)
 
 
 def _check_labels(source_x: Tensor, source_y: Tensor) -> None:

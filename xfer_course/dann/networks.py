@@ -37,11 +37,11 @@ def _head(sizes: list[int], *, batch_norm: bool = False, dropout: float = 0.0) -
 # %% ../../nbs/dann/networks.ipynb #30c2c94c
 def mnist_dann(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = False, dropout: float = 0.0,
                domain_hidden: tuple[int, ...] = (100,), domain_batch_norm: bool = False,
-               joint_batch: bool = True) -> DANN:
+               joint_batch: bool = True, domain_reduction: str = "sum") -> DANN:
     """The paper's network for MNIST to MNIST-M; images `(N, in_channels, 28, 28)`, 768 features.
 
-    The defaults are the paper's. Public reimplementations add what it does not have, here opt-in:
-    `batch_norm` after both convolutions, `dropout` (of whole channels, before the second pooling),
+    The defaults are the paper's, also `domain_reduction` (see `DANN`). Public reimplementations add what it does not
+    have, here opt-in: `batch_norm` after both convolutions, `dropout` (of whole channels, before the second pooling),
     `domain_hidden` layers of other sizes and `domain_batch_norm` in the domain head.
     Source: Ganin et al. (2016), figure 4a; channel sizes as reported by reimplementations.
 
@@ -56,7 +56,7 @@ def mnist_dann(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = F
     ]
     labels = _head([768, 100, 100, num_classes])
     domain = _head([768, *domain_hidden, 1], batch_norm=domain_batch_norm)
-    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 28, 28))
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 28, 28), domain_reduction)
 
 
 def _check_network(num_classes: int, in_channels: int, dropout: float = 0.0, hidden: tuple[int, ...] = ()) -> None:
@@ -67,7 +67,8 @@ def _check_network(num_classes: int, in_channels: int, dropout: float = 0.0, hid
         checks.whole("every size in domain_hidden", size)
 
 # %% ../../nbs/dann/networks.ipynb #f4e9ac4f
-def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0, joint_batch: bool = True) -> DANN:
+def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0, joint_batch: bool = True,
+              domain_reduction: str = "sum") -> DANN:
     """The paper's network for street-view house numbers; images `(N, in_channels, 32, 32)`, 6272 features.
 
     `dropout` acts in the label head. The paper trained with dropout and a max-norm constraint as Srivastava
@@ -85,10 +86,11 @@ def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0,
     ]
     labels = _head([6272, 3072, 2048, num_classes], dropout=dropout)
     domain = _head([6272, 1024, 1024, 1])
-    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 32, 32))
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 32, 32), domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #f3668fc3
-def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = True) -> DANN:
+def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = True,
+               domain_reduction: str = "sum") -> DANN:
     """The paper's network for traffic signs; images `(N, in_channels, 40, 40)`, 1024 features.
 
     The input size of 40 pixels and the absence of padding are reported, unverified.
@@ -103,7 +105,7 @@ def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = 
     ]
     labels = _head([1024, 512, num_classes])
     domain = _head([1024, 1024, 1024, 1])
-    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 40, 40))
+    return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 40, 40), domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #a2b95bd4
 @torch.no_grad()
@@ -123,7 +125,8 @@ def max_norm_(module: nn.Module, limit: float = 4.0) -> None:
             layer.weight.renorm_(2, 0, limit)
 
 # %% ../../nbs/dann/networks.ipynb #9a042f53
-def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_batch: bool = True) -> DANN:
+def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_batch: bool = True,
+                domain_reduction: str = "sum") -> DANN:
     """The paper's network for photographs of objects: a trunk, a bottleneck of 256 units, label and domain head.
 
     `backbone` is an image classifier as torchvision makes them; a copy of it without its last linear layer becomes
@@ -147,7 +150,8 @@ def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_
     width = trunk.get_submodule(linear[-1]).in_features
     trunk.set_submodule(linear[-1], nn.Identity())
     features = nn.Sequential(trunk, nn.Linear(width, 256), nn.ReLU())
-    return DANN(features, nn.Linear(256, num_classes), _head([256, 1024, 1024, 1]), joint_batch)
+    return DANN(features, nn.Linear(256, num_classes), _head([256, 1024, 1024, 1]), joint_batch,
+                domain_reduction=domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #03d28f17
 def office_parameters(model: DANN, learning_rate: float = 0.01, pretrained: float = 0.1) -> list[dict]:

@@ -194,14 +194,19 @@ def mean_entropy(probabilities) -> float:
     return float(_entropy(_check_probabilities(probabilities)).mean())
 
 
-def mutual_information(probabilities) -> float:
+def mutual_information(probabilities, batch_size: int | None = None) -> float:
     """Entropy of the mean prediction minus the mean entropy of predictions, in nats, from 0 to log K.
 
     Large where every prediction is sure and all classes are predicted equally often. `probabilities` is (N, K).
-    Raises `ValueError` for anything but rows that sum to 1. Source: Yang et al. (2024), equation 4.
+    With a `batch_size` it is the mean over batches of that many rows, in their order, as in the authors' code; what is
+    left over counts as no batch. Few rows cannot show many classes, so that is smaller.
+    Raises `ValueError` for anything but rows that sum to 1, or more rows in a batch than there are.
+    Source: Yang et al. (2024), equation 4.
     """
     p = _check_probabilities(probabilities)
-    return float(_entropy(p.mean(axis=0)) - _entropy(p).mean())
+    size = len(p) if batch_size is None else checks.whole("batch_size", batch_size, 1, len(p))
+    batches = p[: len(p) // size * size].reshape(-1, size, p.shape[1])
+    return float((_entropy(batches.mean(axis=1)) - _entropy(batches).mean(axis=1)).mean())
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
@@ -263,7 +268,8 @@ def hopkins_statistic(features, *, sample: float = 0.05, power: float = 1.0, see
     return float(u / (u + w))
 
 # %% ../../nbs/dann/selection.ipynb #fc48ecfc
-def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed: int = 0) -> float:
+def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed: int = 0,
+                   batch_size: int | None = None) -> float:
     """The Transfer Score of a model on unlabelled target data; larger is better.
 
     Args:
@@ -271,6 +277,7 @@ def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed
         features: (N, d) target features.
         probabilities: (N, K) predictions on the target.
         power, seed: as in `hopkins_statistic`.
+        batch_size: as in `mutual_information`; the authors' code takes the mean over mini-batches in random order.
 
     Raises:
         ValueError: numbers of rows or classes that differ, and what the three parts refuse.
@@ -282,7 +289,7 @@ def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed
     checks.same_length("features", features, "probabilities", p)
     checks.same_length("weights", weights, "the classes of probabilities", p.T)
     clusters = hopkins_statistic(features, power=power, seed=seed)
-    return -classifier_uniformity(weights) + clusters + abs(mutual_information(p)) / math.log(classes)
+    return -classifier_uniformity(weights) + clusters + abs(mutual_information(p, batch_size)) / math.log(classes)
 
 # %% ../../nbs/dann/selection.ipynb #48c0415d
 class Saturation(NamedTuple):

@@ -2,7 +2,7 @@
 and files that can be trusted.
 
 One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
-`batching`, `decoding`, `generated`, `reviews`, `folders`, `sets` and `built`; and for captioned pictures `shapes`,
+`batching`, `decoding`, `generated`, `reviews`, `folders`, `sets`, `domains` and `built`; and for captioned pictures `shapes`,
 `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
@@ -12,10 +12,12 @@ from .captioned import SHIFTS, TEMPLATES, FewShotTask, Pictures, few_shot_tasks,
 from .captions import caption, synonyms
 from .catalogue import built_file, datasets, expected_bytes, find_file, get, manifest
 from .decoding import GREY, as_images, check_request, decode_image, first_of, reading_image, to_float
+from .domains import (OFFICE_CALTECH_CLASSES, OFFICE_CALTECH_DOMAINS, Features, Tracks, gtsrb32, office_caltech,
+                      office_caltech_features)
 from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash,
                     make_writable, read_idx, reading,
                     shipped, write_atomically)
-from .folders import decode_samples, folder_samples, image_folder
+from .folders import decode_samples, folder_samples, image_folder, read_square
 from .generated import (blend, crops, digits, jitter, moons, moons_pair, photo_digits, photo_patches,
                         photos, split_photos)
 from .reviews import AMAZON_DOMAINS, AMAZON_FEATURES, Reviews, amazon_reviews, topic_shift_reviews
@@ -30,10 +32,12 @@ __all__ = [
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "datasets", "expected_bytes", "find_file", "get", "manifest",
     "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float",
+    "OFFICE_CALTECH_CLASSES", "OFFICE_CALTECH_DOMAINS", "Features", "Tracks", "gtsrb32", "office_caltech",
+    "office_caltech_features",
     "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash",
     "make_writable", "read_idx",
     "reading", "shipped", "write_atomically",
-    "decode_samples", "folder_samples", "image_folder",
+    "decode_samples", "folder_samples", "image_folder", "read_square",
     "blend", "crops", "digits", "jitter", "moons", "moons_pair", "photo_digits", "photo_patches", "photos",
     "split_photos",
     "AMAZON_DOMAINS", "AMAZON_FEATURES", "Reviews", "amazon_reviews", "topic_shift_reviews",

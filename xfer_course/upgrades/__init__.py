@@ -6,9 +6,8 @@ from .bt2 import Bases, BasisTransformation, basis_loss
 from .gallery import (Gallery, UpgradeCheck, UpgradeCost, VersionedEmbeddings, check_upgrade, load_gallery,
                       multiply_adds, save_gallery, upgrade_cost)
 from .measures import (
-    CosineClassifier, UpgradeTask, average_accuracy, average_compatibility, class_prototypes, compatibility_figure,
-    compatibility_matrix,
-    compatible_pairs, cross_test, influence_loss, small_encoder, train_with, update_gain, upgrade_task,
+    CosineClassifier, UpgradeTask, average_accuracy, average_compatibility, class_means, class_prototypes,
+    compatibility_figure, compatibility_matrix, compatible_pairs, cross_test, influence_loss, small_encoder, train_with, update_gain, upgrade_task,
 )
 from .oca import OrthogonalCompatibleHead, OrthogonalLayer, cayley
 from .stationary import SimplexClassifier, higher_order_loss, simplex
@@ -17,7 +16,7 @@ __all__ = [
     "Bases", "BasisTransformation", "basis_loss",
     "Gallery", "UpgradeCheck", "UpgradeCost", "VersionedEmbeddings", "check_upgrade", "load_gallery", "multiply_adds",
     "save_gallery", "upgrade_cost",
-    "CosineClassifier", "UpgradeTask", "average_accuracy", "average_compatibility", "class_prototypes",
+    "CosineClassifier", "UpgradeTask", "average_accuracy", "average_compatibility", "class_means", "class_prototypes",
     "compatibility_figure", "compatibility_matrix",
     "compatible_pairs", "cross_test", "influence_loss", "small_encoder", "train_with", "update_gain", "upgrade_task",
     "OrthogonalCompatibleHead", "OrthogonalLayer", "cayley",

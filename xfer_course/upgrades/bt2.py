@@ -33,16 +33,16 @@ class BasisTransformation(nn.Module):
     """Pack a new representation and what the old model knows into one vector by orthonormal changes of basis.
 
     Takes backbone features `(N, in_features)` with in_features = old_dim + new_dim and returns `Bases`. `extra_dim`
-    numbers are added to the `new_dim` of the new representation; `scale` is the length of the new part, where the
-    added part has length 1. The inner product of two embeddings is that of the added parts plus scale² times the
-    cosine of the new parts.
+    numbers are added to the `new_dim` of the new representation; `scale` is the length of the new part (C in the
+    released settings), where the added part has length 1. The inner product of two embeddings is that of the added
+    parts plus scale² times the cosine of the new parts.
 
     Raises `TypeError` or `ValueError` for sizes below 1, `extra_dim` above `old_dim`,
     or `extra_dim + new_dim` below `old_dim`.
     Source: Zhou et al. (2023), BT²; follows the authors' code (github.com/YifeiZhou02/BT-2, `ResNet_ortho`).
     """
 
-    def __init__(self, old_dim: int, new_dim: int, extra_dim: int, scale: float = 3.0) -> None:
+    def __init__(self, old_dim: int, new_dim: int, extra_dim: int, scale: float = 2.0) -> None:
         super().__init__()
         self.old_dim, self.new_dim = checks.whole("old_dim", old_dim), checks.whole("new_dim", new_dim)
         self.extra_dim = checks.whole("extra_dim (at least old_dim - new_dim)", extra_dim,
@@ -64,18 +64,37 @@ class BasisTransformation(nn.Module):
         old = self.old_basis(joined[:, : self.old_dim])
         return Bases(torch.cat([old, joined[:, self.old_dim :]], dim=1), old, new)
 
-# %% ../../nbs/upgrades/bt2.ipynb #dc8a3408
-def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, old_weight: float = 10.0,
-               new_weight: float = 1.0) -> Tensor:
-    """The two alignment terms of BT², a scalar: to the old model's features and to an independent new model's.
+# %% ../../nbs/upgrades/bt2.ipynb #81b6f369
+def _near_old_means(old_block: Tensor, labels: Tensor, means: Tensor, scale: float) -> Tensor:
+    "Cross-entropy of the unit old block against the old model's class means: the released influence term."
+    checks.tensor("means", means, f"K {old_block.shape[1]}", kind="float")
+    checks.same_dtype("means", means, "bases.old", old_block)
+    checks.labels("labels", labels, rows=len(old_block), classes=len(means))
+    return F.cross_entropy(scale * F.normalize(old_block) @ means.detach().T, labels)
 
-    `old_features` `(N, old_dim)` and `new_features` `(N, new_dim)` are those models' embeddings of the same pictures.
-    Add the cross-entropy of a classifier on `bases.new`. Raises `TypeError` or `ValueError` for shapes that differ.
-    Source: Zhou et al. (2023); the weights 10 and 1 are those of the authors' code.
+# %% ../../nbs/upgrades/bt2.ipynb #dc8a3408
+def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, labels: Tensor | None = None,
+               means: Tensor | None = None, *, old_weight: float = 5.0, new_weight: float = 1.0,
+               influence_weight: float = 10.0, influence_scale: float = 1.0) -> Tensor:
+    """The alignment terms of BT², a scalar; add the cross-entropy of a classifier on `bases.new`.
+
+    `old_features` `(N, old_dim)` and `new_features` `(N, new_dim)` are the old model's and an independent new model's
+    embeddings of the same pictures. With `labels` `(N,)` and `means` `(K, old_dim)`, which `class_means` makes of old
+    embeddings, the old block also has to find its class among them; the released training always does that, without
+    them the term is left out. `influence_scale` multiplies its logits.
+
+    Raises `TypeError` or `ValueError` for shapes that differ, or `labels` without `means`.
+    Source: Zhou et al. (2023), weights and scale of the authors' released settings (`transfer_trainer.py`,
+    `configs/*_transfer.yaml`: lambda_3 = 5, lambda_1 = 1, lambda_2 = 10).
     """
     checks.module("bases", bases, Bases)
     checks.tensor("old_features", old_features, "{} {}".format(*bases.old.shape), kind="float")
     checks.tensor("new_features", new_features, "{} {}".format(*bases.new.shape), kind="float")
+    if (labels is None) != (means is None):
+        raise ValueError("labels and means must be given together, got one of them")
     to_old = 1 - F.cosine_similarity(bases.old, old_features.detach()).mean()
     to_new = 1 - F.cosine_similarity(bases.new, new_features.detach()).mean()
-    return old_weight * to_old + new_weight * to_new
+    loss = old_weight * to_old + new_weight * to_new
+    if labels is None:
+        return loss
+    return loss + influence_weight * _near_old_means(bases.old, labels, means, influence_scale)

@@ -23,7 +23,7 @@ from ..training import choose_accelerator, cosine, fit
 # %% auto #0
 __all__ = ['UpgradeTask', 'upgrade_task', 'CosineClassifier', 'small_encoder', 'train_with', 'cross_test', 'compatibility_matrix',
            'compatible_pairs', 'average_compatibility', 'average_accuracy', 'update_gain', 'compatibility_figure',
-           'class_prototypes', 'influence_loss']
+           'class_means', 'class_prototypes', 'influence_loss']
 
 # %% ../../nbs/upgrades/measures.ipynb #67900ebf
 class UpgradeTask(NamedTuple):
@@ -201,13 +201,9 @@ def compatibility_figure(matrices: dict[str, np.ndarray], names: Sequence[str], 
             ax.set_ylabel(f"queries ({unit})", fontsize=8)
     return fig
 
-# %% ../../nbs/upgrades/measures.ipynb #b82d666b
-def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """The mean direction of every class: unit vectors `(num_classes, D)` from features `(N, D)` and labels `(N,)`.
-
-    Raises `TypeError` or `ValueError` if a class has no example: labels must count from 0 without gaps.
-    Source: Shen et al. (2020), synthesised weights of the old classifier for new classes.
-    """
+# %% ../../nbs/upgrades/measures.ipynb #8ee33e3a
+def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    "Per class the sum of its unit features and its number of examples, which may not be zero."
     checks.tensor("features", features, "N D", kind="float")
     checks.labels("labels", labels, rows=len(features), classes=checks.whole("num_classes", num_classes))
     checks.one_of("type of labels", labels.dtype, (torch.int64, torch.int32))
@@ -215,10 +211,29 @@ def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     if (counts == 0).any():
         raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class "
                          f"{int((counts == 0).nonzero()[0])} has no example")
-    sums = features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features))
+    return features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features)), counts
+
+# %% ../../nbs/upgrades/measures.ipynb #36fecd81
+def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The mean of the unit features of every class, `(num_classes, D)`: below length 1, the more the wider the class.
+
+    Arguments and errors are those of `class_prototypes`, which gives the same directions with length 1.
+    Source: Zhou et al. (2023), the pseudo classifier of the authors' code for BT² (`train_feature_transfer.py`).
+    """
+    sums, counts = _class_sums(features, labels, num_classes)
+    return sums / counts[:, None]
+
+
+def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The mean direction of every class: unit vectors `(num_classes, D)` from features `(N, D)` and labels `(N,)`.
+
+    Raises `TypeError` or `ValueError` if a class has no example: labels must count from 0 without gaps.
+    Source: Shen et al. (2020), synthesised weights of the old classifier for new classes.
+    """
+    sums, _ = _class_sums(features, labels, num_classes)
     return F.normalize(sums)
 
-
+# %% ../../nbs/upgrades/measures.ipynb #b82d666b
 def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: float = 16.0) -> Tensor:
     """Cross-entropy of the new features against the old model's fixed class prototypes: a scalar.
 
