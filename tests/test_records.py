@@ -4,11 +4,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from tools import notebooks as notebooks_tool
 from xfer_course.labs import (
     README_MARKS,
     Claim,
@@ -269,6 +271,19 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
 
 
 # ---------------------------------------------------------------- freshness
+
+
+@pytest.mark.parametrize("experiment, kept", [("v3:0", True), ("v3:other", False)])
+def test_equal_numbers_keep_their_origin_only_if_the_experiment_is_the_same(monkeypatch, experiment, kept):
+    before, saved = a_record(measured={**MEASURED, "commit": "1" * 12}), []
+    again = a_record(measured={**MEASURED, "experiment": experiment})
+    monkeypatch.setattr(notebooks_tool, "committed_record", lambda lab, profile: again)
+    monkeypatch.setattr(notebooks_tool, "run_smoke", lambda notebook: None)
+    monkeypatch.setattr(notebooks_tool, "with_fingerprint", lambda record, smoke: record)
+    monkeypatch.setattr(notebooks_tool, "show_committed", lambda notebook, record: saved.append(record))
+    monkeypatch.setattr(Record, "save", lambda record, folder: None)
+    notebooks_tool.complete(SimpleNamespace(name="dann/example"), "cpu", before)
+    assert saved[0].measured == (before if kept else again).measured
 
 
 def test_nan_passes_through_a_kernel_and_agrees_with_itself():

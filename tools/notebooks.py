@@ -106,11 +106,12 @@ def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
 
 
 def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> None:
-    """Give a new record its fingerprint. A replay of the same numbers keeps what was known of them; numbers of another
-    machine stay as a repeat, where they are of the same experiment."""
+    """Give a new record its fingerprint. A replay of the same experiment with the same numbers keeps what was known of
+    them; numbers of another machine stay as a repeat, where they are of the same experiment."""
     record = committed_record(notebook.name, profile)
-    if (before is not None and (record.metrics, record.claims and [c.measured for c in record.claims])
-            == (before.metrics, [c.measured for c in before.claims])):
+    known = before is not None and record.measured["experiment"] in before.experiments
+    if known and (record.metrics, [c.measured for c in record.claims]) == (before.metrics,
+                                                                            [c.measured for c in before.claims]):
         again = record
         record = replace(record, measured=before.measured, fingerprint=before.fingerprint, vouched=before.vouched,
                          repeats=before.repeats)
@@ -118,7 +119,7 @@ def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> N
             record = with_repeat(record, again)
     else:
         record = with_fingerprint(record, run_smoke(notebook))
-        if before is not None and record.measured["experiment"] in before.experiments and is_comparable(before, record):
+        if known and is_comparable(before, record):
             record = with_repeat(record, before)
     record.save(results_folder())
     if profile == "cpu":
