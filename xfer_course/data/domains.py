@@ -37,7 +37,7 @@ class Features(NamedTuple):
     labels: np.ndarray
     "int64 `(N,)`, numbers of `OFFICE_CALTECH_CLASSES`"
 
-
+# %% ../../nbs/foundations/domains.ipynb #8c1db280
 def office_caltech_features(domain: str, kind: str = "googlenet", *, root: str | Path | None = None) -> Features:
     """Features of Office-Caltech's pictures: of a network ("googlenet", 1,024), or counts of patterns ("surf", 800).
 
@@ -112,7 +112,7 @@ class Tracks(NamedTuple):
     tracks: Tensor
     "`(N,)`, equal for frames of one track: split by this number, never by frame"
 
-
+# %% ../../nbs/foundations/domains.ipynb #c58d6532
 def gtsrb32(split: str = "train", *, n: int | None = None, size: int | None = None, channels: int | None = None,
             root: str | Path | None = None) -> Tracks:
     """German traffic signs at 32×32: 9,149 training frames of 1,307 tracks, and 6,315 test images, in 43 classes.
