@@ -194,3 +194,10 @@ def test_mutual_information_over_batches_is_their_mean():
     assert mutual_information(p, 25) == pytest.approx(mutual_information(p))
     with pytest.raises(ValueError, match="batch_size must be a whole number from 1 to 25, got 26"):
         mutual_information(p, 26)
+
+
+def test_a_network_with_room_for_more_classes_answers_with_those_it_was_shown():
+    X, y = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32), np.repeat([3, 7], 20)
+    roomy = DANNClassifier(lambda: DANN(nn.Linear(2, 8), nn.Linear(8, 10), nn.Linear(8, 1)), steps=1).fit(X, y, X)
+    assert roomy.predict_proba(X).shape == (40, 2) and set(roomy.predict(X)) <= {3, 7}
+    np.testing.assert_allclose(roomy.predict_proba(X).sum(1), 1, atol=1e-6)

@@ -116,7 +116,8 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
-        return predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32))).softmax(1).numpy()
+        logits = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
+        return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
         """The most probable class (n,) of inputs `X` (n, ...)."""
