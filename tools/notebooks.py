@@ -117,6 +117,8 @@ def complete(notebook: CourseNotebook, profile: str, before: Record | None) -> N
                          repeats=before.repeats)
         if not same_environment(again.measured, before.measured):
             record = with_repeat(record, again)
+        if record.fingerprint is None:
+            record = with_fingerprint(record, run_smoke(notebook))
     else:
         record = with_fingerprint(record, run_smoke(notebook))
         if known and is_comparable(before, record):
