@@ -74,20 +74,14 @@ fuzz(
     {"features": any_vectors, "prototypes": any_vectors, "labels": any_labels, "scale": any_float},
     scalar,
 )
-fuzz(
-    "class_prototypes",
-    upgrades.class_prototypes,
-    {"features": vectors(6, 3), "labels": st.just(torch.tensor([0, 1, 2] * 2)), "num_classes": st.just(3)},
-    {"features": any_vectors, "labels": any_labels, "num_classes": small_int},
-    lambda r, a: r.shape == (a["num_classes"], a["features"].shape[1]),
-)
-fuzz(
-    "class_means",
-    upgrades.class_means,
-    {"features": vectors(6, 3), "labels": st.just(torch.tensor([0, 1, 2] * 2)), "num_classes": st.just(3)},
-    {"features": any_vectors, "labels": any_labels, "num_classes": small_int},
-    lambda r, a: r.shape == (a["num_classes"], a["features"].shape[1]),
-)
+for of_classes in (upgrades.class_prototypes, upgrades.class_means):
+    fuzz(
+        of_classes.__name__,
+        of_classes,
+        {"features": vectors(6, 3), "labels": st.just(torch.tensor([0, 1, 2] * 2)), "num_classes": st.just(3)},
+        {"features": any_vectors, "labels": any_labels, "num_classes": small_int},
+        lambda r, a: r.shape == (a["num_classes"], a["features"].shape[1]),
+    )
 fuzz(
     "cayley",
     upgrades.cayley,
