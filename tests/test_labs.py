@@ -21,8 +21,10 @@ LABS = [notebook for notebook in notebooks() if notebook.is_lab]
 RECORD_FILES = sorted((ROOT / "data/results").glob("*.json"))
 
 # CPU time of a lab in `smoke` with two seeds, in starts (see the fixture): the kernel with its own start and imports,
-# which is more than one, and all processes it starts. The list of exceptions may only shrink.
-SMOKE_CAP = 3.5
+# which is more than one, and all processes it starts. One and the same lab has taken 2.6 and 4.1 starts on one machine,
+# by what else computed: the cap lies above that, and below what a lab takes that trains in `cpu`'s size (20 and more).
+# The list of exceptions may only shrink.
+SMOKE_CAP = 6
 SMOKE_ABOVE: dict[str, float] = {}
 
 
