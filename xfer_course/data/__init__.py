@@ -2,7 +2,7 @@
 and files that can be trusted.
 
 One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
-`batching`, `decoding`, `generated`, `reviews`, `folders`, `sets`, `domains` and `built`; and for captioned pictures `shapes`,
+`batching`, `decoding`, `generated`, `signs`, `reviews`, `folders`, `sets`, `domains` and `built`; and for captioned pictures `shapes`,
 `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
@@ -25,6 +25,7 @@ from .scenes import (BACKGROUNDS, COLOURS, COUNTS, FACTORS, POSITIONS, SIZES, ST
                      draw_factors, render)
 from .sets import CIFAR10_CLASSES, cifar10, fashion_mnist, gtsrb, idx_arrays, mnist, office31, svhn, usps
 from .shapes import REACH, SHAPES, distance_fields
+from .signs import SIGN_CLASSES, sign_picture, synthetic_signs
 
 __all__ = [
     "MAX_MEMBERS", "check_space", "tar_contents", "unpack", "zip_contents",
@@ -45,5 +46,5 @@ __all__ = [
     "SHIFTS", "TEMPLATES", "FewShotTask", "Pictures", "few_shot_tasks", "pictures", "shifted", "caption", "synonyms",
     "BACKGROUNDS", "COLOURS", "COUNTS", "FACTORS", "POSITIONS", "SIZES", "STYLES", "TEXTURES", "Factors",
     "draw_factors", "render",
-    "REACH", "SHAPES", "distance_fields",
+    "REACH", "SHAPES", "distance_fields", "SIGN_CLASSES", "sign_picture", "synthetic_signs",
 ]
