@@ -99,6 +99,14 @@ def test_a_dataclass_in_a_point_arrives_as_it_is_and_is_named_by_its_fields(tmp_
     assert run_grid(square, [dict(seed=3, setting=Size())])[0]["widths"] == [16, 32]
 
 
+def test_two_experiments_keep_equal_points_apart(tmp_path):
+    def cube(seed: int) -> dict:
+        return {"value": seed**3}
+
+    assert run_grid(square, [dict(seed=3)], cache=tmp_path)[0]["value"] == 9
+    assert run_grid(cube, [dict(seed=3)], cache=tmp_path)[0]["value"] == 27
+
+
 def test_where_selects_by_the_point():
     runs = run_grid(square, [dict(seed=seed, setting=Size(steps)) for steps in (1, 2) for seed in (0, 3)])
     assert runs.where(setting=Size(2))["value"].tolist() == [0, 9]

@@ -69,8 +69,10 @@ def _named(point: dict) -> dict:
     return {name: value for name, value in plain.items() if not isinstance(value, dict)}
 
 
-def _point_file(cache: Path, point: dict) -> Path:
-    text = json.dumps({name: plain_value(value) for name, value in point.items()}, sort_keys=True)
+def _point_file(cache: Path, point: dict, experiment: Callable[..., dict]) -> Path:
+    "Named by the point and by the experiment: two of one lab may have equal arguments."
+    parts = {**point, "_by": getattr(experiment, "__name__", "")}
+    text = json.dumps({name: plain_value(value) for name, value in parts.items()}, sort_keys=True)
     return cache / (hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz")
 
 # %% ../../nbs/foundations/runs.ipynb #327888e6
@@ -183,8 +185,8 @@ def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: s
             numbers must come from a seed in the point.
         grid: keyword arguments of each run: JSON-able values and dataclass instances.
         device: "cpu", "cuda", "mps" ...; says where the experiment runs, it is not passed on.
-        cache: folder that keeps each finished point; points found there are not run again. A folder serves one
-            experiment: points are found by their arguments, whatever function gave the result.
+        cache: folder that keeps each finished point; points found there are not run again. They are found by the name
+            of the experiment and their arguments.
 
     Returns:
         One dict per point: what the experiment returned, and `seconds`, `peak_bytes`, `first_losses` and `measured`
@@ -197,7 +199,7 @@ def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: s
     points = list(grid)
     if not points:
         raise ValueError("grid is empty; it needs at least one point to run")
-    files = [_point_file(Path(cache), {**point, "_on": device}) if cache else None for point in points]
+    files = [_point_file(Path(cache), {**point, "_on": device}, experiment) if cache else None for point in points]
     results: list[dict | None] = [load_point(f) if f and f.exists() else None for f in files]
     missing = [i for i, result in enumerate(results) if result is None]
     with _progress_bar(len(points), len(points) - len(missing), desc) as bar:
