@@ -14,6 +14,7 @@ from xfer_course.labs import (
     committed_record,
     experiment_of,
     fingerprint_differences,
+    setting_differences,
 )
 from xfer_course.registry import notebooks
 
@@ -58,6 +59,10 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, start):
     committed = committed_record(notebook.name, "cpu")
     assert committed is not None, "the lab has no record: run `make notebooks`"
     assert fingerprint_differences(committed, record) == [], "the numbers have moved: run `make notebooks`"
+    for profile in ("cpu", "long", "gpu", "paper"):
+        if kept := committed_record(notebook.name, profile):
+            assert setting_differences(kept, record) == [], f"the setting of {profile} has changed: run the lab anew"
+            assert list(kept.seeds) == own_seeds(notebook), f"{profile} was recorded with other seeds"
     # A claim that names a size reads otherwise in smoke; of the others, bound, unit and paper are those of the record.
     shown = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in committed.claims}
     stated = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in record.claims if c.statement in shown}

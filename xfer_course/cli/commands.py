@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..checks import one_of
 from .console import check_writable, echo_table, main, minutes
 from .pages import offline_html
 from .readme import with_chapters
@@ -56,9 +57,10 @@ def _parse_knob(ctx, param, values: tuple[str, ...]) -> dict[str, Any]:
     return knobs
 
 
-def _check_profile(profile: str) -> None:
-    if profile not in PROFILE_NAMES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILE_NAMES)}, got {profile!r}")
+def _check_seeds(ctx, param, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise click.BadParameter("each seed may come once")
+    return seeds
 
 # %% ../../nbs/foundations/commands.ipynb #51c38b87
 def _finish_one(planned: Run, fresh: bool) -> dict | None:
@@ -90,8 +92,12 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    click.echo(
-        f"{number} notebooks, {len(verdicts)} claims{': ' if counted else ''}{counted}. {minutes(seconds)} in all.")
+    click.echo(f"Notebooks: {number}; claims: {len(verdicts)}{f' ({counted})' if counted else ''}; "
+               f"{minutes(seconds)} in all.")
+    for record in records:
+        if record.profile != "smoke" and not record.is_compared():
+            click.echo(f"{record.lab}: compared with nothing: no record of {record.profile} has these seeds and this "
+                       "setting")
     for sentence in (sentence for record in records for sentence in record.borders()):
         click.echo(sentence)
     surprises = [sentence for record in records for sentence in record.surprises()]
@@ -101,10 +107,10 @@ def _show_end(records: list, number: int, seconds: float) -> None:
         raise SystemExit(1)
 
 # %% ../../nbs/foundations/commands.ipynb #dffaffda
-@main.command()
+@main.command(short_help="Run notebooks or whole chapters.")
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--profile", default="cpu", show_default=True, help=f"How large: {', '.join(PROFILE_NAMES)}.")
-@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True,
+@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, callback=_check_seeds,
               help="A seed; repeat for several (default: the lab's).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE",
@@ -117,14 +123,14 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 def run(targets, profile, seeds, device, knobs, out, engine, fresh):
     """Run notebooks: a chapter (dann) or single ones (dann/digits dann/moons).
 
-    Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared
-    one, and 130 after Ctrl-C.
+    Shows each notebook's claims when it has finished. The exit code is 1 when numbers differ from the
+    recorded ones by more than seeds explain, and 130 after Ctrl-C.
     """
     from xfer_course.labs import Record, resolve_device
 
     started = time.perf_counter()
     chosen = select_notebooks(targets, notebooks())
-    _check_profile(profile)
+    one_of("profile", profile, PROFILE_NAMES)
     _choose_engine(engine)
     if device != "auto":
         resolve_device(device)
@@ -144,12 +150,17 @@ def run(targets, profile, seeds, device, knobs, out, engine, fresh):
 
 # %% ../../nbs/foundations/commands.ipynb #e7a1c0de
 def _choose_engine(engine: str | None) -> None:
-    "Hand the engine on to the notebooks' kernels; one that is badly written is refused before the work."
-    from xfer_course.labs import chosen_cluster
+    "Hand the engine on to the notebooks' kernels; one that is badly written or silent is refused before the work."
+    from xfer_course.labs import check_reachable, chosen_cluster
 
     if engine:
         os.environ["XFER_ENGINE"] = engine
-    chosen_cluster()
+    try:
+        address = chosen_cluster()
+    except ValueError as error:
+        raise ValueError(str(error).replace("XFER_ENGINE", "--engine") if engine else str(error)) from None
+    if address:
+        check_reachable(address)
 
 # %% ../../nbs/foundations/commands.ipynb #84d0ba2e
 @main.command()

@@ -20,8 +20,6 @@ from ..registry import CourseNotebook, course_root
 __all__ = ['OPTIONS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
 
 # %% ../../nbs/foundations/running.ipynb #d5fb77af
-# How large a run is, from the one that only shows that the code works to the paper's own scale.
-
 # Parameters that every lab has, and that are options of `xfer run`.
 OPTIONS = ("profile", "seeds", "device", "out")
 
@@ -57,7 +55,8 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
     """
     own = [name for name in notebook.parameters if name not in OPTIONS]
     if unknown := sorted(set(knobs) - set(own)):
-        raise ValueError(f"parameter {unknown[0]!r} is unknown to {notebook.name}; it has {', '.join(own) or 'none'}")
+        raise ValueError(f"a parameter of {notebook.name} must be one of {', '.join(own) or 'none'}, "
+                         f"got {unknown[0]!r}")
     if not notebook.is_lab:
         return Run(notebook, {}, out / notebook.name)
     for name, value in knobs.items():
@@ -72,8 +71,8 @@ def _check_knob(name: str, value: Any) -> None:
     try:
         json.dumps(value)
     except (TypeError, ValueError):
-        raise ValueError(f"parameter {name!r} is {value!r}; it must be a number, a text, True, False, None, or a list "
-                         "or dict of these") from None
+        raise ValueError(f"{name} must be a number, a text, True, False, None, or a list or dict of these, "
+                         f"got {value!r}") from None
 
 # %% ../../nbs/foundations/running.ipynb #2e615442
 def finished_record(run: Run) -> dict | None:

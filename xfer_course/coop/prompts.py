@@ -72,7 +72,7 @@ def _token_ids(name: str, text: str, tokenizer: Callable, tokens: int) -> list[i
     try:
         row = torch.as_tensor(tokenizer([text]))[0]
     except (ValueError, RuntimeError) as error:  # some tokenizers refuse long texts, others cut them
-        raise ValueError(f"{name} is {text!r}, which the tokenizer refuses: {error}") from error
+        raise ValueError(f"{name} must be a text that the tokenizer takes, got {text!r}: {error}") from error
     ids = row[1 : int(row.argmax())].tolist()
     if max(ids, default=0) >= tokens:
         raise ValueError(f"tokenizer gives id {max(ids)} for {text!r}, but the CLIP knows {tokens} tokens: it is not "

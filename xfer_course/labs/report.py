@@ -21,7 +21,7 @@ from ..checks import one_of
 from .claims import Claim
 from .environment import measuring_environment, minor, speed_probe
 from .engine import chosen_cluster, runs_at_a_time
-from .grid import plain_value
+from .grid import offered_settings, plain_value
 from .provenance import code_hash, experiment_of, measuring_commit
 from .record import Record, check_values_per_seed
 from .tables import claim_rows, describe, html_table, markdown_table
@@ -102,9 +102,9 @@ def _is_main_process() -> bool:
 
 
 def _smoke_notes(lab: str, runs: Sequence[dict]) -> dict[str, Any]:
-    "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments as they are."
+    "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments and settings."
     others = {profile: experiment_of(lab, profile).hash for profile in PROFILE_NAMES if profile != "smoke"}
-    return {"first_losses": _first_losses(runs), "experiments": others}
+    return {"first_losses": _first_losses(runs), "experiments": others, "settings": offered_settings()}
 
 
 def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, int]:
