@@ -151,7 +151,8 @@ def _defined_names(node: ast.stmt) -> list[str]:
 # %% ../../nbs/foundations/provenance.ipynb #21537690
 _PACKAGE = "xfer_course"
 
-# These refuse, draw, keep, fetch or report, and cannot move a measured number.
+# These refuse, draw, keep, fetch or report. Whether one of them moves a number after all, the tests say: they hold
+# every lab's smoke run to its fingerprint.
 REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
              "data.catalogue", "cli", "registry", "atlas")
 
