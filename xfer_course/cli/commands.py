@@ -88,17 +88,13 @@ def _show_one(planned: Run, record, seconds: float) -> None:
 def _show_end(records: list, number: int, seconds: float) -> None:
     """What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by
     more than seeds explain."""
-    from xfer_course.labs import claim_rows
+    from xfer_course.labs import claim_rows, uncompared
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
     click.echo(f"Notebooks: {number}; claims: {len(verdicts)}{f' ({counted})' if counted else ''}; "
                f"{minutes(seconds)} in all.")
-    for record in records:
-        if record.profile != "smoke" and not record.is_compared():
-            click.echo(f"{record.lab}: compared with nothing: no record of {record.profile} has these seeds and this "
-                       "setting")
-    for sentence in (sentence for record in records for sentence in record.borders()):
+    for sentence in (sentence for record in records for sentence in (*uncompared(record), *record.borders())):
         click.echo(sentence)
     surprises = [sentence for record in records for sentence in record.surprises()]
     for sentence in surprises:

@@ -17,7 +17,8 @@ from .provenance import (
 )
 from .record import (
     Record, best_records, check_values_per_seed, committed_record, disagreements, is_comparable, load_records,
-    on_the_border, read_record, record_from_json, record_to_json, verdicts_of, with_repeat,
+    on_the_border, read_record, record_from_json, record_to_json, uncompared, verdicts_of,
+    with_repeat,
 )
 from .report import RECORD_TYPE, finish, is_current, lab_notebook, partial_folder, record_display, show_record
 from .tables import (
@@ -40,8 +41,8 @@ __all__ = [
     "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit",
     "measuring_commit", "read_commit", "read_tree",
     "PROFILE_NAMES", "Record", "best_records", "check_values_per_seed", "committed_record", "disagreements",
-    "is_comparable", "load_records", "on_the_border", "read_record", "record_from_json", "record_to_json", "verdicts_of",
-    "with_repeat",
+    "is_comparable", "load_records", "on_the_border", "read_record", "record_from_json", "record_to_json", "uncompared",
+    "verdicts_of", "with_repeat",
     "RECORD_TYPE", "finish", "is_current", "lab_notebook", "partial_folder", "record_display", "show_record",
     "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown",
     "show_table", "with_results",

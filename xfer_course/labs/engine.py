@@ -142,7 +142,7 @@ def check_reachable(address: str, seconds: float = 5) -> None:
     except (OSError, OverflowError) as error:
         raise OSError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`") from None
 
-
+# %% ../../nbs/foundations/engine.ipynb #5ca1ab01
 def connected(address: str, seconds: float = 120) -> Any:
     """A Dask client of the scheduler at `host:port`, with at least one worker there.
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['FIRST_LOSSES', 'ADDED', 'offered_settings', 'choose_profile', 'plain_value', 'run_point', 'save_point', 'load_point',
-           'Runs', 'run_points', 'run_grid']
+__all__ = ['FIRST_LOSSES', 'offered_settings', 'choose_profile', 'plain_value', 'run_point', 'save_point', 'load_point', 'Runs',
+           'run_points', 'run_grid']
 
 # %% ../../nbs/foundations/runs.ipynb #005e54b0
 from ..checks import one_of
@@ -95,7 +95,7 @@ def _point_file(cache: Path, point: dict, experiment: Callable[..., dict]) -> Pa
 
 # %% ../../nbs/foundations/runs.ipynb #327888e6
 FIRST_LOSSES = 5
-ADDED = ("seconds", "peak_bytes", "first_losses", "environment", "point")  # what a run says beside its result
+_ADDED = ("seconds", "peak_bytes", "first_losses", "environment", "point")  # what a run says beside its result
 
 
 def _result_of(experiment: Callable[..., dict], point: dict) -> dict:
@@ -106,7 +106,7 @@ def _result_of(experiment: Callable[..., dict], point: dict) -> dict:
         raise
     if not isinstance(result, dict):
         raise TypeError(f"experiment must return a dict, got {type(result).__name__}")
-    if taken := [name for name in ADDED if name in result]:
+    if taken := [name for name in _ADDED if name in result]:
         raise ValueError(f"experiment must not return {taken[0]!r}, which is added to every result")
     return result
 
@@ -212,7 +212,7 @@ def _points(grid: Iterable[dict]) -> list[dict]:
         raise ValueError("grid must hold at least one point, got none")
     return points
 
-
+# %% ../../nbs/foundations/runs.ipynb #5ca1ab03
 def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu",
              cache: str | Path | None = None, desc: str = "runs") -> Runs:
     """Run `experiment(**point)` for every point of the grid, and return the results in the order of the grid.

@@ -151,8 +151,7 @@ def _defined_names(node: ast.stmt) -> list[str]:
 # %% ../../nbs/foundations/provenance.ipynb #21537690
 _PACKAGE = "xfer_course"
 
-# These refuse, draw, keep, fetch or report. Whether one of them moves a number after all, the tests say: they hold
-# every lab's smoke run to its fingerprint.
+# These refuse, draw, keep, fetch or report; should one move a number after all, the tests' smoke runs tell.
 REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
              "data.catalogue", "cli", "registry", "atlas")
 

@@ -18,8 +18,8 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['Record', 'record_to_json', 'check_values_per_seed', 'record_from_json', 'read_record', 'load_records',
-           'committed_record', 'best_records', 'is_comparable', 'on_the_border', 'disagreements', 'verdicts_of',
-           'with_repeat']
+           'committed_record', 'best_records', 'is_comparable', 'on_the_border', 'disagreements', 'uncompared',
+           'verdicts_of', 'with_repeat']
 
 # %% ../../nbs/foundations/records.ipynb #0110d137
 from ..checks import number, one_of
@@ -72,11 +72,6 @@ class Record:
     def borders(self) -> list[str]:
         "The claims whose verdict differs from the committed record's although the numbers agree."
         return _against_committed(self, on_the_border)
-
-    def is_compared(self) -> bool:
-        "Whether there is a committed record of the same lab, profile, seeds and setting."
-        committed = committed_record(self.lab, self.profile)
-        return committed is not None and is_comparable(self, committed)
 
     def to_json(self) -> dict:
         return record_to_json(self)
@@ -222,7 +217,7 @@ def read_record(path: Path) -> Record:
         raise ValueError(f"{path.name}: holds the record that belongs into {record.file_name}")
     return record
 
-
+# %% ../../nbs/foundations/records.ipynb #5ca1ab02
 def load_records(folder: str | Path | None = None) -> list[Record]:
     """All records of a folder (default: those that ship with the course), sorted by file name.
 
@@ -292,6 +287,14 @@ def _against_committed(run: Record, compare: Callable[[Record, Record], list[str
     "What a comparison says of a run and the committed record, where the two are comparable."
     committed = committed_record(run.lab, run.profile)
     return compare(run, committed) if committed and is_comparable(run, committed) else []
+
+
+def uncompared(run: Record) -> list[str]:
+    "A sentence where no committed record can be compared with a run; `smoke` is never compared."
+    committed = committed_record(run.lab, run.profile)
+    if run.profile == "smoke" or (committed and is_comparable(run, committed)):
+        return []
+    return [f"{run.lab}: compared with nothing: no record of {run.profile} has these seeds and this setting"]
 
 
 def verdicts_of(record: Record, claim: Claim) -> tuple[str, ...]:
