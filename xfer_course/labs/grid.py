@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['FIRST_LOSSES', 'offered_settings', 'choose_profile', 'plain_value', 'run_point', 'save_point', 'load_point', 'Runs',
+__all__ = ['FIRST_LOSSES', 'plain_value', 'offered_settings', 'choose_profile', 'run_point', 'save_point', 'load_point', 'Runs',
            'run_points', 'run_grid']
 
 # %% ../../nbs/foundations/runs.ipynb #005e54b0
@@ -29,35 +29,6 @@ from .engine import results_of
 from .environment import measuring_environment
 from ..registry import PROFILE_NAMES
 from ..training import peak_memory, recorded_losses
-
-# %% ../../nbs/foundations/runs.ipynb #0ffe2ed1
-_OFFERED: dict[str, dict] = {}
-
-
-def offered_settings() -> dict[str, dict]:
-    "What each profile of the lab in this process says, as plain values: name → setting."
-    return dict(_OFFERED)
-
-# %% ../../nbs/foundations/runs.ipynb #4827078a
-def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> Any:
-    """The setting called `profile`, with every knob that is not `None` put in its place.
-
-    Args:
-        profiles: name → dataclass instance.
-        profile: one of the names.
-        knobs: fields of the dataclass to replace; `None` keeps the profile's value.
-
-    Raises:
-        ValueError: if the profile or a knob is unknown.
-    """
-    setting = profiles[one_of("profile", profile, profiles)]
-    known = {f.name for f in fields(setting)}
-    if unknown := sorted(set(knobs) - known):
-        raise ValueError(f"a knob of this lab must be one of {', '.join(sorted(known))}, got {unknown[0]!r}")
-    given = {name: value for name, value in knobs.items() if value is not None}
-    _OFFERED.update({name: plain_value(replace(each, **given)) for name, each in profiles.items()
-                     if name in PROFILE_NAMES})
-    return replace(setting, **given)
 
 # %% ../../nbs/foundations/runs.ipynb #405507fa
 def plain_value(value: Any) -> Any:
@@ -92,6 +63,35 @@ def _point_file(cache: Path, point: dict, experiment: Callable[..., dict]) -> Pa
     parts = {**point, "_by": getattr(experiment, "__name__", "")}
     text = json.dumps({name: plain_value(value) for name, value in parts.items()}, sort_keys=True)
     return cache / (hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz")
+
+# %% ../../nbs/foundations/runs.ipynb #0ffe2ed1
+_OFFERED: dict[str, dict] = {}
+
+
+def offered_settings() -> dict[str, dict]:
+    "What each profile of the lab in this process says, as plain values: name → setting."
+    return dict(_OFFERED)
+
+# %% ../../nbs/foundations/runs.ipynb #4827078a
+def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> Any:
+    """The setting called `profile`, with every knob that is not `None` put in its place.
+
+    Args:
+        profiles: name → dataclass instance.
+        profile: one of the names.
+        knobs: fields of the dataclass to replace; `None` keeps the profile's value.
+
+    Raises:
+        ValueError: if the profile or a knob is unknown.
+    """
+    setting = profiles[one_of("profile", profile, profiles)]
+    known = {f.name for f in fields(setting)}
+    if unknown := sorted(set(knobs) - known):
+        raise ValueError(f"a knob of this lab must be one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+    given = {name: value for name, value in knobs.items() if value is not None}
+    _OFFERED.update({name: plain_value(replace(each, **given)) for name, each in profiles.items()
+                     if name in PROFILE_NAMES})
+    return replace(setting, **given)
 
 # %% ../../nbs/foundations/runs.ipynb #327888e6
 FIRST_LOSSES = 5
