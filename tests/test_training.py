@@ -816,6 +816,37 @@ def test_gpu_trains_and_resumes(tmp_path, precision):
     assert Run().fit(accelerator=choose_accelerator("cpu"), epochs=1).device == "cpu"
 
 
+def test_cross_entropy_is_torchs_in_single_precision():
+    logits, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, -100, 1])
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    for x in (logits, logits.double()):
+        options = {"weight": weight.to(x.dtype), "label_smoothing": 0.1}
+        assert torch.equal(training.cross_entropy(x, y, **options), cross_entropy(x, y, **options))
+    half = training.cross_entropy(logits.half(), y, weight=weight.half())
+    assert torch.equal(half, cross_entropy(logits.half().float(), y, weight=weight))
+    shares = logits.softmax(1).half()
+    assert torch.equal(training.cross_entropy(logits.half(), shares),
+                       cross_entropy(logits.half().float(), shares.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_single_precision_is_the_least_inside_and_autocast_is_off(dtype):
+    seen = training.in_single_precision(lambda x, y: (x @ y.T).dtype)
+    x, least = torch.ones(2, 3, dtype=dtype), torch.promote_types(dtype, torch.float32)
+    assert seen(x, x) == least
+    with torch.autocast("cpu", torch.bfloat16):
+        assert seen(x, x) == least
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1.0, 6e4])
+def test_unit_vectors_have_length_one_or_zero(size):
+    unit = training.unit_vectors(torch.full((3, 400), size).half())
+    assert unit.dtype == torch.float16
+    assert unit.float().norm(dim=1).tolist() == pytest.approx([float(size > 0)] * 3, rel=0.01)
+    x = torch.randn(3, 4)
+    assert torch.equal(training.unit_vectors(x, 0), nn.functional.normalize(x, dim=0))
+
+
 # --- bad input
 
 

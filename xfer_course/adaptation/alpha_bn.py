@@ -5,7 +5,6 @@
 # %% ../../nbs/adaptation/alpha_bn.ipynb #e2357e91
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,7 +76,7 @@ def _mixed_statistics(layer: nn.Module, alpha: float, x: Tensor) -> tuple[Tensor
     source_mean, source_var = layer.running_mean.to(mean.dtype), layer.running_var.to(var.dtype)
     return alpha * source_mean + (1 - alpha) * mean, alpha * source_var + (1 - alpha) * var
 
-
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a32
 def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
@@ -109,7 +108,7 @@ class _Mixture(TorchFunctionMode):
         self.calls += 1
         return _normalise(input, *self.norm.statistics(input), weight, bias, eps)
 
-
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a26
 def _is_plain(layer: nn.Module) -> bool:
     "Whether a layer does batch norm and nothing else."
     forward = type(layer).forward
@@ -142,12 +141,12 @@ def calibrate(model: nn.Module, alpha: float) -> nn.Module:
     checks.number("alpha", alpha, 0, 1)
     checks.batch_norms("model", model)
     with torch.inference_mode(False):  # what is made in inference mode could never be trained
-        adapted = _with_mixture(copy.deepcopy(model), alpha, {})
+        adapted = _with_mixture(checks.copied("model", model), alpha, {})
     if not any(isinstance(layer, AlphaBatchNorm) for layer in adapted.modules()):
         raise ValueError("model has no batch-norm layer: there is nothing to calibrate")
     return adapted.eval()
 
-
+# %% ../../nbs/adaptation/alpha_bn.ipynb #dbcdcea1
 def _with_mixture(module: nn.Module, alpha: float, done: dict[int, nn.Module]) -> nn.Module:
     "`module` with an `AlphaBatchNorm` around every batch norm in it."
     module = module.layer if isinstance(module, AlphaBatchNorm) else module

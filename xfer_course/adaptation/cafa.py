@@ -5,7 +5,6 @@
 # %% ../../nbs/adaptation/cafa.ipynb #e9c92c8c
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -72,7 +71,7 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
         raise ValueError("labels must name every class 0 to K - 1 at least twice, got classes of "
                          f"{labels.bincount().tolist()} images")
     with torch.inference_mode(False), torch.no_grad():
-        _, features = _with_features(copy.deepcopy(model).eval(), images)
+        _, features = _with_features(checks.copied("model", model).eval(), images)
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
     precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
     means = np.stack([group.mean(0) for group in groups])

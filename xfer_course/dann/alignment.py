@@ -132,7 +132,7 @@ def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) ->
     if not places:
         raise ValueError(f"model must have batch norm with running statistics, got {type(model).__name__} without")
     with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode could never be trained again
-        adapted = copy.deepcopy(model).eval()
+        adapted = checks.copied("model", model).eval()
         device = next(adapted.parameters(), target).device
         with _measured([adapted.get_submodule(place) for place in places]):
             for part in order.tensor_split(count):

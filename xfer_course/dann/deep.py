@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import xfer_course.checks as checks
+from ..training import cross_entropy
 
 # %% ../../nbs/dann/dann.ipynb #a779a6d6
 class _ReverseGradient(torch.autograd.Function):
@@ -119,7 +120,7 @@ class DANNLoss(NamedTuple):
 # %% ../../nbs/dann/dann.ipynb #be61383c
 def _label_loss(logits: Tensor, source_y: Tensor) -> Tensor:
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
-    return F.cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1]))
+    return cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1]))
 
 
 def _domain_loss(source_logits: Tensor, target_logits: Tensor, reduction: str = "mean") -> Tensor:

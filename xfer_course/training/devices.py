@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from ..checks import module, one_of
 
 # %% auto #0
-__all__ = ['choose_accelerator', 'peak_memory', 'in_single_precision', 'unit_vectors', 'check_optimizer', 'step_optimizer',
-           'part_of_batch', 'broadcast_tensors', 'average_gradients']
+__all__ = ['choose_accelerator', 'peak_memory', 'in_single_precision', 'unit_vectors', 'cross_entropy', 'check_optimizer',
+           'step_optimizer', 'part_of_batch', 'broadcast_tensors', 'average_gradients']
 
 # %% ../../nbs/foundations/devices.ipynb #595410c8
 if TYPE_CHECKING:
@@ -84,13 +84,18 @@ def in_single_precision(function: Callable) -> Callable:
 
     return computed
 
-
+# %% ../../nbs/foundations/devices.ipynb #3d5a70d2
 def unit_vectors(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
     """`x` with length 1 along `dim`, in its own precision; lengths are computed in float32 at least, zeros stay zeros.
 
     Half precision alone has no lengths above 65,504, and its zero vector would become NaN.
     """
     return F.normalize(_single(x), dim=dim).to(x.dtype)
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, **options: Any) -> torch.Tensor:
+    """`torch.nn.functional.cross_entropy`, in float32 at least: float16 cannot hold the sum over a large batch."""
+    return F.cross_entropy(_single(logits), _single(targets), **{name: _single(x) for name, x in options.items()})
 
 # %% ../../nbs/foundations/devices.ipynb #800078a9
 _CLOSURE = ("optimizer must take its step from the gradients alone, got {}, whose step needs a closure that computes "
@@ -104,7 +109,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     if needs or (hasattr(optimizer, "first_step") and hasattr(optimizer, "second_step")):  # as SAM is usually written
         raise TypeError(_CLOSURE.format(type(optimizer).__name__))
 
-
+# %% ../../nbs/foundations/devices.ipynb #800078b2
 def step_optimizer(optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
     """Update the weights; in fp16 a gradient scaler undoes the scaling first and skips the step if it overflowed.
 

@@ -139,7 +139,7 @@ def scheduled_rate(schedule: Callable[[float], float], p: float) -> float:
     """The learning rate `schedule(p)`; raises ValueError or TypeError unless it is finite and at least 0."""
     return number(f"schedule({p:g})", schedule(p), 0)
 
-
+# %% ../../nbs/foundations/training.ipynb #b5dde0a2
 def rate_shares(optimizer: torch.optim.Optimizer) -> list[float]:
     """Learning rate of every parameter group, as a share of the highest: 1 for all of them where the rates are equal.
 
@@ -152,7 +152,7 @@ def rate_shares(optimizer: torch.optim.Optimizer) -> list[float]:
                          f"keeps their ratio, got {rates}")
     return [float(f"{rate / max(rates):.12g}") if any(rates) else 1.0 for rate in rates]
 
-
+# %% ../../nbs/foundations/training.ipynb #b5dde0a4
 def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Callable | None, p: float,
                       shares: Sequence[float] | None = None) -> float:
     """Give the fastest parameter group the rate `schedule(p)`, if there is a schedule, and each of the others its share
@@ -208,7 +208,7 @@ def _left_in_evaluation(model: nn.Module, optimizer: torch.optim.Optimizer) -> l
             found += [f"{name} ({type(part).__name__})".lstrip()] * any(id(p) in trained for p in part.parameters())
     return found
 
-
+# %% ../../nbs/foundations/training.ipynb #7c31e5a2
 def _begin(saved: Checkpoint, epochs_done: int, epochs: int, progress: bool) -> None:
     """Say what was loaded, and which modules are to be trained in evaluation mode."""
     if epochs_done and progress:
