@@ -439,6 +439,19 @@ def test_the_loss_is_symmetric_and_counts_from_log_n():
     assert contrastive_loss(torch.eye(6), torch.eye(6), 100.0) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 15_000.0])
+def test_contrastive_loss_keeps_its_value_in_half_precision(dtype, size):
+    f, g = ((size * torch.randn(9, 32, generator=torch.Generator().manual_seed(s))).to(dtype).requires_grad_()
+            for s in (0, 1))
+    for captions in (None, torch.arange(9) // 2):
+        found = contrastive_loss(f, g, 20.0, captions)
+        found.backward()
+        assert f.grad.isfinite().all() and f.grad.any()
+        torch.testing.assert_close(found.double(), contrastive_loss(f.double(), g.double(), 20.0, captions),
+                                   rtol=0.02, atol=0.02)
+
+
 def test_a_few_steps_match_pairs_better_than_chance():
     torch.manual_seed(0)
     clip = CLIP(VIT)

@@ -115,6 +115,9 @@ def test_features_may_be_cached_and_are_normalised_inside():
     features = encode_images(model.clip, images, batch_size=2)
     torch.testing.assert_close(model.from_features(features), model(images))
     torch.testing.assert_close(model.from_features(7 * features), model(images))
+    torch.testing.assert_close(model.from_features(1e60 * features.double()), model(images))  # before it is rounded
+    torch.testing.assert_close(model.from_features((3e4 * features / features.abs().max()).half()), model(images),
+                               atol=0.02, rtol=0.02)
 
 
 def test_one_run_equals_a_naive_one():

@@ -90,6 +90,34 @@ def test_autocast_stays_close_and_gives_float32_gradients(tied):
         torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_contrastive_loss_does_not_overflow_in_half_precision(dtype, symmetric):
+    """Products of such features are far above 65,504, and small prefixes far below what a product of halves keeps."""
+    loss = MatryoshkaContrastive([4, 64], symmetric=symmetric)
+    for scale in (torch.tensor([1000.0]), torch.cat([torch.full((4,), 1e-3), torch.full((60,), 500.0)])):
+        a, b = ((scale * torch.randn(12, 64, generator=torch.Generator().manual_seed(seed))).to(dtype).requires_grad_()
+                for seed in (0, 1))
+        found, expected = loss(a, b), loss(a.double(), b.double())
+        found.backward()
+        assert a.grad.isfinite().all() and a.grad.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", dtype):
+            torch.testing.assert_close(loss(a.float(), b.float()).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cross_entropy_of_a_large_batch_fits_into_half_precision(dtype):
+    logits, targets = torch.zeros(2, 20_000, 50, dtype=dtype), torch.zeros(20_000, dtype=torch.long)
+    assert MatryoshkaLoss([1, 2])(logits, targets).item() == pytest.approx(2 * math.log(50), rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_prefixes_of_long_vectors_keep_their_direction_in_half_precision(dtype):
+    unit = truncate(torch.full((2, 400), 6e4, dtype=dtype), 400)
+    assert unit.dtype == dtype and unit.float().norm(dim=1).tolist() == pytest.approx([1, 1], rel=5e-3)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_no_grad_and_frozen_parts(tied):
     head, x, y = small_head(tied)

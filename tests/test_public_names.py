@@ -12,7 +12,7 @@ NAMES = {
         "AlphaBatchNorm", "calibrate",
         "core_loss", "ClassStatistics", "class_statistics", "cafa_loss", "Adapted", "adapt", "label_shift_domains",
         "LatentClasses",
-        "discover_classes", "matched_accuracy",
+        "discover_classes", "matched_accuracy", "OnlineAdapter",
     ],
     "alignment": [
         "coral_loss", "mmd_loss", "conditional_features", "CDAN", "adapt_batch_norm", "entropy_loss",

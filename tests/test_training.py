@@ -134,14 +134,186 @@ def test_numbers_are_those_of_a_bare_loop():
 
 
 def test_progress_runs_from_zero_to_one_and_drives_the_schedule():
-    run = Run()
-    run.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 5.0})
-    run.net.register_parameter("extra", run.optimizer.param_groups[1]["params"][0])
-    history = run.fit()
-    progress = [i / (EPOCHS * STEPS) for i in range(EPOCHS * STEPS)]
+    history, progress = Run().fit(), [i / (EPOCHS * STEPS) for i in range(EPOCHS * STEPS)]
     assert history.metrics["p"] == progress
     assert history.lr == [cosine(p, 0.02) for p in progress]
-    assert {group["lr"] for group in run.optimizer.param_groups} == {history.lr[-1]}
+
+
+class GroupedRun(Run):
+    """`Run` with a parameter group for each of the three layers with weights, whose rates are given."""
+
+    def __init__(self, rates, optimizer=torch.optim.Adam, hook=lambda p: None):
+        super().__init__(optimizer, hook)
+        layers = [layer for layer in self.net if list(layer.parameters())]
+        self.optimizer = optimizer([{"params": list(layer.parameters()), "lr": rate}
+                                    for layer, rate in zip(layers, rates, strict=True)], lr=0.01)
+
+
+RATES = {"a tenth": (0.001, 0.01, 0.01), "a third and a frozen one": (0.01, 0.03, 0.0), "above": (5.0, 0.01, 0.3)}
+SCHEDULES = {"cosine": lambda p: cosine(p, 0.02), "from zero": lambda p: 0.1 * p, "to zero": lambda p: max(0, 0.5 - p)}
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_groups_keep_the_ratio_of_their_rates_under_a_schedule(rates, schedule):
+    """At every step: the fastest group has the rate of the schedule."""
+    seen = []
+    run = GroupedRun(rates, torch.optim.SGD)
+    run.hook = lambda p: seen.append((p, [group["lr"] for group in run.optimizer.param_groups]))
+    history = run.fit(epochs=1, schedule=schedule)
+    for p, found in seen:
+        assert found == pytest.approx([schedule(p) * rate / max(rates) for rate in rates], rel=1e-9)
+    assert len(seen) == STEPS and history.lr == [found[0] for _, found in seen]
+
+
+def test_groups_of_one_rate_give_the_numbers_of_one_group():
+    one, three = Run(), GroupedRun((0.5, 0.5, 0.5))
+    assert numbers(one.fit()) == numbers(three.fit()) and weights(one) == weights(three)
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_groups_resume_to_the_bit_and_the_same_objects_too(tmp_path, rates):
+    whole, stopped = GroupedRun(rates), GroupedRun(rates, hook=stop_at(0.6))
+    expected = whole.fit()
+    for folder, resumed in ((tmp_path / "new", GroupedRun(rates)), (tmp_path / "same", stopped)):
+        with pytest.raises(KeyboardInterrupt):
+            GroupedRun(rates, hook=stop_at(0.6)).fit(checkpoint=folder)
+        if resumed is stopped:
+            with pytest.raises(KeyboardInterrupt):
+                stopped.fit()  # leaves the optimizer at rates of the schedule
+            stopped.hook = lambda p: None
+        assert numbers(resumed.fit(checkpoint=folder)) == numbers(expected) and weights(resumed) == weights(whole)
+
+
+def test_a_checkpoint_of_groups_with_another_ratio_is_refused(tmp_path):
+    GroupedRun((0.001, 0.01, 0.01)).fit(checkpoint=tmp_path)
+    GroupedRun((0.01, 0.1, 0.1)).fit(checkpoint=tmp_path)  # the same ratio: only loaded
+    for rates in ((0.002, 0.01, 0.01), (0.01, 0.01, 0.01)):
+        with pytest.raises(ValueError, match="belongs to a run with other optimizer options"):
+            GroupedRun(rates).fit(checkpoint=tmp_path)
+
+
+def test_groups_without_any_rate_have_no_ratio():
+    with pytest.raises(ValueError, match=r"a learning rate above 0 in one of .* got \[0.0, 0.0, 0.0\]"):
+        GroupedRun((0.0, 0.0, 0.0)).fit()
+
+
+# --- modes and optimizers
+
+
+class Frozen(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+def network_in_parts():
+    body = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.1))
+    return nn.ModuleDict({"body": body, "head": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))})
+
+
+def fit_parts(net, change=lambda net: None, trained=lambda net: net.parameters(), **options):
+    change(net)
+
+    def step(batch, p):
+        logits = net["head"](net["body"](batch[0])) if isinstance(net, nn.ModuleDict) else net(batch[0])
+        return cross_entropy(logits, batch[1]), {}
+
+    return fit(step, LOADERS["of the course"](), torch.optim.SGD(trained(net), lr=0.1), epochs=1, progress=False,
+               **options)
+
+
+def deep_batch_norm(net):
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.eval()
+
+
+SAID = {
+    "the whole": (lambda net: net.eval(), r"fit trains \(ModuleDict\) in eval mode"),
+    "a part": (lambda net: net["body"].eval(), r"fit trains body \(Sequential\) in eval mode"),
+    "a layer inside": (lambda net: net["head"][1].eval(), r"fit trains head.1 \(Linear\) in eval mode"),
+    "two parts": (lambda net: (net["body"].eval(), net["head"].eval()), r"body \(Sequential\), head \(Sequential\)"),
+}
+NOT_SAID = {
+    "all train": {},
+    "batch norm by itself": {"change": deep_batch_norm},
+    "frozen weights": {"change": lambda net: net["body"].eval().requires_grad_(False)},
+    "weights of no optimizer": {"change": lambda net: net["body"].eval(),
+                                "trained": lambda net: net["head"].parameters()},
+}
+
+
+@pytest.mark.parametrize("change, sentence", SAID.values(), ids=SAID)
+def test_modules_left_in_evaluation_mode_are_said_once(change, sentence):
+    with pytest.warns(UserWarning, match=sentence) as said:
+        fit_parts(network_in_parts(), change)
+    assert len(said) == 1 and said[0].filename == __file__
+
+
+@pytest.mark.parametrize("case", NOT_SAID.values(), ids=NOT_SAID)
+@pytest.mark.filterwarnings("error")
+def test_what_is_in_evaluation_mode_on_purpose_is_not_said(case):
+    fit_parts(network_in_parts(), **case)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_module_with_a_train_method_of_its_own_decides_about_its_parts(tmp_path):
+    fit_parts(Frozen(nn.Linear(6, 4), nn.Linear(4, 2)).train(), checkpoint=tmp_path)
+    fit_parts(Frozen(nn.Linear(6, 4), nn.Linear(4, 2)).eval(), checkpoint=tmp_path)  # only loaded: nothing is trained
+
+
+class SAM(torch.optim.SGD):
+    "As usually published: two steps, the second from a closure."
+
+    def first_step(self):
+        pass
+
+    def second_step(self):
+        pass
+
+    def step(self, closure=None):
+        assert closure is not None
+
+
+class Asserts(torch.optim.SGD):
+    def step(self, closure=None):
+        assert closure is not None, "Sharpness Aware Minimization requires closure, but it was not provided"
+
+
+class Calls(torch.optim.SGD):
+    def step(self, closure=None):
+        return closure()
+
+
+class Demands(torch.optim.SGD):
+    def step(self, closure):
+        return closure()
+
+
+def wrapped_lbfgs(parameters, lr):
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return AcceleratedOptimizer(torch.optim.LBFGS(parameters, lr=lr))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, SAM, Asserts, Calls, Demands, wrapped_lbfgs])
+def test_an_optimizer_that_needs_a_closure_is_refused_in_a_sentence(optimizer):
+    run = Run(optimizer)
+    before = [parameter.clone() for parameter in run.net.parameters()]
+    with pytest.raises(TypeError, match="optimizer must take its step from the gradients alone, got .* closure"):
+        run.fit()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.net.parameters()))
+
+
+def test_another_error_of_a_step_is_left_as_it_is():
+    class Broken(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="^out of memory"):
+        Run(Broken).fit()
 
 
 @pytest.mark.parametrize("p, expected", [(0, 0.3), (0.5, 0.2), (1, 0.1)])
@@ -642,6 +814,37 @@ def test_gpu_trains_and_resumes(tmp_path, precision):
     assert history.device == "cuda" and history.peak_bytes > 0
     assert history.last("accuracy", STEPS) > 0.75
     assert Run().fit(accelerator=choose_accelerator("cpu"), epochs=1).device == "cpu"
+
+
+def test_cross_entropy_is_torchs_in_single_precision():
+    logits, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, -100, 1])
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    for x in (logits, logits.double()):
+        options = {"weight": weight.to(x.dtype), "label_smoothing": 0.1}
+        assert torch.equal(training.cross_entropy(x, y, **options), cross_entropy(x, y, **options))
+    half = training.cross_entropy(logits.half(), y, weight=weight.half())
+    assert torch.equal(half, cross_entropy(logits.half().float(), y, weight=weight))
+    shares = logits.softmax(1).half()
+    assert torch.equal(training.cross_entropy(logits.half(), shares),
+                       cross_entropy(logits.half().float(), shares.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_single_precision_is_the_least_inside_and_autocast_is_off(dtype):
+    seen = training.in_single_precision(lambda x, y: (x @ y.T).dtype)
+    x, least = torch.ones(2, 3, dtype=dtype), torch.promote_types(dtype, torch.float32)
+    assert seen(x, x) == least
+    with torch.autocast("cpu", torch.bfloat16):
+        assert seen(x, x) == least
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1.0, 6e4])
+def test_unit_vectors_have_length_one_or_zero(size):
+    unit = training.unit_vectors(torch.full((3, 400), size).half())
+    assert unit.dtype == torch.float16
+    assert unit.float().norm(dim=1).tolist() == pytest.approx([float(size > 0)] * 3, rel=0.01)
+    x = torch.randn(3, 4)
+    assert torch.equal(training.unit_vectors(x, 0), nn.functional.normalize(x, dim=0))
 
 
 # --- bad input

@@ -5,6 +5,7 @@
 # %% ../nbs/foundations/checks.ipynb #7bd050a0
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'vectors', 'directions', 'same_dtype',
-           'increasing', 'as_array', 'array', 'labels', 'module']
+           'increasing', 'as_array', 'array', 'labels', 'module', 'copied', 'batch_norm', 'batch_norms']
 
 # %% ../nbs/foundations/checks.ipynb #a7c40002
 if TYPE_CHECKING:
@@ -291,3 +292,47 @@ def module(name: str, value: Any, kind: type | None = None) -> Any:
         wanted = f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}" if kind else "an nn.Module"
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
     return value
+
+# %% ../nbs/foundations/checks.ipynb #92306961
+def copied(name: str, value: Any) -> Any:
+    """A deep copy of a module. Raises TypeError for other things, ValueError for a module that cannot be copied."""
+    try:
+        return copy.deepcopy(module(name, value))
+    except RuntimeError as error:  # such as weights that a hook has computed
+        reason = str(error).partition(". ")[0].splitlines()[0]
+        raise ValueError(f"{name} must be a module that can be copied, got {type(value).__name__}: {reason}") from error
+
+# %% ../nbs/foundations/checks.ipynb #6be21d41
+def batch_norm(name: str, layer: Any) -> Any:
+    """`layer`, if it is a batch norm of PyTorch, or a subclass, or a `FrozenBatchNorm2d`, with running statistics.
+
+    Raises ValueError for anything else, and for a lazy layer that has not seen a batch.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.parameter import is_lazy
+
+    kind = type(layer).__name__
+    if not isinstance(layer, _BatchNorm) and kind != "FrozenBatchNorm2d":
+        raise ValueError(f"{name} must be a batch norm with running statistics, got {kind}")
+    if layer.running_mean is None or is_lazy(layer.running_mean):
+        without = "without them" if layer.running_mean is None else "that has not seen a batch: call the model once"
+        raise ValueError(f"{name} must be a batch norm with running statistics, got {kind} {without}")
+    return layer
+
+# %% ../nbs/foundations/checks.ipynb #6be21d43
+def batch_norms(name: str, model: Any) -> dict[str, Any]:
+    """The batch norms inside `model` that have running statistics, by their names there.
+
+    Raises ValueError for a layer that has statistics as batch norm has, but is none that we know, and for lazy ones.
+    """
+    from torch import Tensor
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.instancenorm import _InstanceNorm
+
+    def alike(layer: Any) -> bool:
+        has_both = all(isinstance(getattr(layer, part, None), Tensor) for part in ("running_mean", "running_var"))
+        return has_both and (isinstance(layer, _BatchNorm)
+                             or hasattr(layer, "eps") and not isinstance(layer, _InstanceNorm))
+
+    return {place: batch_norm(f"{name}.{place}".rstrip("."), layer) for place, layer in model.named_modules()
+            if alike(layer)}

@@ -10,9 +10,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy, unit_vectors
 from .tokenizer import Tokenizer
 from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 
@@ -54,7 +54,7 @@ class TwoTowers(nn.Module):
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits per image `(N, M)` and per text `(M, N)`: cosines times `exp(logit_scale)`."""
-        images, texts = F.normalize(self.encode_image(images), dim=-1), F.normalize(self.encode_text(tokens), dim=-1)
+        images, texts = unit_vectors(self.encode_image(images)), unit_vectors(self.encode_text(tokens))
         logits = self.logit_scale.exp() * images @ texts.t()
         return logits, logits.t()
 
@@ -100,14 +100,14 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
     checks.tensor("image_features", image_features, "N D", kind="float", empty=True)
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float", empty=True)
     checks.same_dtype("text_features", text_features, "image_features", image_features)
-    logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()
+    logits = scale * unit_vectors(image_features) @ unit_vectors(text_features).t()
     if captions is None:
         targets = torch.arange(len(logits), device=logits.device)
     else:
         checks.tensor("captions", captions, f"{len(logits)}", empty=True)
         same = (captions[:, None] == captions[None]).to(logits.dtype)
         targets = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.t(), targets)) / 2
+    return (cross_entropy(logits, targets) + cross_entropy(logits.t(), targets)) / 2
 
 # %% ../../nbs/coop/clip.ipynb #4dbff424
 def _pixels(images: Tensor) -> Tensor:

@@ -152,4 +152,4 @@ class TransferClassifier(nn.Module):
         checks.tensor("images", images, "N C H W", kind="float")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(images)
-        return self.head(features)
+        return self.head(features.clone())  # a copy, which a head may overwrite

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy
 
 # %% ../../nbs/rotation/rotation.ipynb #5a2c6b2f
 def _planes(images: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ class RotationPretext(nn.Module):
         Raises what `rotate_batch` raises. Source: Gidaris et al. (2018), equations (1) to (3).
         """
         rotated, turns = rotate_batch(images, self.quarter_turns)
-        return F.cross_entropy(self(rotated), turns)
+        return cross_entropy(self(rotated), turns)
 
     @torch.no_grad()
     def correct(self, images: Tensor) -> Tensor:
