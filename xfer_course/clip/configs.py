@@ -134,9 +134,8 @@ def _open_clip(said: Mapping, image_width: int) -> tuple[dict, dict]:
     _refuse_others("vision_cfg", vision, pool_type="tok", act_kwargs=None, norm_kwargs=None)
     found = {"activation": "quick_gelu" if cfg.get("quick_gelu") else "gelu",
              "transformer_heads": _heads(text, "width", "heads", 8)}
-    if vision.get("head_width") or vision.get("width"):
-        found["vision_heads"] = image_width // checks.whole("head_width", vision.get("head_width") or 64,
-                                                            most=image_width)
+    if vision.get("head_width") is not None or vision.get("width"):
+        found["vision_heads"] = image_width // checks.whole("head_width", vision.get("head_width", 64), 1, image_width)
     sizes = {"embed_dim": cfg.get("embed_dim"), "transformer_width": text.get("width"),
              "transformer_layers": text.get("layers"), "vocab_size": text.get("vocab_size"),
              "context_length": text.get("context_length"), "vision_width": vision.get("width"),

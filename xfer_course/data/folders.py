@@ -149,8 +149,8 @@ def _numbers(path: Path, found: Sequence[str], classes: Sequence[str] | None) ->
     known = {_composed(name): number for number, name in enumerate(classes)} if classes else {}
     unknown = [name for name in found if _composed(name) not in known] if classes else []
     if unknown:
-        raise ValueError(f"classes must name every folder of images in {path}, got {len(classes)} names "
-                         f"({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''}) without {unknown[0]!r}")
+        raise ValueError(f"classes must name every folder of images in {path}, got {', '.join(classes[:9])}"
+                         f"{', ...' if len(classes) > 9 else ''} without {unknown[0]!r}")
     return [known.get(_composed(name), number) for number, name in enumerate(found)]
 
 # %% ../../nbs/foundations/folders.ipynb #db29630f
