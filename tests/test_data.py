@@ -764,11 +764,12 @@ def test_office31_and_gtsrb_read_their_layouts(tmp_path):
         save_png(tmp_path / f"office31/dslr/images/{name}/1.png", pixels)
     (images, labels), classes = data.office31("dslr", size=8, root=tmp_path)
     assert classes == ["bike", "mug"] and labels.tolist() == [0, 1] and images.shape == (2, 3, 8, 8)
-    for label in (0, 1):
+    assert data.office31("dslr", size=8, classes=["bag", *classes], root=tmp_path)[0].labels.tolist() == [1, 2]
+    for label in (0, 41):
         save_png(tmp_path / f"gtsrb/GTSRB/Training/{label:05}/1.ppm", pixels)
     save_png(tmp_path / "gtsrb/GTSRB/Final_Test/Images/00000.ppm", pixels)
     (tmp_path / "gtsrb/GT-final_test.csv").write_text("Filename;Width;ClassId\n00000.ppm;12;41\n")
-    assert data.gtsrb(root=tmp_path).labels.tolist() == [0, 1]
+    assert data.gtsrb(root=tmp_path).labels.tolist() == [0, 41]  # as the test part counts
     images, labels = data.gtsrb("test", size=40, root=tmp_path)
     assert images.shape == (1, 3, 40, 40) and labels.tolist() == [41]
 
