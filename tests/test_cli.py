@@ -112,6 +112,12 @@ def test_a_notebook_works_where_the_user_stands_and_imports_nothing_from_there(t
     assert Path("left.txt").read_text() == str(tmp_path / "work")
 
 
+def test_a_notebook_that_is_run_from_the_checkout_imports_this_very_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    notebook = a_notebook(tmp_path, f"import xfer_course\nassert xfer_course.__file__.startswith({str(ROOT)!r})")
+    execute(plan_run(notebook, tmp_path / "out", "cpu", (), "auto", {}), bar=False)
+
+
 def test_other_seeds_get_a_folder_of_their_own(tmp_path):
     lab = next(n for n in course_notebooks() if n.name == "dann/moons")
     folders = {plan_run(lab, tmp_path, "cpu", seeds, "auto", {}).folder for seeds in ((), (0,), (0, 1))}

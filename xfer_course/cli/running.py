@@ -119,7 +119,7 @@ class _Relay:
 def _kernel_environment(root: Path) -> dict[str, str]:
     path = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)
     return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XFER_PROGRESS": "text", "IN_TEST": "1",
-            "PYTHONSAFEPATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 # %% ../../nbs/foundations/running.ipynb #ba313515
 def execute(run: Run, *, bar: bool = True) -> dict | None:
