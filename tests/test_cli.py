@@ -80,6 +80,44 @@ def test_run_leaves_notebook_page_and_record_and_then_loads_them(tmp_path):
     assert "finished earlier, loaded" in again.stdout and (folder / "moons.ipynb").stat().st_mtime_ns == stamp
 
 
+def test_paths_among_the_knobs_are_meant_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics/train").mkdir(parents=True)
+    (tmp_path / "mnist").mkdir()
+    labs = {n.name: n for n in course_notebooks()}
+
+    def knob(lab: str, **knobs) -> object:
+        return plan_run(labs[lab], Path("out"), "smoke", (), "auto", knobs).parameters[next(iter(knobs))]
+
+    assert knob("mrl/classify", data="pics") == str(tmp_path / "pics")
+    assert knob("mrl/classify", data="mnist") == "mnist" and knob("mrl/classify", epochs=3) == 3
+    for name in ("weights", "vocabulary", "folder", "root"):
+        assert knob("coop/real_clip", **{name: "clip/file"}) == str(tmp_path / "clip/file")
+        assert knob("coop/real_clip", **{name: "/clip"}) == "/clip" and knob("coop/real_clip", **{name: None}) is None
+    assert knob("coop/train_tiny_clip", save="~/kept") == str(Path.home() / "kept")
+    here = plan_run(labs["mrl/classify"], Path("/out"), "smoke", (), "auto", {"data": "pics"}).folder
+    (tmp_path / "other/pics/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "other")
+    assert plan_run(labs["mrl/classify"], Path("/out"), "smoke", (), "auto", {"data": "pics"}).folder != here
+
+
+def test_a_notebook_works_where_the_user_stands_and_imports_nothing_from_there(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for module in ("random", "json", "mine"):
+        Path(f"{module}.py").write_text("raise RuntimeError('imported from the working folder')")
+    notebook = a_notebook(tmp_path, "import json, os, random, torch\nopen('left.txt', 'w').write(os.getcwd())",
+                          "try:\n    import mine\nexcept ModuleNotFoundError:\n    print('not there')")
+    execute(plan_run(notebook, Path("out"), "cpu", (), "auto", {}), bar=False)
+    assert Path("left.txt").read_text() == str(tmp_path / "work")
+
+
+def test_a_notebook_that_is_run_from_the_checkout_imports_this_very_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    notebook = a_notebook(tmp_path, f"import xfer_course\nassert xfer_course.__file__.startswith({str(ROOT)!r})")
+    execute(plan_run(notebook, tmp_path / "out", "cpu", (), "auto", {}), bar=False)
+
+
 def test_other_seeds_get_a_folder_of_their_own(tmp_path):
     lab = next(n for n in course_notebooks() if n.name == "dann/moons")
     folders = {plan_run(lab, tmp_path, "cpu", seeds, "auto", {}).folder for seeds in ((), (0,), (0, 1))}

@@ -33,7 +33,7 @@ NAMES = {
         "ResidualAttentionBlock",
         "Transformer", "VisionTransformer", "Bottleneck", "AttentionPool", "ModifiedResNet", "CLIP", "preprocess",
         "infer_config",
-        "openai_names", "convert_torchscript", "contrastive_loss", "tiny_clip", "zero_shot_weights",
+        "openai_names", "config_beside", "convert_torchscript", "contrastive_loss", "tiny_clip", "zero_shot_weights",
     ],
     "coop": [
         "POSITIONS", "context_slots", "text_tower", "encode_prefix", "encode_prompts", "NearestWords", "nearest_rows",
@@ -54,7 +54,7 @@ NAMES = {
         "moons", "moons_pair",
         "TensorBatches", "PassSampler", "batches", "domain_batches", "DataFileError", "manifest", "datasets",
         "read_idx", "unpack",
-        "write_atomically", "mnist", "fashion_mnist", "usps", "cifar10", "svhn", "gtsrb", "image_folder",
+        "write_atomically", "mnist", "fashion_mnist", "usps", "cifar10", "svhn", "gtsrb", "image_folder", "upright_rgb",
         "office31", "Reviews",
         "amazon_reviews", "topic_shift_reviews", "bsds500", "mnist_m", "make", "get",
     ],

@@ -110,7 +110,7 @@ def _show_end(records: list, number: int, seconds: float) -> None:
               help="A seed; repeat for several (default: the lab's).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE",
-              help="A knob of the lab.")
+              help="A knob of the lab; paths are meant from here.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Folder for what the runs leave.")
 @click.option("--engine", metavar="dask://HOST:PORT",

@@ -17,11 +17,13 @@ from typing import Any
 from ..registry import CourseNotebook, course_root
 
 # %% auto #0
-__all__ = ['OPTIONS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
+__all__ = ['OPTIONS', 'PATHS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
 
 # %% ../../nbs/foundations/running.ipynb #d5fb77af
 # Parameters that every lab has, and that are options of `xfer run`.
 OPTIONS = ("profile", "seeds", "device", "out")
+# Knobs that are paths wherever a lab has them; `data` is one if a folder with `train/` is there, else it names a set.
+PATHS = ("folder", "root", "save", "vocabulary", "weights")
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,19 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
         return Run(notebook, {}, out / notebook.name)
     for name, value in knobs.items():
         _check_knob(name, value)
+    knobs = {name: _from_here(name, value) for name, value in knobs.items()}
     special = {**knobs, **({"seeds": list(seeds)} if seeds else {}), **({"device": device} if device != "auto" else {})}
     suffix = "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8] if special else ""
     folder = out / notebook.name / (profile + suffix)
     return Run(notebook, {"profile": profile, "out": str(folder.resolve()), **special}, folder)
+
+
+def _from_here(name: str, value: Any) -> Any:
+    "A path as seen from the working folder, in full; other values as they are."
+    if not isinstance(value, str) or not value:
+        return value
+    path = os.path.abspath(os.path.expanduser(value))
+    return path if name in PATHS or (name == "data" and os.path.isdir(os.path.join(path, "train"))) else value
 
 
 def _check_knob(name: str, value: Any) -> None:
@@ -129,10 +140,9 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
     try:
         executed = papermill.execute_notebook(
             run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3",
-            cwd=run.notebook.path.parent,
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
             stderr_file=_Relay() if bar else None, start_timeout=120,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--IPKernelApp.ignore_cwd=True"],
         )
     except PapermillExecutionError as error:
         raise NotebookFailed(

@@ -25,9 +25,7 @@ def tiny_clip() -> CLIP:
     Returns the model with its tokenizer, frozen. The lab `coop/train_tiny_clip` made it.
     """
     tokenizer = Tokenizer.from_file(shipped("checkpoints/tiny_clip_bpe.txt"))
-    model = CLIP.from_checkpoint(shipped("checkpoints/tiny_clip.safetensors"), tokenizer)
-    tokenizer.context_length = model.context_length
-    return model.freeze()
+    return CLIP.from_checkpoint(shipped("checkpoints/tiny_clip.safetensors"), tokenizer).freeze()
 
 # %% ../../nbs/coop/zero_shot.ipynb #0f859804
 def class_names(classnames: Iterable[str]) -> list[str]:
