@@ -130,6 +130,7 @@ def stream(data: Images, order: str = "shuffled", batch_size: int = 64, seed: in
     images, labels = data
     checks.tensor("images", images)
     checks.same_length("labels", labels, "images", images)
+    checks.labels("labels", labels)
     checks.one_of("order", order, ("shuffled", "sorted"))
     checks.whole("batch_size", batch_size)
     rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))

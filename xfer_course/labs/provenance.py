@@ -152,8 +152,8 @@ def _defined_names(node: ast.stmt) -> list[str]:
 _PACKAGE = "xfer_course"
 
 # These refuse, draw, keep, fetch or report, and cannot move a measured number.
-REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
-             "data.catalogue", "cli", "registry", "atlas")
+REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "training.same_run",
+             "data.files", "data.archives", "data.catalogue", "cli", "registry", "atlas")
 
 
 def _is_reporting(module: str) -> bool:

@@ -61,7 +61,10 @@ class AdaptiveClassifier:
         logits = self.head(checks.tensor("features", features, "N D", kind="float", finite=True))
         if len(logits) != len(self.nesting_dims):
             raise ValueError(f"head must give {len(self.nesting_dims)} sizes, as nesting_dims has, got {len(logits)}")
-        self.thresholds_ = _learned_thresholds(logits, checks.labels("labels", labels, logits.shape[1]), self.grid)
+        for each in logits:
+            checks.logits("what head returns", each, len(features))
+        labels = checks.labels("labels", labels, len(features), logits.shape[2])
+        self.thresholds_ = _learned_thresholds(logits, labels, self.grid)
         self.expected_dim = float(self.predict(features)[1].double().mean())
         return self
 
@@ -88,8 +91,8 @@ def oracle(predictions: Tensor, labels: Tensor) -> Tensor:
     bound for any rule that picks a size per example, never a method.
     Source: Kusupati et al. (2022), section 5 (oracle routing).
     """
-    checks.tensor("labels", labels, "N")
-    checks.tensor("predictions", predictions, f"G {len(labels)}")
+    checks.labels("labels", labels)
+    checks.tensor("predictions", predictions, f"G {len(labels)}", kind="integer")
     right = predictions == labels
     right[-1] = True
     return right.int().argmax(0)  # the first of equal values

@@ -20,6 +20,7 @@ from .loop import (
     seed_everything,
     set_learning_rate,
 )
+from .same_run import data_fingerprint, step_settings
 
 __all__ = [
     "Checkpoint",
@@ -29,6 +30,7 @@ __all__ = [
     "broadcast_tensors",
     "choose_accelerator",
     "cosine",
+    "data_fingerprint",
     "epoch_seed",
     "fit",
     "modules_of",
@@ -40,4 +42,5 @@ __all__ = [
     "seed_everything",
     "set_learning_rate",
     "step_optimizer",
+    "step_settings",
 ]

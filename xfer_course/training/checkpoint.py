@@ -138,10 +138,27 @@ def _restore(checkpoint: Checkpoint, state: dict) -> None:
 _ANEW = "pass resume=False to start anew, or choose another folder"
 
 
+_SINCE = ("data", "settings of the step")  # checkpoints of before do not know them
+
+
 def _check_same_run(file: Path, found: dict, wanted: dict) -> None:
-    other = [key for key, value in wanted.items() if found.get(key) != value]
-    if other:
-        raise ValueError(f"{file} belongs to a run with other {other[0]}: {_ANEW}")
+    for key, value in wanted.items():
+        before = found.get(key, value if key in _SINCE else None)
+        if key == "settings of the step":  # what only one of them refers to says nothing
+            before = value | {name: each for name, each in before.items() if name in value}
+        if before != value:
+            change = _change(before, value)
+            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{f' ({change})' if change else ''}")
+
+
+def _change(before: Any, now: Any, name: str = "") -> str:
+    "The first thing that differs: its name, what it was and what it is; an empty text where it has no name."
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        other = next(key for key in [*now, *before] if before.get(key) != now.get(key))
+        return _change(before.get(other), now.get(other), other if isinstance(other, str) else name)
+    return f"{name} was {before or 'not there'}, is {now or 'not there'}" if name else ""
 
 
 def _restore_or_say_why(checkpoint: Checkpoint, state: dict) -> None:

@@ -244,5 +244,5 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
     checks.same_dtype("prototypes", prototypes, "features", features)
-    checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
+    labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
     return F.cross_entropy(scale * F.normalize(features) @ F.normalize(prototypes.detach()).T, labels)
