@@ -307,7 +307,7 @@ def arms_figure(arms: dict[str, Any], *, unit: str = "accuracy", confidence: flo
     """
     import matplotlib.pyplot as plt
 
-    if not (hasattr(arms, "items") and len(arms)):
+    if not len(arms if hasattr(arms, "items") else module("arms", arms, Mapping)):
         raise ValueError("arms must hold at least one {name: values}, got none")
     for name in colours or {}:
         one_of("a name in colours", name, arms)

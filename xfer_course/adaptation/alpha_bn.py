@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import checks
 from ..data import Images
+from ..evaluation import logits_of
 
 # %% auto #0
 __all__ = ['AlphaBatchNorm', 'calibrate', 'class_logits', 'AlphaBN', 'Adapted', 'adapt', 'LearningRule', 'Tent']
@@ -87,9 +88,9 @@ def calibrate(model: nn.Module, alpha: float) -> nn.Module:
     return adapted.eval()
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #c7e8d112
-def class_logits(output: Tensor | tuple) -> Tensor:
-    "The class logits (N, K) in what a network returns: the output itself, or the first part of a tuple."
-    return output[0] if isinstance(output, tuple) else output
+def class_logits(output: Any) -> Tensor:
+    "The class logits (N, K) in what a network returns: alone, first in a tuple, or under `logits`; see `logits_of`."
+    return logits_of(output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def label_array(name: str, values: Any, rows: int | None = None, *, numbers: boo
     _label_shape(name, found, rows)
     found = _plain_labels(name, found)
     if numbers and found.dtype.kind != "i":
-        raise TypeError(f"{name} must be class numbers, whole and from 0 up, got {found[0]!r}")
+        raise TypeError(f"{name} must be class numbers, whole and from 0 up, got {found.tolist()[0]!r}")
     if numbers and len(found):
         _label_range(name, int(found.min()), int(found.max()), None)
     if like is not None and len(found) and found.dtype.kind != like[1].dtype.kind:

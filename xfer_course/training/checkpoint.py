@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,17 +139,21 @@ def _restore(checkpoint: Checkpoint, state: dict) -> None:
 _ANEW = "pass resume=False to start anew, or choose another folder"
 
 
-_SINCE = ("data", "settings of the step")  # checkpoints of before do not know them
+_STEP, _SINCE = "settings of the step", ("data", "settings of the step")  # not in the checkpoints of before
 
 
-def _check_same_run(file: Path, found: dict, wanted: dict) -> None:
+def _check_same_run(file: Path, state: dict, wanted: dict) -> None:
+    found = state["run"]
     for key, value in wanted.items():
         before = found.get(key, value if key in _SINCE else None)
-        if key == "settings of the step":  # what only one of them refers to says nothing
+        if key == _STEP:  # what only one of the two refers to says nothing
             before = value | {name: each for name, each in before.items() if name in value}
-        if before != value:
-            change = _change(before, value)
-            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{f' ({change})' if change else ''}")
+        if before == value:
+            continue
+        change = f" ({text})" if (text := _change(before, value)) else ""
+        if key != _STEP or state["epochs_done"] == found.get("epochs"):
+            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{change}")
+        warnings.warn(f"{file} is continued with other {key}{change}", stacklevel=4)
 
 
 def _change(before: Any, now: Any, name: str = "") -> str:
@@ -198,7 +203,7 @@ class Checkpoint:
         if self.file is None or not self.file.exists():
             return 0
         state = _read_state(self.file)
-        _check_same_run(self.file, state["run"], self.run)
+        _check_same_run(self.file, state, self.run)
         _restore_or_say_why(self, state)
         return state["epochs_done"]
 
