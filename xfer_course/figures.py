@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import array, label_array, module, one_of, same_length, texts
+from .checks import array, label_array, module, one_of, same_length, texts, whole
 from .intervals import Interval, mean_and_interval
 
 # %% auto #0
@@ -219,6 +219,7 @@ def _classes_and_names(truth: np.ndarray, found: np.ndarray, class_names: Any) -
             one_of("every label (as class_names are given)", name, names)
         return np.array(names), names
     label_array("labels and predictions", occur, numbers=True)
+    whole("the largest of labels and predictions", occur.max(), 0, 9999)
     names = [str(number) for number in range(occur.max() + 1)] if names is None else names
     if len(names) <= occur.max():
         raise ValueError(f"class_names must be {occur.max() + 1} names or more (class {occur.max()} occurs), got "

@@ -74,7 +74,11 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
         logits, features = _with_features(copy.deepcopy(model).eval(), images)
     checks.labels("labels", labels, classes=checks.logits("what model returns", logits).shape[1])
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
-    precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    try:
+        precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    except np.linalg.LinAlgError:
+        raise ValueError("images must be more in every class, with features that differ, got a class whose covariance "
+                         f"has no inverse among classes of {[len(group) for group in groups]} images") from None
     means = np.stack([group.mean(0) for group in groups])
     return ClassStatistics(torch.from_numpy(means).to(features), torch.from_numpy(precisions).to(features))
 

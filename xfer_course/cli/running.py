@@ -160,7 +160,7 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     return emitted_record(executed) if run.notebook.is_lab else None
 
-
+# %% ../../nbs/foundations/running.ipynb #a7c46004
 def emitted_record(notebook: Any) -> dict | None:
     "The last run record among a notebook's outputs, or `None`."
     from xfer_course.results import RECORD_TYPE

@@ -118,6 +118,7 @@ class DANNLoss(NamedTuple):
 
 # %% ../../nbs/dann/dann.ipynb #be61383c
 def _label_loss(logits: Tensor, source_y: Tensor) -> Tensor:
+    checks.tensor("source_y", source_y, "N")
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
     return F.cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1], in_step=True))
 

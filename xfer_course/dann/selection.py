@@ -105,8 +105,7 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         inputs that do not fit together, for a single class, and where `network` builds anything but a `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
-        X = _check_fit(self, X, X_target)
-        checks.same_length("X", X, "y", codes)
+        X = _check_fit(self, X, X_target, codes)
         self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target, len(classes))
         self.classes_ = classes
         return self
@@ -117,8 +116,8 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
-        logits = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
-        checks.logits("what network returns", logits)
+        outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
+        logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
@@ -169,14 +168,16 @@ def _fresh_model(classifier: DANNClassifier) -> DANN:
     return model
 
 # %% ../../nbs/dann/selection.ipynb #57c7a069
-def _check_fit(classifier: DANNClassifier, X, X_target) -> torch.Tensor:
+def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> torch.Tensor:
     checks.whole("steps", classifier.steps)
     checks.whole("batch_size", classifier.batch_size)
     checks.number("learning_rate", classifier.learning_rate, above=0)
     checks.number("lambda_", classifier.lambda_, least=0)
     if X_target is None and classifier.lambda_ > 0:
         raise ValueError("X_target must be unlabelled target examples unless lambda_=0, got None")
-    return checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
+    X = checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
+    checks.same_length("X", X, "y", codes)
+    return X
 
 
 def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.ndarray]:

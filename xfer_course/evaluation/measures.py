@@ -170,8 +170,8 @@ def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, 
         outputs = _outputs(model, _batches_of(images, whole("batch_size", batch_size)), found)
         labels = torch.cat([part.cpu() for part in found])
     else:
-        same_length("labels", labels, "images", images)
         class_numbers("labels", labels)
+        same_length("labels", labels, "images", images)
         outputs = predict(model, images, batch_size, accelerator)
     outputs = class_scores("what model returns", outputs.cpu())
     class_numbers("labels", labels, len(outputs), outputs.shape[1])

@@ -60,7 +60,10 @@ def _copy(values) -> Tensor:
     "A tensor with memory of its own: what the caller does to `values` later changes nothing."
     if not (hasattr(values, "__len__") or hasattr(values, "shape")):
         raise TypeError(f"embeddings and labels must be tensors, arrays or lists, got {type(values).__name__}")
-    return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
+    try:
+        return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"embeddings and labels must be numbers, got {type(values).__name__} ({error})") from None
 
 
 def _row_labels(labels, rows: int) -> Tensor | None:

@@ -103,6 +103,7 @@ def cross_test(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_l
     """
     checks.tensor("queries", queries, "N D", kind="float")
     checks.tensor("gallery", gallery, "N D", kind="float")
+    gallery_labels = checks.label_array("gallery_labels", gallery_labels)
     checks.same_length("gallery_labels", gallery_labels, "gallery", gallery)
     dim = min(queries.shape[1], gallery.shape[1])
     found = FunnelRetrieval(gallery[:, :dim], [dim], [], progress=False).search(queries[:, :dim], k)[1]
