@@ -31,7 +31,7 @@ def _label_shape(name: str, found: Any, rows: int | None) -> None:
     if rows is not None and len(found) != rows:
         raise ValueError(f"{name} must hold {rows} labels, one per row, got {len(found)}")
 
-
+# %% ../../nbs/foundations/labels.ipynb #a7c40122
 def _label_range(name: str, low: int, high: int, classes: int | None) -> None:
     "Raises ValueError unless the smallest and the largest label are class numbers."
     if low < 0 or (classes is not None and high >= classes):

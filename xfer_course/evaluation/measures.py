@@ -79,7 +79,7 @@ def _batches_of(images: Any, batch_size: int) -> Iterable:
                         f"{type(images).__name__}{inside}")
     return images
 
-
+# %% ../../nbs/foundations/measures.ipynb #a7c42016
 def _inputs_and_rest(batch: Any, place: int) -> tuple[torch.Tensor, tuple]:
     "The inputs of a batch, and what stands behind them."
     import torch

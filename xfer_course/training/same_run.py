@@ -30,7 +30,7 @@ def _spread(length: int, most: int) -> np.ndarray:
     "Up to `most` places from 0 to `length` - 1, evenly spread, always the same."
     return np.unique(np.linspace(0, max(length - 1, 0), min(length, most)).astype(int))
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45128
 def _feed_array(digest: Any, x: torch.Tensor | np.ndarray) -> bool:
     "Hash type, shape and values of a tensor or an array; of large tables a sample of rows."
     digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
@@ -61,7 +61,7 @@ def _feed_list(digest: Any, values: list | tuple) -> bool:
     small = getattr(values[0], "nbytes", 0) <= 256
     return all([_feed(digest, values[i]) for i in (range(len(values)) if small else _spread(len(values), _ENTRIES))])
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45129
 def _feed(digest: Any, value: Any) -> bool:
     "Hash a value, with what it holds; false if it is none whose content is known here, such as an open file."
     if isinstance(value, (torch.Tensor, np.ndarray)):
@@ -164,7 +164,7 @@ def _around(function: Any, read: set[str]) -> dict[str, Any]:
             continue
     return found
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45132
 def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
     "What lies in a setting that is no number: entries of lists and dicts, fields, attributes that are read."
     if isinstance(value, tuple) or (isinstance(value, list) and not changes):
@@ -188,7 +188,7 @@ def _number(value: Any, changes: bool) -> str | None:
         return None if changes or getattr(value, "requires_grad", False) else _fingerprint(value)
     return repr(np.asarray(value).tolist()) if isinstance(value, (Number, np.number, np.bool_)) else None
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45133
 def _functions(value: Any) -> list[tuple[Any, dict[str, Any]]]:
     "The function in a step (a function, method, partial or object that can be called), with what belongs to it."
     if isinstance(value, functools.partial):
