@@ -37,7 +37,7 @@ BAD_INPUT = {
     "mmd: no width": (lambda: mmd_loss(A, B, factors=(1.0, 0.0)), ValueError,
                       "every one of factors must be a finite number above 0, got 0.0"),
     "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError,
-                           "number of classes in logits must be a whole number of at least 2, got 1"),
+                           r"logits must have a column for each of at least two classes, got shape \(40, 1\)"),
     "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "logits must hold at least one value"),
     "conditional: rows differ": (lambda: conditional_features(A, B), ValueError,
                                  "probabilities must be of shape .40 K., got .30, 5."),

@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, how it fails."""
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -132,6 +133,31 @@ def test_failing_cell_keeps_the_notebook_and_gives_one_line(tmp_path):
     with pytest.raises(NotebookFailed, match="steps is -1"):
         execute(run, bar=False)
     assert run.executed.exists()
+
+
+@pytest.mark.parametrize("command", ["raise SystemExit(1)", "print('no kernel')"])
+def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch, command):
+    "Another environment's python3 may stand first on Jupyter's path."
+    folder = tmp_path / "jupyter/kernels/python3"
+    folder.mkdir(parents=True)
+    kernel = {"argv": [sys.executable, "-c", command, "{connection_file}"], "display_name": "x", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    run = Run(a_notebook(tmp_path, "import sys", f"assert sys.executable == {sys.executable!r}"), {}, tmp_path / "out")
+    execute(run, bar=False)
+    assert run.executed.exists()
+
+
+@pytest.mark.parametrize("interpreter, said", [("/elsewhere/bin/python", True), ("python", False),
+                                               (sys.executable, False)])
+def test_jupyterlab_with_a_foreign_kernel_is_said(tmp_path, monkeypatch, interpreter, said):
+    from xfer_course.cli import machine
+
+    (tmp_path / "kernels/python3").mkdir(parents=True)
+    kernel = {"argv": [interpreter, "-m", "ipykernel"], "display_name": "x", "language": "python"}
+    (tmp_path / "kernels/python3/kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert machine._other_kernel() == (interpreter if said else None)
 
 
 def test_emitted_record_is_the_last_one():

@@ -184,6 +184,32 @@ BAD_INPUT = {
                            "source_y must be class numbers of type torch.int64, got torch.int32"),
     "loss: label too large": (lambda: loss(source_y=SOURCE_Y + 1), ValueError,
                               "source_y must be class numbers from 0 up and below 2, got 2"),
+    "loss: a column of labels": (lambda: loss(source_y=SOURCE_Y[:, None]), ValueError,
+                                 "source_y must be of shape (N), got (60, 1)"),
+    "loss: no labels": (lambda: loss(source_y=None), TypeError, "source_y must be a tensor of shape (N), got NoneType"),
+    "reverse validation: a column of labels": (lambda: reverse_validation(shallow(), X, Y[:, None], X_TARGET),
+                                               ValueError, "y must be of shape (N), got (60, 1)"),
+    "reverse validation: a label is missing": (
+        lambda: reverse_validation(shallow(), X, np.where(np.arange(len(Y)) == 3, NAN, Y), X_TARGET), TypeError,
+        "y must be names or whole numbers, all of one kind, got nan at 3"),
+    "shallow: validation counted from 1": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, Y + 1), ValueError,
+        "every label of y_valid must be one of 0, 1, got 2"),
+    "shallow: validation with names": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, np.array(["a", "b"])[Y]), TypeError,
+        "y_valid must be of the kind of y, such as 0, got "),
+    "shallow: a column for validation": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, Y[:, None]), ValueError,
+        "y_valid must be of shape (N), got (60, 1)"),
+    "domain batches: a column of labels": (
+        lambda: domain_batches(Images(SOURCE_X, SOURCE_Y[:, None]), TARGET_X, 8, steps=1), ValueError,
+        "source labels must be of shape (N), got (60, 1)"),
+    "domain batches: one-hot labels": (
+        lambda: domain_batches(Images(SOURCE_X, F.one_hot(SOURCE_Y)), TARGET_X, 8, steps=1), ValueError,
+        "source labels must be of shape (N), got (60, 2): .argmax(1)"),
+    "domain batches: float labels": (
+        lambda: domain_batches(Images(SOURCE_X, SOURCE_Y.float()), TARGET_X, 8, steps=1), TypeError,
+        "source labels must hold integer numbers"),
     "loss: label negative": (lambda: loss(source_y=SOURCE_Y - 1), ValueError,
                              "source_y must be class numbers from 0 up and below 2, got -1"),
     "loss: lambda negative": (lambda: loss(lambda_=-1.0), ValueError, "lambda_ must be a finite number of at least 0"),

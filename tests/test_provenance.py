@@ -37,7 +37,7 @@ def digits(edits=None) -> str:
     ("title of a figure", "nbs/dann/digits.ipynb", "Label accuracy on the target domain", "Another title"),
     ("words of a claim", "nbs/dann/digits.ipynb", "DANN beats the control", "DANN is above the control"),
     ("bound of a claim", "nbs/dann/digits.ipynb", "at_least=0.0", "at_least=0.01"),
-    ("sentence of a refusal", "xfer_course/checks.py", "must be a whole number", "has to be a whole number"),
+    ("sentence of a refusal", "xfer_course/checks/values.py", "must be a whole number", "has to be a whole number"),
     ("checkpoint", "xfer_course/training/checkpoint.py", "os.fsync", "os.fdatasync"),
     ("number of decimals", "xfer_course/labs/claims.py", r":\.3f", ":.4f"),
     ("line of a claim's mean", "xfer_course/intervals.py", "confidence", "sure"),

@@ -21,6 +21,10 @@ NAMES = {
     "atlas": [
         "Paper", "families", "papers", "atlas_html",
     ],
+    "checks": [
+        "whole", "number", "one_of", "texts", "tensor", "finite_values", "same_length", "vectors", "directions",
+        "same_dtype", "increasing", "as_array", "array", "labels", "label_array", "logits", "module",
+    ],
     "cli": [
         "TEACHING_ORDER", "NOTEBOOK_ORDER", "CourseNotebook", "course_notebooks", "select_notebooks", "Run",
         "plan_run", "finished_record",
@@ -60,7 +64,7 @@ NAMES = {
     ],
     "evaluation": [
         "PALETTE", "STYLE", "FLIPBOOK_BYTES", "course_style", "show", "flipbook", "evaluation_mode",
-        "predict", "accuracy",
+        "predict", "accuracy", "logits_of",
         "confusion_figure", "linear_probe", "knn_accuracy", "proxy_a_distance", "tsne_figure", "Interval",
         "mean_and_interval",
         "paired_difference", "arms_figure",
@@ -99,7 +103,7 @@ NAMES = {
         "cosine", "epoch_seed", "seed_everything", "History", "Log", "peak_memory", "Checkpoint", "seed_epoch",
         "choose_accelerator",
         "part_of_batch", "broadcast_tensors", "average_gradients", "modules_of", "scheduled_rate", "set_learning_rate",
-        "step_optimizer",
+        "step_optimizer", "data_fingerprint", "step_settings",
         "fit",
     ],
     "upgrades": [

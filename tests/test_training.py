@@ -11,14 +11,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from xfer_course import training
 from xfer_course.data import batches
@@ -30,11 +33,13 @@ from xfer_course.training import (
     checkpoint,
     choose_accelerator,
     cosine,
+    data_fingerprint,
     fit,
     modules_of,
     recorded_losses,
     seed_everything,
     set_learning_rate,
+    step_settings,
 )
 
 EPOCHS, STEPS = 4, 8
@@ -447,10 +452,224 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, key):
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+# --- a checkpoint knows its data and the settings of its step
+
+
+def corrected(labels):
+    return torch.where(torch.arange(len(labels)) == 77, 1 - labels, labels)
+
+
+class Pictures(Dataset):
+    "Files with their classes, as folders of images are read."
+
+    def __init__(self, labels):
+        self.samples = [(f"/somewhere/{label}/{i}.png", label) for i, label in enumerate(labels.tolist())]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        return data().tensors[0][i], self.samples[i][1]
+
+
+class Loop:
+    "A loader of one's own."
+
+    def __init__(self, x, labels):
+        self.x, self.labels = x.numpy(), labels.numpy()
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        return zip(torch.tensor(self.x).split(16), torch.tensor(self.labels).split(16), strict=True)
+
+
+FED = {
+    "tensors": lambda x, y: DataLoader(TensorDataset(x, y), 16),
+    "of the course": lambda x, y: batches(x, y, batch_size=16),
+    "subset": lambda x, y: DataLoader(Subset(TensorDataset(x, y), range(127, -1, -1)), 16),
+    "two sets": lambda x, y: DataLoader(ConcatDataset([TensorDataset(x[:64], y[:64]), TensorDataset(x[64:], y[64:])]),
+                                        16),
+    "list of pairs": lambda x, y: DataLoader(list(zip(x, y)), 16),
+    "list of dicts": lambda x, y: [(b["x"], b["y"]) for b in DataLoader([{"x": a, "y": b} for a, b in zip(x, y)], 16)],
+    "list of batches": lambda x, y: list(zip(x.split(16), y.split(16))),
+    "files": lambda x, y: DataLoader(Pictures(y), 16), "own loader": Loop,
+}
+
+
+@pytest.mark.parametrize("kind", FED)
+def test_corrected_labels_do_not_bring_the_old_model_back(tmp_path, kind):
+    x, y = data().tensors
+    Run().fit(FED[kind](x, y), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"run with other data: pass resume=False .* \(.* was .*, is .*\)") as caught:
+        Run().fit(FED[kind](x, corrected(y)), checkpoint=tmp_path)
+    assert "\n" not in str(caught.value)
+    Run().fit(FED[kind](x.clone(), y.clone()), checkpoint=tmp_path)  # the same data in another place
+
+
+@pytest.mark.parametrize("change", [lambda x, y: (x + 1, y), lambda x, y: (x.double().float() * 2, y),
+                                    lambda x, y: (x.flip(0), y), lambda x, y: (x, y.flip(0))])
+def test_other_rows_are_other_data(tmp_path, change):
+    x, y = data().tensors
+    Run().fit(FED["tensors"](x, y), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="run with other data"):
+        Run().fit(FED["tensors"](*change(x, y)), checkpoint=tmp_path)
+
+
+def test_data_with_nothing_to_compare_is_said(tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(data())
+
+        def __len__(self):
+            return 128
+
+    with pytest.warns(UserWarning, match="a DataLoader without tensors, .* cannot tell whether its data change"):
+        Run().fit(DataLoader(Stream(), 16), checkpoint=tmp_path)
+
+
+def test_a_fingerprint_draws_nothing_and_is_quick():
+    loader, state = LOADERS["shuffled"](), torch.get_rng_state()
+    before = data_fingerprint(loader)
+    list(loader)
+    torch.set_rng_state(state)
+    assert data_fingerprint(loader) == before and torch.equal(torch.get_rng_state(), state)
+    files = [(f"/data/{i % 1000}/{i}.jpg", i % 1000) for i in range(200_000)]
+    large = torch.zeros(200_000, 64)
+    started = time.process_time()
+    data_fingerprint([(files, large)])
+    assert time.process_time() - started < 5
+
+
+class Settings(NamedTuple):
+    weight: float
+    rounds: int = 3
+
+
+def with_closure(net, weight):
+    return lambda batch, p: (weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_default(net, weight):
+    def step(batch, p, weight=weight):
+        return weight * cross_entropy(net(batch[0]), batch[1]), {}
+
+    return step
+
+
+def with_dict(net, weight):
+    config = {"weight": weight, "name": "x"}
+    return lambda batch, p: (config["weight"] * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_settings(net, weight):
+    chosen = Settings(weight)
+    return lambda batch, p: (chosen.weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_namespace(net, weight):
+    args = SimpleNamespace(weight=weight, rounds=1)
+    return lambda batch, p: (args.weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_helper(net, weight):
+    def weighted(loss):
+        return weight * loss
+
+    return lambda batch, p: (weighted(cross_entropy(net(batch[0]), batch[1])), {})
+
+
+def with_partial(net, weight):
+    def step(batch, p, weight):
+        return weight * cross_entropy(net(batch[0]), batch[1]), {}
+
+    return functools.partial(step, weight=weight)
+
+
+def with_loss(net, weight):
+    criterion = nn.CrossEntropyLoss(label_smoothing=weight / 2)
+    return lambda batch, p: (criterion(net(batch[0]), batch[1]), {})
+
+
+def with_class_weights(net, weight):
+    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, weight]))
+    return lambda batch, p: (criterion(net(batch[0]), batch[1]), {})
+
+
+def with_tensor(net, weight):
+    classes = torch.tensor([1.0, weight])
+    return lambda batch, p: (cross_entropy(net(batch[0]), batch[1], classes), {})
+
+
+class Trainer:
+    def __init__(self, net, weight):
+        self.net, self.weight, self.calls = net, weight, 0
+
+    def __call__(self, batch, p):
+        self.calls += 1
+        return self.weight * cross_entropy(self.net(batch[0]), batch[1]), {}
+
+
+STEPS_WITH = [with_closure, with_default, with_dict, with_settings, with_namespace, with_helper, with_partial,
+              with_loss, with_class_weights, with_tensor, Trainer]
+
+
+def fit_with(make, weight, folder):
+    run = Run()
+    step = make(run.net, weight)
+    return fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=folder, progress=False, model=run.net)
+
+
+@pytest.mark.parametrize("make", STEPS_WITH, ids=lambda make: make.__name__)
+def test_a_finished_run_does_not_come_back_with_other_settings_of_the_step(tmp_path, make):
+    first = fit_with(make, 0.5, tmp_path)
+    assert fit_with(make, 0.5, tmp_path).loss == first.loss
+    with pytest.raises(ValueError, match=r"other settings of the step: .* \(.*(weight|label_smoothing|classes)"):
+        fit_with(make, 1.0, tmp_path)
+
+
+def test_settings_that_change_in_the_middle_of_a_run_are_said(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.3)).fit(checkpoint=tmp_path)
+    with pytest.warns(UserWarning, match=r"is continued with other settings of the step \(p_stop was 0.3, is 2\)"):
+        Run(hook=stop_at(2)).fit(checkpoint=tmp_path)
+
+
+def test_what_a_step_counts_is_no_setting(tmp_path):
+    run, counted, losses, seen, total = Run(), [0], [], {"steps": 0}, 0
+
+    def step(batch, p):
+        nonlocal total
+        total += 1
+        counted[0] += 1
+        seen["steps"] += 1
+        losses.append(p)
+        return cross_entropy(run.net(batch[0]), batch[1]), {}
+
+    fits = [fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=tmp_path, progress=False)
+            for _ in range(2)]
+    assert fits[0].loss == fits[1].loss and total == counted[0] == seen["steps"] == len(losses) == 2 * STEPS
+    assert step_settings(step) == {}
+
+
+def test_a_checkpoint_of_before_is_read(tmp_path):
+    "It knows neither data nor step; the next one that is written does."
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.6)).fit(checkpoint=tmp_path)
+    file = tmp_path / "checkpoint.safetensors"
+    state = checkpoint._read_state(file)
+    for key in ("data", "settings of the step"):
+        del state["run"][key]
+    checkpoint._write_state(file, state)
+    assert numbers(Run().fit(checkpoint=tmp_path)) == numbers(Run().fit())
+    assert {"data", "settings of the step"} <= set(checkpoint._read_state(file)["run"])
+
+
 def test_without_a_schedule_the_rate_is_part_of_the_run(tmp_path):
     Run().fit(checkpoint=tmp_path, schedule=None)
     slower = Run(lambda parameters, lr: torch.optim.Adam(parameters, lr=lr / 10))
-    with pytest.raises(ValueError, match="belongs to a run with other optimizer options"):
+    with pytest.raises(ValueError, match=r"run with other optimizer options: .* \(lr was 0.01, is 0.001\)"):
         slower.fit(checkpoint=tmp_path, schedule=None)
 
 
@@ -1015,9 +1234,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, history, loop
+    from xfer_course.training import devices, history, loop, same_run
 
-    modules = (loop, history, checkpoint, devices)
+    modules = (loop, history, checkpoint, devices, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import checks
 from ..data import Images
+from ..evaluation import logits_of
 
 # %% auto #0
 __all__ = ['AlphaBatchNorm', 'calibrate', 'class_logits', 'AlphaBN', 'OnlineAdapter', 'Adapted', 'adapt', 'LearningRule', 'Tent']
@@ -159,9 +160,9 @@ def _with_mixture(module: nn.Module, alpha: float, done: dict[int, nn.Module]) -
     return done[id(module)]
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #c7e8d112
-def class_logits(output: Tensor | tuple) -> Tensor:
-    "The class logits (N, K) in what a network returns: the output itself, or the first part of a tuple."
-    return output[0] if isinstance(output, tuple) else output
+def class_logits(output: Any) -> Tensor:
+    "The class logits (N, K) in what a network returns: alone, first in a tuple, or under `logits`; see `logits_of`."
+    return logits_of(output)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,14 +66,19 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     """
     checks.module("model", model)
     checks.tensor("images", images, finite=True)
-    checks.labels("labels", labels, rows=len(images))
+    labels = checks.labels("labels", labels, rows=len(images)).long()
     if (labels.bincount() < 2).any():
         raise ValueError("labels must name every class 0 to K - 1 at least twice, got classes of "
                          f"{labels.bincount().tolist()} images")
     with torch.inference_mode(False), torch.no_grad():
-        _, features = _with_features(checks.copied("model", model).eval(), images)
+        logits, features = _with_features(checks.copied("model", model).eval(), images)
+    checks.labels("labels", labels, classes=checks.logits("what model returns", logits).shape[1])
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
-    precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    try:
+        precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    except np.linalg.LinAlgError:
+        raise ValueError("images must be more in every class, with features that differ, got a class whose covariance "
+                         f"has no inverse among classes of {[len(group) for group in groups]} images") from None
     means = np.stack([group.mean(0) for group in groups])
     dtype = torch.promote_types(features.dtype, torch.float32)  # an inverse covariance has no place in half precision
     return ClassStatistics(*(torch.from_numpy(x).to(features.device, dtype) for x in (means, precisions)))
@@ -98,7 +103,8 @@ def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics, awa
     checks.module("statistics", statistics, ClassStatistics)
     checks.one_of("away_from", away_from, ("others", "all"))
     classes, width = statistics.means.shape
-    checks.tensor("logits", logits, f"N {checks.whole('number of classes in statistics', classes, 2)}", kind="float")
+    checks.whole("number of classes in statistics", classes, 2)
+    checks.tensor("logits", checks.logits("logits", logits, classes=classes, in_step=True), kind="float")
     checks.tensor("features", features, f"{len(logits)} {width}", kind="float")
     if torch.promote_types(features.dtype, statistics.means.dtype) != statistics.precisions.dtype:
         raise TypeError(f"features must be {statistics.means.dtype} as the statistics, got {features.dtype}")

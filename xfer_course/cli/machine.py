@@ -115,12 +115,27 @@ def doctor():
 def lab(jupyter_options):
     "Open JupyterLab on the course; further options go to `jupyter lab`."
     root = course_root()
+    if other := _other_kernel():
+        click.echo(f"xfer: notebooks will run in {other}, the kernel that Jupyter calls python3, and not in "
+                   f"{sys.executable}: python -m ipykernel install --sys-prefix makes the latter the first", err=True)
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}",
                "--LabApp.default_url=/lab/tree/nbs/index.ipynb", *jupyter_options]
     environment = {**os.environ,
                    "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
     with subprocess.Popen(command, env=environment) as jupyter, _ignoring_interrupts():
         raise SystemExit(jupyter.wait())
+
+
+def _other_kernel() -> str | None:
+    "The interpreter of Jupyter's kernel python3, where that is another environment's; a bare `python` is this one."
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        found = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except (NoSuchKernel, IndexError):
+        return None
+    here = os.path.dirname(os.path.abspath(sys.executable))
+    return found if os.path.dirname(found) and os.path.dirname(os.path.abspath(found)) != here else None
 
 
 @contextmanager

@@ -120,16 +120,31 @@ def _kernel_environment(root: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XFER_PROGRESS": "text", "IN_TEST": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
+# %% ../../nbs/foundations/running.ipynb #a7c46002
+def _own_kernel() -> type:
+    "A manager of kernels that knows one kernel only: the interpreter of this process."
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class OwnKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _looks_nowhere(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+
+    return OwnKernel
+
 # %% ../../nbs/foundations/running.ipynb #ba313515
 def execute(run: Run, *, bar: bool = True) -> dict | None:
     """Execute a run's notebook; returns the record that it emitted, if any.
     The executed notebook is kept also when a cell fails or the run is interrupted.
 
     Raises:
-        NotebookFailed: if a cell raises; the message is the last line of its error.
+        NotebookFailed: if a cell raises, with the last line of its error; or if the kernel does not start or ends.
         OSError: if the folder cannot be written.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -140,6 +155,7 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
     try:
         executed = papermill.execute_notebook(
             run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3",
+            kernel_manager_class=_own_kernel(),
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
             stderr_file=_Relay() if bar else None, start_timeout=120,
             extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--IPKernelApp.ignore_cwd=True"],
@@ -147,12 +163,14 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
     except PapermillExecutionError as error:
         raise NotebookFailed(
             f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
+    except (DeadKernelError, RuntimeError) as error:  # the kernel itself, not a cell
+        raise NotebookFailed(f"{run.notebook.name}: the kernel of {sys.executable} ended ({error})") from None
     finally:
         for name, value in kept.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     return emitted_record(executed) if run.notebook.is_lab else None
 
-
+# %% ../../nbs/foundations/running.ipynb #a7c46004
 def emitted_record(notebook: Any) -> dict | None:
     "The last run record among a notebook's outputs, or `None`."
     from xfer_course.results import RECORD_TYPE

@@ -186,8 +186,7 @@ def entropy_loss(logits: Tensor) -> Tensor:
     Raises `ValueError` or `TypeError` for anything but floats (N, K) with at least one row and two classes.
     Source: Grandvalet and Bengio, "Semi-supervised learning by entropy minimization" (2005).
     """
-    checks.tensor("logits", logits, "N K", kind="float")
-    checks.whole("the number of classes in logits", logits.shape[1], 2)
+    checks.tensor("logits", checks.logits("logits", logits, in_step=True), kind="float")
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1).mean()
 

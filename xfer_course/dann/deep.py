@@ -119,8 +119,9 @@ class DANNLoss(NamedTuple):
 
 # %% ../../nbs/dann/dann.ipynb #be61383c
 def _label_loss(logits: Tensor, source_y: Tensor) -> Tensor:
+    checks.tensor("source_y", source_y, "N")
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
-    return cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1]))
+    return cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1], in_step=True))
 
 
 def _domain_loss(source_logits: Tensor, target_logits: Tensor, reduction: str = "mean") -> Tensor:

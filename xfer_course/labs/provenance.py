@@ -97,8 +97,8 @@ def _defined_names(node: ast.AST) -> list[str]:
 _PACKAGE = "xfer_course"
 
 # These refuse, draw, keep, fetch or report; should one move a number after all, the tests' smoke runs tell.
-REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
-             "data.catalogue", "cli", "registry", "atlas")
+REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "training.same_run",
+             "data.files", "data.archives", "data.catalogue", "cli", "registry", "atlas")
 
 
 def _is_reporting(module: str) -> bool:

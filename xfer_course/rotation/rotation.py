@@ -190,7 +190,8 @@ class RotationPretext(nn.Module):
     def correct(self, images: Tensor) -> Tensor:
         "Which turned copies are recognised: a boolean tensor `(N, R)`; its mean is the rotation accuracy."
         rotated, turns = rotate_batch(images, self.quarter_turns)
-        return (self(rotated).argmax(dim=1) == turns).view(len(images), -1)
+        logits = checks.logits("what backbone and head return", self(rotated), in_step=True)
+        return (logits.argmax(dim=1) == turns).view(len(images), -1)
 
 # %% ../../nbs/rotation/rotation.ipynb #c5e11ce2
 def nin_block(in_channels: int, widths: Sequence[int], kernel: int) -> nn.Sequential:

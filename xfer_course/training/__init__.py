@@ -25,6 +25,7 @@ from .loop import (
     seed_everything,
     set_learning_rate,
 )
+from .same_run import data_fingerprint, step_settings
 
 __all__ = [
     "Checkpoint",
@@ -36,6 +37,7 @@ __all__ = [
     "choose_accelerator",
     "cosine",
     "cross_entropy",
+    "data_fingerprint",
     "epoch_seed",
     "fit",
     "in_single_precision",
@@ -50,4 +52,5 @@ __all__ = [
     "set_learning_rate",
     "step_optimizer",
     "unit_vectors",
+    "step_settings",
 ]

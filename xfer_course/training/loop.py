@@ -31,6 +31,7 @@ from xfer_course.training.devices import (
     step_optimizer,
 )
 from .history import History, Log
+from .same_run import data_fingerprint, step_settings
 
 # %% auto #0
 __all__ = ['cosine', 'epoch_seed', 'seed_everything', 'seed_epoch', 'modules_of', 'scheduled_rate', 'rate_shares',
@@ -166,12 +167,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Callable | Non
     return float(optimizer.param_groups[0]["lr"])
 
 # %% ../../nbs/foundations/training.ipynb #4cebbab3
-def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-              schedule: Callable | None, accelerator: Accelerator) -> dict:
+def _identity(epochs: int, seed: int, loader: Any, model: nn.Module, optimizer: torch.optim.Optimizer,
+              schedule: Callable | None, accelerator: Accelerator, step: Any) -> dict:
     """What makes two runs the same one, so that the second may continue the first.
 
     Where there is a schedule, the optimizer's own learning rates do not count, only their ratio: the schedule replaces
-    them.
+    them. Without a step, which is where nothing is kept, data and step are not looked at.
     """
     ignored = {"params"} | (set() if schedule is None else {"lr", "initial_lr"})
     shares = [1.0] * len(optimizer.param_groups) if schedule is None else rate_shares(optimizer)
@@ -182,13 +183,23 @@ def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimi
     return {
         "epochs": int(epochs),
         "seed": int(seed),
-        "steps per epoch": epoch_steps,
+        "steps per epoch": len(loader),
         "parameters": {name: list(parameter.shape) for name, parameter in model.named_parameters()},
         "optimizer": type(optimizer).__name__,
         "optimizer options": options,
         "schedule": rates,
         "precision": accelerator.mixed_precision,
+        **({"data": _data(loader), "settings of the step": step_settings(step)} if step else {}),
     }
+
+
+def _data(loader: Any) -> dict[str, str]:
+    "The fingerprint of a loader's data, and a warning where there is nothing to take one of."
+    found = data_fingerprint(loader)
+    if not found:
+        warnings.warn(f"loader is a {type(loader).__name__} without tensors, arrays or lists: the checkpoint cannot "
+                      "tell whether its data change", stacklevel=5)
+    return found
 
 
 def _option(value: Any) -> str:
@@ -265,7 +276,7 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
         schedule: function from `p` to the learning rate, called before each step: that of the fastest parameter group,
             the others keep their ratio to it. None leaves the optimizer's rates alone.
         checkpoint: folder for the state after every epoch; None keeps nothing.
-        resume: continue from the checkpoint, or return its history if the run is finished; False starts anew.
+        resume: continue from the checkpoint of this very run, or return its history if finished; False starts anew.
         seed: decides all random numbers inside the run. It does not seed the weights: make them after
             `seed_everything`.
         accelerator: an `accelerate.Accelerator`; None takes `choose_accelerator()`.
@@ -293,7 +304,7 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
     broadcast_tensors([*model.parameters(), *model.buffers()], accelerator)
     history, epoch_steps = History(device=device.type), len(loader)
     shares = None if schedule is None else rate_shares(optimizer)
-    run = _identity(epochs, seed, epoch_steps, model, optimizer, schedule, accelerator)
+    run = _identity(epochs, seed, loader, model, optimizer, schedule, accelerator, checkpoint and step)
     saved = Checkpoint(checkpoint, run, model, optimizer, accelerator, history)
     first_epoch = saved.load() if resume else 0
     _begin(saved, first_epoch, epochs, progress)

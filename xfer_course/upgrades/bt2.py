@@ -70,7 +70,7 @@ def _near_old_means(old_block: Tensor, labels: Tensor, means: Tensor, scale: flo
     "Cross-entropy of the unit old block against the old model's class means: the released influence term."
     checks.tensor("means", means, f"K {old_block.shape[1]}", kind="float")
     checks.same_dtype("means", means, "bases.old", old_block)
-    checks.labels("labels", labels, rows=len(old_block), classes=len(means))
+    labels = checks.labels("labels", labels, rows=len(old_block), classes=len(means), in_step=True)
     return cross_entropy(scale * unit_vectors(old_block) @ means.detach().T, labels)
 
 # %% ../../nbs/upgrades/bt2.ipynb #dc8a3408

@@ -103,6 +103,7 @@ def cross_test(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_l
     """
     checks.tensor("queries", queries, "N D", kind="float")
     checks.tensor("gallery", gallery, "N D", kind="float")
+    gallery_labels = checks.label_array("gallery_labels", gallery_labels)
     checks.same_length("gallery_labels", gallery_labels, "gallery", gallery)
     dim = min(queries.shape[1], gallery.shape[1])
     found = FunnelRetrieval(gallery[:, :dim], [dim], [], progress=False).search(queries[:, :dim], k)[1]
@@ -245,5 +246,5 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
     checks.same_dtype("prototypes", prototypes, "features", features)
-    checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
+    labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
     return cross_entropy(scale * unit_vectors(features) @ unit_vectors(prototypes.detach()).T, labels)

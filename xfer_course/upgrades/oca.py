@@ -81,4 +81,4 @@ class OrthogonalCompatibleHead(nn.Module):
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
         checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
         aligned = influence_loss(features[:, : self.old_dim], prototypes, labels, self.scale)
-        return cross_entropy(self(features), labels) + self.weight * aligned
+        return cross_entropy(self(features), labels.long()) + self.weight * aligned

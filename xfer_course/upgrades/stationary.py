@@ -72,7 +72,7 @@ def higher_order_loss(features: Tensor, old_features: Tensor, labels: Tensor, sc
     checks.tensor("features", features, "N D", kind="float")
     checks.tensor("old_features", old_features, "{} {}".format(*features.shape), kind="float")
     checks.same_dtype("old_features", old_features, "features", features)
-    checks.tensor("labels", labels, f"{len(features)}")
+    checks.labels("labels", labels, rows=len(features), in_step=True)
     similarities = scale * unit_vectors(features) @ unit_vectors(old_features.detach()).T
     others = similarities.masked_fill(labels[:, None] == labels[None, :], -torch.inf).logsumexp(1)
     return (others.masked_fill(others.isneginf(), 0) - similarities.diagonal()).mean()
