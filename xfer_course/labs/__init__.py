@@ -11,6 +11,7 @@ from .fingerprint import (FINGERPRINT_SEEDS, LOSS_TOLERANCE, fingerprint_differe
                           setting_differences, vouch, with_fingerprint)
 from .grid import (FIRST_LOSSES, Runs, choose_profile, load_point, offered_settings, plain_value, run_grid, run_point,
                    run_points, save_point)
+from .normal_form import called_name, normal_form, plain_tree
 from .provenance import (
     REPORTING, Experiment, Reader, code_hash, experiment_of, head_commit, measuring_commit,
     read_commit, read_tree,
@@ -38,6 +39,7 @@ __all__ = [
     "on_devices", "on_one_thread", "results_of", "runs_at_a_time", "see_only",
     "FIRST_LOSSES", "Runs", "choose_profile", "load_point", "offered_settings", "plain_value", "run_grid", "run_point",
     "run_points", "save_point",
+    "called_name", "normal_form", "plain_tree",
     "REPORTING", "Experiment", "Reader", "code_hash", "experiment_of", "head_commit",
     "measuring_commit", "read_commit", "read_tree",
     "PROFILE_NAMES", "Record", "best_records", "check_values_per_seed", "committed_record", "disagreements",
