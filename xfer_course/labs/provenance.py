@@ -63,7 +63,7 @@ def _attributes_of(node: ast.stmt) -> set[tuple[str, str]]:
     return {(n.value.id, n.attr) for n in ast.walk(node) if isinstance(n, ast.Attribute)
             and isinstance(n.value, ast.Name)}
 
-
+# %% ../../nbs/foundations/provenance.ipynb #5ca1ab04
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _CHANGES = ("append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort", "seed",
             "manual_seed", "register_forward_hook")
