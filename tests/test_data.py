@@ -856,6 +856,20 @@ def test_datasets_lists_what_is_there(tmp_path):
     assert {row["name"]: row for row in data.datasets(tmp_path)}["mnist"]["present"]
 
 
+def test_the_version_of_a_set_follows_all_its_files(tmp_path):
+    versions = []
+    for number, other in ((1, "x"), (2, "x"), (2, "y")):
+        for domain in ("amazon", "dslr", "webcam"):
+            file = tmp_path / "office31" / domain / "images" / "mug" / f"frame_{domain}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes([number]) if domain == "webcam" else other.encode())
+        versions.append(data.data_versions(["office31", "mnist", "digits"], tmp_path))
+    assert [each["mnist"] for each in versions] == ["absent"] * 3 and all("digits" not in each for each in versions)
+    assert len({each["office31"] for each in versions}) == 3
+    (tmp_path / "office31" / "webcam").rename(tmp_path / "office31" / "camera")
+    assert data.data_versions(["office31"], tmp_path) == {"office31": "absent"}
+
+
 def test_roots_follow_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("XFER_DATA", "~/somewhere")
     assert data.data_root() == Path.home() / "somewhere"

@@ -42,6 +42,7 @@ def digits(edits=None) -> str:
     ("number of decimals", "xfer_course/labs/claims.py", r":\.3f", ":.4f"),
     ("line of a claim's mean", "xfer_course/intervals.py", "confidence", "sure"),
     ("gpu profile", "nbs/dann/digits.ipynb", "images=20000", "images=20001"),
+    ("panel of a training run", "xfer_course/figures.py", "learning rate", "rate"),
     ("docstring", "xfer_course/dann/deep.py", '"""[^"]+"""', '"""Says something else."""'),
 ])
 def test_what_cannot_move_a_number_makes_no_lab_stale(name, path, old, new):
@@ -179,6 +180,12 @@ def test_shipped_weights_count():
 def test_the_labs_on_the_tiny_clip_see_its_weights():
     for lab in ("coop/few_shot", "coop/robustness", "coop/ablations"):
         assert "tiny_clip.safetensors" in experiment_of(lab).inputs
+
+
+def test_an_experiment_names_the_data_that_its_readers_ask_for():
+    assert experiment_of("dann/usps_mnist").data_sets == ("mnist", "usps")
+    assert experiment_of("dann/mnist_m").data_sets == ("mnist", "bsds500", "mnist_m")
+    assert experiment_of("dann/moons").data_sets == ()
 
 
 def test_the_page_sees_its_report_and_ignores_remarks(tmp_path):

@@ -21,6 +21,7 @@ from xfer_course.labs import (
     best_records,
     choose_profile,
     claim_rows,
+    describe,
     disagreements,
     fingerprint_differences,
     fingerprint_of,
@@ -59,6 +60,15 @@ def a_record(**changes) -> Record:
                   claims=claims, measured=MEASURED, page="0" * 16, seconds=1.5, peak_memory_bytes=2**20,
                   speed_probe_seconds=0.01)
     return Record(**{**values, **changes})
+
+
+def test_a_record_says_which_data_was_there():
+    record = a_record(measured={**MEASURED, "data": {"usps": "usps.npz sha256:00ff", "svhn": "absent"}})
+    assert "data: usps, svhn (absent)" in describe(Record.from_json(record.to_json()))
+    with pytest.raises(ValueError, match="usps of data has the wrong form: 3"):
+        Record.from_json(a_record(measured={**MEASURED, "data": {"usps": 3}}).to_json())
+    with pytest.raises(ValueError, match="data"):
+        Record.from_json(a_record(measured={**MEASURED, "data": ["usps"]}).to_json())
 
 
 TODAY = {"experiments": {"cpu": "v3:new"}, "settings": {"cpu": {"steps": 20}}}

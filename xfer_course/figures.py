@@ -19,7 +19,7 @@ from .intervals import Interval, mean_and_interval
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'FLIPBOOK_BYTES', 'course_style', 'show', 'flipbook', 'confusion_figure', 'tsne_figure',
-           'arms_figure']
+           'arms_figure', 'training_figure']
 
 # %% ../nbs/foundations/figures.ipynb #16634c76
 PALETTE = {
@@ -329,3 +329,35 @@ def _draw_arm(ax, row: int, values, interval: Interval, colour: str) -> None:
     ax.scatter(values, [row - 0.12] * len(values), s=18, color=colour, alpha=0.6, linewidths=0)
     ax.plot([interval.low, interval.high], [row + 0.15] * 2, color=colour, linewidth=3)
     ax.plot([interval.mean] * 2, [row + 0.02, row + 0.28], color="black", linewidth=1.6)
+
+# %% ../nbs/foundations/figures.ipynb #1e798e78
+def training_figure(loss: Sequence[float], metrics: Mapping[str, Sequence[float]], lr: Sequence[float],
+                    smooth: int = 1):
+    """A matplotlib figure of a run: loss, metrics and learning rate over the steps, in panels.
+
+    Args:
+        loss, lr: one number per step.
+        metrics: name → one number per step.
+        smooth: how many steps the mean goes over that is drawn as a strong line.
+    """
+    import matplotlib.pyplot as plt
+
+    panels = {"loss": {"loss": loss}, "metrics": metrics, "learning rate": {"lr": lr}}
+    panels = {title: curves for title, curves in panels.items() if curves}
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
+        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+            for name, values in curves.items():
+                _draw_curve(ax, name, values, smooth)
+            ax.set(title=title, xlabel="step")
+            if len(curves) > 1:
+                ax.legend()
+    return fig
+
+
+def _draw_curve(ax, name: str, values: Sequence[float], smooth: int) -> None:
+    """Draw `values` over the steps: pale as they are, and in full colour their mean over `smooth` steps."""
+    window = max(1, min(smooth, len(values)))
+    means = np.convolve(values, np.ones(window) / window, mode="valid")
+    (line,) = ax.plot(np.arange(window - 1, len(values)), means, label=name)
+    ax.plot(values, color=line.get_color(), alpha=0.25, linewidth=0.8)

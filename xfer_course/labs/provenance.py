@@ -264,16 +264,18 @@ def _grid_roots(tree: ast.Module) -> set[str]:
 # %% ../../nbs/foundations/provenance.ipynb #1503d9f5
 @dataclass(frozen=True)
 class Experiment:
-    """What a lab measures with: a hash, and the shipped files that go in.
+    """What a lab measures with: a hash, the shipped files that go in, and the data sets that may be read.
 
     Attributes:
         hash: changes when a definition that the lab's runs reach changes, wherever it stands, or a file that goes in.
         inputs: file below `data/checkpoints` → the first 16 digits of its SHA-256.
+        data_sets: names of the [manifest](catalogue.ipynb) that the readers of data which it reaches ask for.
         definitions: the names that count, for a reader who asks why.
     """
 
     hash: str
     inputs: dict[str, str]
+    data_sets: tuple[str, ...]
     definitions: tuple[str, ...]
 
 
@@ -287,6 +289,13 @@ def _shipped_inputs(texts: set[str], read: Reader) -> dict[str, str]:
         named |= {f"{text}.safetensors" for text in texts if re.fullmatch(r"[a-z]\w*_\w+", text)}
     files = {name: read(f"data/checkpoints/{name}") for name in sorted(named - {""})}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items() if content is not None}
+
+
+def _data_sets(reached: dict[tuple[str, str], list[_Definition]], read: Reader) -> tuple[str, ...]:
+    "The sets of the manifest that definitions in the modules of data name."
+    readers = [d for (module, _), found in reached.items() if module.startswith("data.") for d in found]
+    known = json.loads(read("data/manifest.json") or b'{"datasets": {}}')["datasets"]
+    return tuple(name for name in known if any(name in reader.texts for reader in readers))
 
 # %% ../../nbs/foundations/provenance.ipynb #fc8b0c24
 def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) -> Experiment:
@@ -312,7 +321,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
-    return Experiment(f"v5:{digest[:16]}", inputs, tuple(name for name, _ in parts))
+    return Experiment(f"v5:{digest[:16]}", inputs, _data_sets(reached, read), tuple(name for name, _ in parts))
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
 def _shown_files(source: str, root: Path) -> list[Path]:

@@ -33,7 +33,8 @@ class Record:
     """Everything that is kept of one run of a lab; see `finish` for the meaning of the fields.
 
     Attributes:
-        measured: `commit`, `experiment`, `inputs`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`.
+        measured: `commit`, `experiment`, `inputs`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`, and
+            `data` (which copies of its data sets were there), which records before November 2026 lack.
         page: hash of all code of the notebook that showed these numbers.
         fingerprint: numbers of the smoke profile that belong to this experiment, or `None`.
         vouched: one entry per later experiment whose fingerprint agreed: `experiment`, `commit`, `date`, `by`.
@@ -141,6 +142,7 @@ def _check_parts(content: dict) -> None:
     "The parts of a record, each with the fields that readers of records ask for."
     _check_types(content, _TYPES, "the record")
     _check_types(content["measured"], _MEASURED, "measured")
+    _check_types(content["measured"].get("data", {}), dict.fromkeys(content["measured"].get("data", {}), str), "data")
     for name, wanted in (("vouched", _VOUCHED), ("repeats", _REPEAT)):
         for entry in content[name]:
             _check_types(entry, wanted, name)

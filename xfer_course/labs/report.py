@@ -18,6 +18,7 @@ __all__ = ['RECORD_TYPE', 'partial_folder', 'lab_notebook', 'is_current', 'recor
 
 # %% ../../nbs/foundations/finish.ipynb #7397353e
 from ..checks import one_of
+from ..data import data_versions
 from .claims import Claim
 from .environment import measuring_environment, minor, speed_probe
 from .engine import chosen_cluster, runs_at_a_time
@@ -93,7 +94,8 @@ def _measured(lab: str, profile: str, runs: Sequence[dict], device: str) -> dict
     kept = [run["environment"] for run in runs if "environment" in run]
     environment = dict(min(kept, key=lambda each: each["date"]) if kept else measuring_environment(device))
     commit = measuring_commit(lab, profile, experiment.hash, environment.pop("head"))
-    return {"commit": commit, "experiment": experiment.hash, "inputs": experiment.inputs, **environment}
+    return {"commit": commit, "experiment": experiment.hash, "inputs": experiment.inputs,
+            "data": data_versions(experiment.data_sets), **environment}
 
 # %% ../../nbs/foundations/finish.ipynb #bcf6ba5e
 def _is_main_process() -> bool:
