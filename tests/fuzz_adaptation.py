@@ -81,6 +81,14 @@ fuzz(
     also=(RuntimeError,),  # inputs that the model itself does not take
 )
 fuzz(
+    "OnlineAdapter",
+    lambda batch, rule: adaptation.OnlineAdapter(MODEL, rule).step(batch),
+    {"batch": vectors(4, 3), "rule": st.sampled_from([adaptation.AlphaBN(), adaptation.Tent()])},
+    {"batch": any_vectors, "rule": st.sampled_from([None, "tent"])},
+    lambda r, a: r.shape == (len(a["batch"]), 2),
+    also=(RuntimeError,),  # inputs that the model itself does not take
+)
+fuzz(
     "cafa_loss",
     lambda features, logits, **options: adaptation.cafa_loss(features, logits, STATISTICS, **options),
     {"features": vectors(4, 3), "logits": vectors(4, 2), "away_from": st.sampled_from(["others", "all"])},

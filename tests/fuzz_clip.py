@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -200,6 +202,13 @@ def altered(name: str | None, tensor: torch.Tensor) -> dict:
     return STATE | {name: tensor}
 
 
+def beside(state: dict, said: object) -> clip.CLIPConfig:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (Path(folder) / "config.json").write_text(json.dumps(said))
+        return clip.config_beside(Path(folder) / "model.safetensors", state, hugging_face=True)
+
+
 any_state = st.one_of(
     st.builds(altered, st.sampled_from([*STATE, "another"]), any_tensor),
     st.sampled_from(sorted(STATE)).map(lambda gone: {name: t for name, t in STATE.items() if name != gone}),
@@ -207,6 +216,28 @@ any_state = st.one_of(
 )
 WEIGHTS = {"state": st.just(STATE)}
 fuzz("infer_config", clip.infer_config, WEIGHTS, {"state": any_state}, lambda r, a: isinstance(r, clip.CLIPConfig))
+fuzz(
+    "config_beside",
+    lambda state, said: beside(state, said),
+    {"state": st.just(STATE), "said": st.sampled_from([{}, {"model_type": "clip"}, {"model_cfg": {}}])},
+    {
+        "state": any_state,
+        "said": st.dictionaries(
+            st.sampled_from(["model_type", "text_config", "vision_config", "model_cfg", "vision_cfg"]),
+            st.one_of(
+                any_int,
+                st.text(max_size=3),
+                st.dictionaries(
+                    st.sampled_from(["hidden_act", "hidden_size", "num_attention_heads", "width", "head_width"]),
+                    st.one_of(any_int, st.text(max_size=3), st.lists(any_int, max_size=3)),
+                    max_size=3,
+                ),
+            ),
+            max_size=3,
+        ),
+    },
+    lambda r, a: isinstance(r, clip.CLIPConfig),
+)
 fuzz("openai_names", clip.openai_names, WEIGHTS, {"state": any_state}, lambda r, a: len(r) <= len(a["state"]))
 fuzz(
     "load_weights",

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
+from torchvision.ops import FrozenBatchNorm2d
 
 from xfer_course.adaptation import (
     CAFA,
@@ -21,6 +23,7 @@ from xfer_course.adaptation import (
     ClassStatistics,
     Core,
     LearningRule,
+    OnlineAdapter,
     Tent,
     adapt,
     cafa_loss,
@@ -110,6 +113,259 @@ def test_a_layer_without_scales_is_only_normalised():
     layer = nn.BatchNorm1d(3, affine=False)
     x = random(8, 3)
     torch.testing.assert_close(AlphaBatchNorm(layer, 0.0)(x), F.batch_norm(x, None, None, training=True))
+
+
+# batch norms of other classes
+
+
+class NormAct(nn.BatchNorm2d):
+    "As timm's: dropout and an activation inside, the latter with a weight of its own."
+
+    def __init__(self, channels, **options):
+        super().__init__(channels, **options)
+        self.drop, self.act = nn.Dropout(0.5), nn.PReLU(channels)
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class WrittenOut(nn.BatchNorm2d):
+    "As timm's, too: the function is called directly."
+
+    def forward(self, x):
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+        return F.silu(x)
+
+
+class Before(nn.BatchNorm2d):
+    "What is normalised is not what comes in."
+
+    def forward(self, x, gain=2.0):
+        return super().forward(F.relu(gain * x))
+
+
+class TwoInOne(nn.BatchNorm2d):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.inner = NormAct(channels)
+
+    def forward(self, x):
+        return self.inner(super().forward(x) ** 2)
+
+
+class ByHand(nn.BatchNorm2d):
+    def forward(self, x):
+        return x - self.running_mean[:, None, None]
+
+
+class LooksLikeIt(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.eps = 1e-5
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def parametrized(channels):
+    return parametrize.register_parametrization(nn.BatchNorm2d(channels), "weight", Doubled())
+
+
+def hooked(channels):
+    layer = nn.BatchNorm2d(channels)
+    layer.register_forward_hook(lambda layer, inputs, output: 3 * output)
+    return layer
+
+
+def seen(channels):
+    layer = nn.LazyBatchNorm2d()
+    layer(random(2, channels, 3, 3))
+    return layer
+
+
+KINDS = {
+    "with an activation": NormAct, "written out": WrittenOut, "something before it": Before, "another inside": TwoInOne,
+    "without scales": lambda c: NormAct(c, affine=False), "no momentum": lambda c: nn.BatchNorm2d(c, momentum=None),
+    "of several processes": nn.SyncBatchNorm, "parametrized": parametrized, "with a hook": hooked, "lazy, seen": seen,
+    "frozen weights": lambda c: NormAct(c).requires_grad_(False),
+}
+
+
+def network_with(layer, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    for part in layer.modules():
+        if getattr(part, "running_mean", None) is not None:
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            if part.weight is not None and not hasattr(part, "parametrizations"):
+                part.weight.data.uniform_(0.5, 1.5)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), layer, nn.Flatten(), nn.Linear(144, 3)).eval()
+
+
+def batch_norm_in_training_mode(model):
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        layer.training = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    return model
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+def test_a_batch_norm_that_does_more_keeps_what_it_does(make):
+    model = network_with(make(4))
+    with torch.no_grad():
+        torch.testing.assert_close(calibrate(model, 1.0)(IMAGES), model(IMAGES))
+        torch.testing.assert_close(calibrate(model, 0.0)(IMAGES), batch_norm_in_training_mode(model)(IMAGES))
+        half_way = calibrate(model, 0.5)(IMAGES)
+    assert all((half_way - calibrate(model, alpha)(IMAGES)).abs().max() > 1e-3 for alpha in (0.0, 1.0))
+
+
+def test_the_mixture_of_a_subclass_is_that_of_its_plain_part():
+    layer = network_with(WrittenOut(4))[1]
+    plain, x = nn.BatchNorm2d(4), random(6, 4, 5, 5).requires_grad_()
+    plain.load_state_dict(layer.state_dict())
+    mixed, expected = AlphaBatchNorm(layer, 0.3)(x), F.silu(AlphaBatchNorm(plain, 0.3)(x))
+    torch.testing.assert_close(mixed, expected)
+    weights = random(*mixed.shape, seed=1)
+    torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x)[0] for y in (mixed, expected)))
+
+
+def test_other_arguments_reach_the_layer():
+    layer, x = network_with(Before(4))[1], random(6, 4, 5, 5)
+    torch.testing.assert_close(AlphaBatchNorm(layer, 1.0)(x, gain=0.5), layer(x, gain=0.5))
+
+
+def test_a_frozen_batch_norm_takes_the_mixture():
+    frozen, plain, x = FrozenBatchNorm2d(4), small_network()[1], random(6, 4, 5, 5)
+    frozen.load_state_dict(plain.state_dict())
+    for alpha in (0.0, 0.5, 1.0):
+        torch.testing.assert_close(AlphaBatchNorm(frozen, alpha)(x), AlphaBatchNorm(plain, alpha)(x))
+    torch.testing.assert_close(calibrate(network_with(frozen), 1.0)(IMAGES), network_with(frozen)(IMAGES))
+
+
+def test_a_layer_that_stands_in_two_places_stays_one():
+    shared = small_network()[1]
+    model = nn.ModuleDict({"a": nn.Sequential(shared), "b": shared, "c": shared})
+    mixed = calibrate(model, 0.5)
+    assert mixed["a"][0] is mixed["b"] is mixed["c"] and isinstance(mixed["c"], AlphaBatchNorm)
+    assert calibrate(mixed, 0.2)["b"].alpha == 0.2 and len(Tent().parameters(mixed)) == 2
+
+
+def test_a_model_that_is_a_batch_norm_has_its_names():
+    layer = small_network()[1]
+    assert list(calibrate(layer, 0.5).state_dict()) == list(layer.state_dict())
+
+
+REFUSED = {
+    "by hand": (ByHand, TypeError, "torch.nn.functional.batch_norm .* got ByHand"),
+    "unknown": (LooksLikeIt, ValueError, "model.1 must be a batch norm with running statistics, got LooksLikeIt"),
+    "lazy": (lambda c: nn.LazyBatchNorm2d(), ValueError, "model.1 must be .* got LazyBatchNorm2d that has not seen"),
+    "no statistics": (lambda c: NormAct(c, track_running_stats=False), ValueError, "got NormAct without them"),
+    "not to be copied": (lambda c: prune.l1_unstructured(nn.BatchNorm2d(c), "weight", 2), ValueError,
+                         "model must be a module that can be copied, got Sequential"),
+}
+
+
+@pytest.mark.parametrize("make, error, sentence", REFUSED.values(), ids=REFUSED)
+def test_a_layer_that_cannot_be_right_is_refused_by_name(make, error, sentence):
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), make(4), nn.Flatten(), nn.Linear(144, 3)).eval()
+    for call in (lambda: calibrate(model, 0.5)(IMAGES), lambda: adapt(model, [IMAGES], Tent())):
+        with pytest.raises(error, match=sentence) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [small_network, *(lambda make=make: network_with(make(4)) for make in KINDS.values())],
+                         ids=["plain", *KINDS])
+def test_learnt_weights_load_into_the_original_and_back(make):
+    model, other = make(), make()
+    if not any(len(list(m.parameters(recurse=False))) for m in model if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        pytest.skip("no scales to learn")
+    learnt = adapt(model, IMAGES.split(8), Tent()).model
+    other.load_state_dict(learnt.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(other(IMAGES), calibrate(learnt, 1.0)(IMAGES))
+        assert (other(IMAGES) - model(IMAGES)).abs().max() > 1e-3
+        mixed = calibrate(other, 0.0)
+        mixed.load_state_dict(model.state_dict())
+        torch.testing.assert_close(mixed(IMAGES), calibrate(model, 0.0)(IMAGES))
+    incomplete = {name: value for name, value in model.state_dict().items() if not name.endswith("running_mean")}
+    with pytest.raises(RuntimeError, match="Missing key.*running_mean"):
+        mixed.load_state_dict(incomplete)
+
+
+@pytest.mark.parametrize("make", [NormAct, parametrized, nn.BatchNorm2d])
+def test_only_scale_and_shift_are_learnt(make):
+    model = network_with(make(4))
+    learnt = adapt(model, [IMAGES], Tent()).model.state_dict()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, learnt[name])}
+    assert moved == {name for name in learnt
+                     if name.startswith("1.") and name.endswith(("1.weight", "bias", "original"))}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, WrittenOut])
+def test_half_precision_overflows_nowhere(layer, dtype):
+    model, x = layer(4).to(dtype).eval(), (500 * random(8, 4, 6, 6)).to(dtype)
+    with torch.no_grad():
+        y = AlphaBatchNorm(model, 0.0)(x)
+        expected = AlphaBatchNorm(copy.deepcopy(model).float(), 0.0)(x.float())
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.float(), expected, atol=0.02, rtol=0.02)
+
+
+def test_rules_learn_in_half_precision():
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3)).to(torch.float16).eval()
+    statistics = class_statistics(model, 100 * random(24, 6).half(), LABELS)
+    assert statistics.precisions.dtype == torch.float32 and statistics.precisions.isfinite().all()
+    for rule in (Tent(), Core(), CAFA(statistics)):
+        result = adapt(model, (100 * random(24, 6)).half().split(8), rule)
+        assert result.logits.isfinite().all() and np.isfinite(result.losses).all() and len(result.losses) == 3
+
+
+# online
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_batch_by_batch_gives_the_numbers_of_the_stream(method):
+    model = small_network()
+    whole, online = adapt(model, IMAGES.split(6), RULES[method]), OnlineAdapter(model, RULES[method])
+    logits = [online.step((batch, "a label")) for batch in IMAGES.split(6)]
+    assert torch.equal(torch.cat(logits), whole.logits) and online.losses == whole.losses
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, online.model.state_dict()[name])
+
+
+def test_the_state_of_the_optimizer_is_kept_and_a_refused_batch_changes_nothing():
+    first, again = (OnlineAdapter(small_network(), Tent()) for _ in range(2))
+    first.step(IMAGES[:8])
+    again.step(IMAGES[:8])
+    with pytest.raises(ValueError, match="batch must be finite"):
+        again.step(IMAGES[:8] * float("nan"))
+    assert torch.equal(first.step(IMAGES[8:]), again.step(IMAGES[8:]))
+    afresh = OnlineAdapter(first.model, Tent())
+    assert {state["step"].item() for state in first.optimizer.state.values()} == {2} and not afresh.optimizer.state
+
+
+OFF = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+
+
+@pytest.mark.parametrize("off", OFF.values(), ids=OFF)
+@pytest.mark.parametrize("method", RULES)
+def test_rules_work_where_the_caller_has_switched_gradients_off(off, method):
+    expected = adapt(small_network(), IMAGES.split(8), RULES[method])
+    with off():
+        images, model = IMAGES.clone(), small_network()  # made there, too: inference tensors
+        rule = CAFA(class_statistics(model, images, LABELS)) if method == "cafa" else RULES[method]
+        found, online = adapt(model, images.split(8), rule), OnlineAdapter(model, rule)
+        logits = torch.cat([online.step(batch) for batch in images.split(8)])
+    assert torch.equal(found.logits, expected.logits) and torch.equal(logits, expected.logits)
+    assert found.losses == expected.losses
+    found.model.requires_grad_()(IMAGES).sum().backward()  # it can be trained afterwards
+    assert found.model[0].weight.grad is not None
 
 
 def test_methods_are_listed_with_their_own_alpha():
@@ -380,7 +636,8 @@ BAD_INPUT = {
     "layer: other channels": (lambda: AlphaBatchNorm(nn.BatchNorm1d(3), 0.5)(torch.zeros(2, 4)),
                               r"x must have shape \(N, 3, ...\), got \(2, 4\)"),
     "core: one class": (lambda: core_loss(torch.zeros(4, 1)),
-                        "number of columns of logits must be a whole number of at least 2, got 1"),
+                        r"logits must have a column for each of at least two classes, got shape \(4, 1\)"),
+    "core: NaN": (lambda: core_loss(torch.full((4, 3), torch.nan)), "logits must have a finite largest value"),
     "core: empty": (lambda: core_loss(torch.zeros(0, 3)), "logits must hold at least one value"),
     "core: one row": (lambda: core_loss(torch.zeros(3)), r"logits must be of shape \(N K\), got \(3,\)"),
     "cafa: width differs": (lambda: cafa_loss(torch.zeros(4, 5), torch.zeros(4, 3), STATISTICS),
@@ -404,6 +661,15 @@ BAD_INPUT = {
                                  "labels must hold integer numbers"),
     "statistics: negative labels": (lambda: class_statistics(small_network(), IMAGES, LABELS - 1),
                                     "labels must be class numbers from 0 up, got -1"),
+    "statistics: more classes than outputs": (
+        lambda: class_statistics(small_network(), IMAGES, torch.arange(24) % 8), "labels must be class numbers from 0"),
+    "stream: a column of labels": (lambda: stream(Images(IMAGES, LABELS[:, None]), "sorted"),
+                                   r"labels must be of shape \(N\), got \(24, 1\)"),
+    "cafa: NaN": (lambda: cafa_loss(torch.zeros(4, 6), torch.full((4, 3), torch.nan), STATISTICS),
+                  "logits must have a finite largest value in every row"),
+    "domains: a column of labels": (lambda: label_shift_domains(LABELS[:, None], 2), r"labels must be of shape \(N\)"),
+    "domains: names": (lambda: label_shift_domains(["a", "b"], 2), "labels must be class numbers, whole and from 0 up"),
+    "matched: NaN": (lambda: matched_accuracy([0.0, np.nan], [0, 1]), "found must be names or whole numbers"),
     "statistics: NaN": (lambda: class_statistics(small_network(), IMAGES * float("nan"), LABELS),
                         "images must be finite, got nan"),
     "adapt: bytes": (lambda: adapt(small_network(), [(IMAGES * 255).byte()], AlphaBN()),

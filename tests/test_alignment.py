@@ -37,7 +37,7 @@ BAD_INPUT = {
     "mmd: no width": (lambda: mmd_loss(A, B, factors=(1.0, 0.0)), ValueError,
                       "every one of factors must be a finite number above 0, got 0.0"),
     "entropy: one class": (lambda: entropy_loss(A[:, :1]), ValueError,
-                           "number of classes in logits must be a whole number of at least 2, got 1"),
+                           r"logits must have a column for each of at least two classes, got shape \(40, 1\)"),
     "entropy: empty": (lambda: entropy_loss(A[:0]), ValueError, "logits must hold at least one value"),
     "conditional: rows differ": (lambda: conditional_features(A, B), ValueError,
                                  "probabilities must be of shape .40 K., got .30, 5."),
@@ -140,6 +140,81 @@ def test_adapted_statistics_are_those_of_the_target_and_the_model_stays():
     assert (all(torch.equal(before[k], v) for k, v in model.state_dict().items()) and model.training
             and not adapted.training)
     assert adapted[0].momentum == model[0].momentum
+
+
+class NormAct(nn.BatchNorm1d):
+    def forward(self, x):
+        return F.relu(super().forward(x) - 1)
+
+
+class Locked(nn.BatchNorm1d):
+    def train(self, mode=True):
+        return super().train(False)
+
+
+ORDERS = {"as drawn": torch.arange(30), "sorted": B[:, 0].argsort(), "reversed": torch.arange(30).flip(0)}
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, NormAct])
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 29])
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_statistics_of_several_passes_are_those_of_all_inputs(layer, batch_size, order):
+    adapted = adapt_batch_norm(nn.Sequential(layer(5)).double(), B[order], batch_size=batch_size)
+    torch.testing.assert_close(adapted[0].running_mean, B.mean(0))
+    torch.testing.assert_close(adapted[0].running_var, B.var(0))
+
+
+def test_maps_are_pooled_over_examples_and_positions():
+    images = torch.randn(21, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    images = images[images.mean((1, 2, 3)).argsort()]
+    adapted = adapt_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), images, batch_size=4)
+    torch.testing.assert_close(adapted[0].running_var, images.transpose(0, 1).flatten(1).var(1))
+
+
+def test_deeper_layers_of_a_sorted_target_are_near_those_of_one_pass():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.BatchNorm1d(8)).double()
+    target = torch.randn(600, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    target = target[target[:, 0].argsort()]
+    one, many = (adapt_batch_norm(model, target, batch_size=size) for size in (600, 60))
+    assert ((one[3].running_var / many[3].running_var).log().abs() < 0.1).all()
+
+
+def test_a_layer_that_is_not_called_keeps_its_statistics():
+    model = nn.Sequential(nn.BatchNorm1d(5), nn.Identity()).double()
+    model[1].unused = nn.BatchNorm1d(5).double()
+    model[1].unused.running_mean.fill_(3)
+    adapted = adapt_batch_norm(model, B)
+    assert (adapted[1].unused.running_mean == 3).all() and adapted[1].unused.momentum == 0.1
+
+
+@pytest.mark.parametrize("layer, sentence", [
+    (Locked(5), "got one of type Locked whose statistics stay as they are"),
+    (nn.LazyBatchNorm1d(), "model.0 must be .* got LazyBatchNorm1d that has not seen a batch"),
+    (nn.BatchNorm1d(5, track_running_stats=False), "model must have batch norm with running statistics"),
+])
+def test_statistics_that_cannot_be_measured_are_refused(layer, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        adapt_batch_norm(nn.Sequential(layer).double(), B)
+
+
+def test_a_model_adapted_in_inference_mode_can_be_trained():
+    with torch.inference_mode():
+        adapted = adapt_batch_norm(NORMED, B)
+    adapted(B).sum().backward()
+    assert adapted[1].weight.grad is not None
+
+
+@pytest.mark.parametrize("loss", [coral_loss, mmd_loss])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_losses_do_not_overflow_in_half_precision(loss, dtype):
+    source, target = ((200 * x).to(dtype).requires_grad_() for x in (A, B))
+    found, expected = loss(source, target), loss(source.detach().double(), target.detach().double())
+    found.backward()
+    assert found.dtype == torch.float32 and source.grad.isfinite().all()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(loss(source.float(), target.float()).double(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_subspace_alignment_maps_as_in_the_formula():

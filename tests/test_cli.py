@@ -1,6 +1,7 @@
 """The command line: what it prints, what it leaves, how it fails."""
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,44 @@ def test_run_leaves_notebook_page_and_record_and_then_loads_them(tmp_path):
     assert "finished earlier, loaded" in again.stdout and (folder / "moons.ipynb").stat().st_mtime_ns == stamp
 
 
+def test_paths_among_the_knobs_are_meant_from_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics/train").mkdir(parents=True)
+    (tmp_path / "mnist").mkdir()
+    labs = {n.name: n for n in course_notebooks()}
+
+    def knob(lab: str, **knobs) -> object:
+        return plan_run(labs[lab], Path("out"), "smoke", (), "auto", knobs).parameters[next(iter(knobs))]
+
+    assert knob("mrl/classify", data="pics") == str(tmp_path / "pics")
+    assert knob("mrl/classify", data="mnist") == "mnist" and knob("mrl/classify", epochs=3) == 3
+    for name in ("weights", "vocabulary", "folder", "root"):
+        assert knob("coop/real_clip", **{name: "clip/file"}) == str(tmp_path / "clip/file")
+        assert knob("coop/real_clip", **{name: "/clip"}) == "/clip" and knob("coop/real_clip", **{name: None}) is None
+    assert knob("coop/train_tiny_clip", save="~/kept") == str(Path.home() / "kept")
+    here = plan_run(labs["mrl/classify"], Path("/out"), "smoke", (), "auto", {"data": "pics"}).folder
+    (tmp_path / "other/pics/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "other")
+    assert plan_run(labs["mrl/classify"], Path("/out"), "smoke", (), "auto", {"data": "pics"}).folder != here
+
+
+def test_a_notebook_works_where_the_user_stands_and_imports_nothing_from_there(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for module in ("random", "json", "mine"):
+        Path(f"{module}.py").write_text("raise RuntimeError('imported from the working folder')")
+    notebook = a_notebook(tmp_path, "import json, os, random, torch\nopen('left.txt', 'w').write(os.getcwd())",
+                          "try:\n    import mine\nexcept ModuleNotFoundError:\n    print('not there')")
+    execute(plan_run(notebook, Path("out"), "cpu", (), "auto", {}), bar=False)
+    assert Path("left.txt").read_text() == str(tmp_path / "work")
+
+
+def test_a_notebook_that_is_run_from_the_checkout_imports_this_very_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    notebook = a_notebook(tmp_path, f"import xfer_course\nassert xfer_course.__file__.startswith({str(ROOT)!r})")
+    execute(plan_run(notebook, tmp_path / "out", "cpu", (), "auto", {}), bar=False)
+
+
 def test_other_seeds_get_a_folder_of_their_own(tmp_path):
     lab = next(n for n in course_notebooks() if n.name == "dann/moons")
     folders = {plan_run(lab, tmp_path, "cpu", seeds, "auto", {}).folder for seeds in ((), (0,), (0, 1))}
@@ -94,6 +133,31 @@ def test_failing_cell_keeps_the_notebook_and_gives_one_line(tmp_path):
     with pytest.raises(NotebookFailed, match="steps is -1"):
         execute(run, bar=False)
     assert run.executed.exists()
+
+
+@pytest.mark.parametrize("command", ["raise SystemExit(1)", "print('no kernel')"])
+def test_a_foreign_kernel_of_the_same_name_is_not_used(tmp_path, monkeypatch, command):
+    "Another environment's python3 may stand first on Jupyter's path."
+    folder = tmp_path / "jupyter/kernels/python3"
+    folder.mkdir(parents=True)
+    kernel = {"argv": [sys.executable, "-c", command, "{connection_file}"], "display_name": "x", "language": "python"}
+    (folder / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    run = Run(a_notebook(tmp_path, "import sys", f"assert sys.executable == {sys.executable!r}"), {}, tmp_path / "out")
+    execute(run, bar=False)
+    assert run.executed.exists()
+
+
+@pytest.mark.parametrize("interpreter, said", [("/elsewhere/bin/python", True), ("python", False),
+                                               (sys.executable, False)])
+def test_jupyterlab_with_a_foreign_kernel_is_said(tmp_path, monkeypatch, interpreter, said):
+    from xfer_course.cli import machine
+
+    (tmp_path / "kernels/python3").mkdir(parents=True)
+    kernel = {"argv": [interpreter, "-m", "ipykernel"], "display_name": "x", "language": "python"}
+    (tmp_path / "kernels/python3/kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert machine._other_kernel() == (interpreter if said else None)
 
 
 def test_emitted_record_is_the_last_one():
@@ -169,7 +233,7 @@ BAD_INPUT = {
     "unknown lab": (["run", "dann/digit"], 1, "dann/digit"),
     "unknown profile": (["run", "dann/moons", "--profile", "tiny"], 1, "'tiny'"),
     "unknown knob": (["run", "dann/moons", "-p", "colour=red"], 1, "'colour'"),
-    "knob that is no parameter's value": (["run", "dann/moons", "-p", "epochs={1,2}"], 1, "'epochs' is {1, 2}"),
+    "knob that is no parameter's value": (["run", "dann/moons", "-p", "epochs={1,2}"], 1, "epochs must be a number"),
     "knob without value": (["run", "dann/moons", "-p", "steps"], 2, "key=value"),
     "negative seed": (["run", "dann/moons", "--seed", "-1"], 2, "--seed"),
     "unknown device": (["run", "dann/moons", "--device", "quantum"], 1, "'quantum'"),
@@ -217,4 +281,4 @@ def test_a_run_that_disagrees_with_its_record_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Record, "surprises", lambda self: [f"{self.lab}: another number"])
     result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(tmp_path)])
     assert result.exit_code == 1 and "another number" in result.output
-    assert result.output.index("Claims") < result.output.index("page: ") < result.output.index("1 notebooks")
+    assert result.output.index("Claims") < result.output.index("page: ") < result.output.index("Notebooks: 1;")

@@ -232,14 +232,22 @@ TEXTS = ["a photo of a cat.", "two dogs & a Café at 12:30 — it's", "x"]
 RN = {"vision_cfg": {"layers": (1, 2, 1, 2), "width": 32, "image_size": 64, "patch_size": None}}
 
 
+LIKE_G = {"layers": 2, "width": 176, "head_width": 44, "mlp_ratio": 4.3637, "patch_size": 16, "image_size": 64}
+
+
 @pytest.mark.parametrize("changes, activation",
                          [({}, "quick_gelu"), ({"quick_gelu": False}, "gelu"), (RN, "quick_gelu"),
-                          ({"custom_text": True}, "quick_gelu")],
-                         ids=["vit", "vit-gelu", "resnet", "custom-text"])
+                          ({"custom_text": True}, "quick_gelu"), ({"vision_cfg": LIKE_G}, "quick_gelu")],
+                         ids=["vit", "vit-gelu", "resnet", "custom-text", "heads-of-44"])
 def test_weights_of_open_clip(changes, activation, tmp_path):
     reference = open_clip_model(**changes)
     save_file({k: v.contiguous() for k, v in reference.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
-    clip = CLIP.from_checkpoint(tmp_path / "open_clip_model.safetensors", activation=activation)
+    said = {"embed_dim": 48, "quick_gelu": activation == "quick_gelu",
+            "vision_cfg": changes.get("vision_cfg", {"layers": 3, "width": 128, "patch_size": 16, "image_size": 64}),
+            "text_cfg": {"width": 128, "heads": 2, "layers": 3}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": said}))
+    clip = CLIP.from_checkpoint(tmp_path)
+    assert clip.config.activation == activation
     images, tokens = torch.randn(3, 3, 64, 64), pytest.importorskip("open_clip").get_tokenizer("ViT-B-32")(TEXTS)
     with torch.no_grad():
         f, g = reference.encode_image(images), reference.encode_text(tokens)
@@ -326,7 +334,8 @@ def test_weights_that_hugging_face_saves(tmp_path):
                        "patch_size": 16, "projection_dim": 24})
     reference = shaken(library.CLIPModel(config).eval())
     reference.save_pretrained(tmp_path)
-    clip = CLIP.from_checkpoint(tmp_path / "model.safetensors", transformer_heads=2, vision_heads=3)
+    clip = CLIP.from_checkpoint(tmp_path / "model.safetensors")
+    assert (clip.config.text_heads, clip.config.image_heads) == (2, 3)
     images, tokens = torch.randn(3, 3, 48, 48), torch.full((3, 16), 513)  # its tokenizer pads with the end token
     for row, length in zip(tokens, (2, 7, 15)):
         row[:length] = torch.cat([torch.tensor([512]), torch.randint(1, 500, (length - 1,))])
@@ -336,6 +345,223 @@ def test_weights_that_hugging_face_saves(tmp_path):
                         reference.text_model(input_ids=tokens).pooler_output)
         f, g = reference.visual_projection(vision), reference.text_projection(text)
     assert_features_agree(clip, images, tokens, f, g, out.logits_per_image)
+
+
+# --- the configuration beside the weights
+
+NARROW = CLIPConfig(image_resolution=32, vision_layers=1, vision_width=160, vision_patch_size=8, vision_heads=2,
+                    vision_mlp_width=700, transformer_heads=4, activation="gelu", **TEXT)
+HF_SAYS = {"model_type": "clip", "projection_dim": 16,
+           "text_config": {"hidden_act": "gelu", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+                           "vocab_size": 514, "max_position_embeddings": 10},
+           "vision_config": {"hidden_act": "gelu", "hidden_size": 160, "num_attention_heads": 2,
+                             "num_hidden_layers": 1, "patch_size": 8, "image_size": 32}}
+CFG = {"embed_dim": 16, "text_cfg": {"width": 64, "heads": 4, "layers": 2, "context_length": 10, "vocab_size": 514},
+       "vision_cfg": {"width": 160, "head_width": 80, "layers": 1, "patch_size": 8, "image_size": [32, 32]}}
+OLD_HF = {"model_type": "clip", "text_config": None, "text_config_dict": HF_SAYS["text_config"], "vision_config": {},
+          "vision_config_dict": HF_SAYS["vision_config"]}
+
+
+def written(folder, name: str, said: object, config: CLIPConfig = NARROW, weights: str = "model.safetensors") -> CLIP:
+    "Weights in a folder, under Hugging Face's names or ours, beside a configuration."
+    clip = model(config)
+    if weights == "model.safetensors":
+        save_file(hugging_face(clip.state_dict()), folder / weights)
+    else:
+        save_file(clip.state_dict(), folder / weights)
+    (folder / name).write_text(said if isinstance(said, str) else json.dumps(said))
+    return clip
+
+
+@pytest.mark.parametrize("weights, name, said", [
+    ("model.safetensors", "config.json", HF_SAYS), ("model.safetensors", "config.json", OLD_HF),
+    ("open_clip_model.safetensors", "open_clip_config.json", {"model_cfg": CFG}),
+    ("ViT-x.safetensors", "ViT-x.json", CFG), ("model.safetensors", "open_clip_config.json", {"model_cfg": CFG})])
+@pytest.mark.filterwarnings("error")
+def test_activation_and_heads_come_from_beside_the_weights(tmp_path, weights, name, said):
+    clip, images = written(tmp_path, name, said, weights=weights), torch.rand(2, 3, 32, 32)
+    tokens = clip.tokenizer(["a", "bc"])
+    loaded = CLIP.from_checkpoint(tmp_path / weights)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.encode_image(images), clip.encode_image(images))
+        torch.testing.assert_close(loaded.encode_text(tokens), clip.encode_text(tokens))
+    assert CLIP.from_checkpoint(tmp_path / weights, vision_heads=5).config.image_heads == 5
+
+
+def test_the_kind_of_configuration_that_goes_with_the_names_is_read_first(tmp_path):
+    written(tmp_path, "config.json", HF_SAYS)
+    save_file(model(NARROW).state_dict(), tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CFG | {"quick_gelu": True}}))
+    assert CLIP.from_checkpoint(tmp_path / "model.safetensors").config.activation == "gelu"
+    assert CLIP.from_checkpoint(tmp_path / "open_clip_model.safetensors").config.activation == "quick_gelu"
+
+
+@pytest.mark.parametrize("name, said", [
+    ("open_clip_config.json", {"model_cfg": CFG, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}),
+    ("config.json", HF_SAYS)])
+def test_normalisation_comes_from_beside_the_weights(tmp_path, name, said):
+    written(tmp_path, name, said)
+    prepared = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+    prepared = CLIP.from_checkpoint(tmp_path).preprocess(torch.ones(1, 3, 32, 32))
+    torch.testing.assert_close(prepared, torch.full_like(prepared, 2.0))
+
+
+def test_images_that_are_squashed_are_said_aloud(tmp_path):
+    written(tmp_path, "open_clip_config.json", {"model_cfg": CFG, "preprocess_cfg": {"resize_mode": "squash"}})
+    with pytest.warns(UserWarning, match="resize_mode 'squash'"):
+        CLIP.from_checkpoint(tmp_path)
+
+
+def changed(said: dict, section: str, **settings) -> dict:
+    return said | {section: said[section] | settings}
+
+
+@pytest.mark.parametrize("name, said, words", [
+    ("config.json", "{", "is not JSON"),
+    ("config.json", changed(HF_SAYS, "text_config", hidden_size=512), "transformer_width 512, and the weights have 64"),
+    ("config.json", changed(HF_SAYS, "text_config", hidden_act="quick_gelu"), "same for texts and images"),
+    ("config.json", changed(HF_SAYS, "vision_config", layer_norm_eps=1e-6), "layer_norm_eps is 1e-06"),
+    ("config.json", changed(HF_SAYS, "vision_config", num_attention_heads="2"), "num_attention_heads must be a whole"),
+    ("config.json", HF_SAYS | {"text_config": [1]}, "text_config must be a dict"),
+    ("config.json", {part: {"hidden_act": "relu"} for part in ("text_config", "vision_config")},
+     "activation must be one of"),
+    ("open_clip_config.json", {"model_cfg": changed(CFG, "vision_cfg", pool_type="avg")}, "pool_type is 'avg'"),
+    ("open_clip_config.json", {"model_cfg": changed(CFG, "text_cfg", no_causal_mask=True)}, "no_causal_mask is True"),
+    ("open_clip_config.json", {"model_cfg": changed(CFG, "text_cfg", heads=5)}, "number of heads, 5, got 64"),
+    ("open_clip_config.json", {"model_cfg": changed(CFG, "vision_cfg", head_width=0)}, "head_width"),
+    ("open_clip_config.json", {"model_cfg": changed(CFG, "vision_cfg", layers=[1, 1, 1, 1])}, "vision_layers"),
+])
+def test_a_configuration_of_other_weights_is_refused_by_name(tmp_path, name, said, words):
+    written(tmp_path, name, said, weights="open_clip_model.safetensors" if name[0] == "o" else "model.safetensors")
+    with pytest.raises(ValueError, match=words) as refused:
+        CLIP.from_checkpoint(tmp_path)
+    assert name in str(refused.value)
+    known = CLIP.from_checkpoint(tmp_path, activation="gelu", transformer_heads=4, vision_heads=2)  # without the file
+    assert known.config.image_heads == 2
+
+
+@pytest.mark.parametrize("beside", [None, {"epochs": 3}, {"model_type": "bert", "text_config": {}}, [1]])
+def test_without_a_configuration_the_rule_is_said_aloud(tmp_path, beside):
+    written(tmp_path, "config.json", beside)
+    with pytest.warns(UserWarning, match="activation quick_gelu, 1 head of 64 numbers for texts, 2 heads of 80"):
+        CLIP.from_checkpoint(tmp_path)
+    with pytest.warns(UserWarning, match="so 2 heads of 80 numbers for images are assumed"):
+        CLIP.from_checkpoint(tmp_path, activation="gelu", transformer_heads=4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_openais_own_state_dict_needs_no_configuration(tmp_path):
+    marks = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(10), "vocab_size": torch.tensor(514)}
+    torch.save(model().state_dict() | marks, tmp_path / "openai.pt")
+    assert CLIP.from_checkpoint(tmp_path / "openai.pt").config.activation == "quick_gelu"
+
+
+@pytest.mark.parametrize("width, heads, mlp", [(1280, 16, None), (1408, 16, 6144), (1664, 16, 8192), (1792, 16, 15360),
+                                               (1024, 16, None), (896, 14, None), (384, 6, None)])
+def test_heads_of_the_published_image_towers(width, heads, mlp):
+    "By open_clip's configurations of ViT-H, g, bigG, e, L, B-plus and S."
+    with torch.device("meta"):
+        tower = CLIP(CLIPConfig(image_resolution=14, vision_layers=1, vision_width=width, vision_patch_size=14,
+                                vision_mlp_width=mlp, vision_heads=heads, **TEXT))
+    found = infer_config(tower.state_dict())
+    assert (found.image_heads, found.vision_mlp_width, found.text_heads) == (heads, mlp, 1)
+
+
+# --- what is wrapped around weights
+
+WRAPPED = ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "model.{}", "model._orig_mod.{}",
+           "clip_model.module.{}", "_fsdp_wrapped_module.{}"]
+
+
+@pytest.mark.filterwarnings("ignore:no config")
+@pytest.mark.parametrize("wrap", WRAPPED)
+@pytest.mark.parametrize("names", [dict, hugging_face, lambda state: {
+    name if name.startswith(("visual", "logit")) else f"text.{name}": tensor for name, tensor in state.items()}],
+    ids=["openai", "hugging face", "custom text"])
+def test_names_are_unwrapped(tmp_path, wrap, names):
+    clip = model()
+    state = {wrap.format(name): tensor for name, tensor in names(clip.state_dict()).items()}
+    save_file(state, tmp_path / "a.safetensors")
+    assert_same(CLIP.from_checkpoint(tmp_path / "a.safetensors"), clip)
+
+
+def test_a_layer_that_was_compiled_alone_and_an_averaged_model_load():
+    clip = model()
+    state = {name.replace("visual.", "visual._orig_mod.").replace("resblocks.1.", "resblocks.1._orig_mod."): tensor
+             for name, tensor in clip.state_dict().items()}
+    assert_same(model(seed=1).load_weights(state), clip)
+    averaged = torch.optim.swa_utils.AveragedModel(clip).state_dict()
+    assert_same(model(seed=1).load_weights(averaged), clip)
+    with pytest.raises(ValueError, match="logit_scale more than once"):
+        openai_names(clip.state_dict() | {"module.logit_scale": torch.ones(())})
+    with pytest.raises(TypeError, match="a name in state must be a str, got int"):
+        openai_names({3: torch.ones(())})
+
+
+@pytest.mark.filterwarnings("ignore:no config")
+@pytest.mark.parametrize("around", [
+    lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"state": {}}},
+    lambda state: {"model_state_dict": state},
+    lambda state: {"model": {"state_dict": state}}, lambda state: {"module": state, "step": 1}])
+def test_a_checkpoint_of_a_trainer_is_opened(tmp_path, around):
+    clip = model()
+    torch.save(around(dict(clip.state_dict())), tmp_path / "pytorch_model.bin")
+    assert_same(CLIP.from_checkpoint(tmp_path), clip)
+
+
+def test_weights_in_parts_are_put_together(tmp_path):
+    clip = written(tmp_path, "config.json", HF_SAYS)
+    state = hugging_face(clip.state_dict())
+    (tmp_path / "model.safetensors").unlink()
+    parts = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(state)}
+    for part in set(parts.values()):
+        save_file({name: state[name] for name in state if parts[name] == part}, tmp_path / part)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    for path in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        assert_same(CLIP.from_checkpoint(path), clip)
+    climbs = {"weight_map": {"a": "../b.safetensors"}}
+    for wrong, words in ((climbs, "another folder"), ([], "no index"), ({}, "no index")):
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=words):
+            CLIP.from_checkpoint(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no weights in the folder .*empty"):
+        CLIP.from_checkpoint(tmp_path / "empty")
+
+
+# --- a tokenizer and its tower
+
+
+def test_a_tokenizer_of_other_weights_is_refused_or_doubted(tmp_path):
+    small, large = (model(CLIPConfig(**vars(VIT) | {"vocab_size": size}), seed=0) if size >= 514 else CLIP(
+        CLIPConfig(**vars(VIT) | {"vocab_size": size})) for size in (100, 600))
+    for clip, name in ((small, "small"), (large, "large")):
+        clip.save(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="tokenizer must have at most 100 ids, .* got 514"):
+        CLIP.from_checkpoint(tmp_path / "small.safetensors", Tokenizer())
+    with pytest.warns(UserWarning, match="tokenizer has 514 ids and the text tower of large.safetensors 600"):
+        CLIP.from_checkpoint(tmp_path / "large.safetensors", Tokenizer())
+
+
+def test_a_tokenizer_takes_the_length_of_its_tower():
+    given = Tokenizer(context_length=77)
+    clip = CLIP(VIT, given)
+    assert clip.tokenizer(["a"]).shape == (1, 10) and given.context_length == 77
+    clip.encode_text(clip.tokenizer(["a word that is far too long"], truncate=True))
+
+
+@pytest.mark.parametrize("length", [2, 3, 8, 77])
+def test_truncation_keeps_start_and_end(length):
+    plain = Tokenizer()
+    whole = plain(["dog " * 40, "a"], context_length=300)
+    cut = plain(["dog " * 40, "a"], context_length=length, truncate=True)
+    assert cut.shape == (2, length) and (cut[:, 0] == plain.start).all()
+    assert (cut.amax(1) == plain.end).all() and torch.equal(cut[0, :-1], whole[0, : length - 1])
+    with pytest.raises(ValueError, match="truncate=True"):
+        plain(["dog " * 40], context_length=length)
+    with pytest.raises((TypeError, ValueError), match="context_length must be a whole number"):
+        plain(["a"], context_length=1, truncate=True)
 
 
 class Evil:
@@ -437,6 +663,19 @@ def test_the_loss_is_symmetric_and_counts_from_log_n():
     torch.testing.assert_close(contrastive_loss(f, g, 3.0), contrastive_loss(g, f, 3.0))
     torch.testing.assert_close(contrastive_loss(f, g, 0.0), torch.log(torch.tensor(6.0)))
     assert contrastive_loss(torch.eye(6), torch.eye(6), 100.0) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 15_000.0])
+def test_contrastive_loss_keeps_its_value_in_half_precision(dtype, size):
+    f, g = ((size * torch.randn(9, 32, generator=torch.Generator().manual_seed(s))).to(dtype).requires_grad_()
+            for s in (0, 1))
+    for captions in (None, torch.arange(9) // 2):
+        found = contrastive_loss(f, g, 20.0, captions)
+        found.backward()
+        assert f.grad.isfinite().all() and f.grad.any()
+        torch.testing.assert_close(found.double(), contrastive_loss(f.double(), g.double(), 20.0, captions),
+                                   rtol=0.02, atol=0.02)
 
 
 def test_a_few_steps_match_pairs_better_than_chance():

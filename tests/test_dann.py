@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 import xfer_course.dann
 from xfer_course.dann import (
+    CDAN,
     DANN,
     GradientReversal,
     MarginalizedDenoiser,
@@ -183,6 +184,32 @@ BAD_INPUT = {
                            "source_y must be class numbers of type torch.int64, got torch.int32"),
     "loss: label too large": (lambda: loss(source_y=SOURCE_Y + 1), ValueError,
                               "source_y must be class numbers from 0 up and below 2, got 2"),
+    "loss: a column of labels": (lambda: loss(source_y=SOURCE_Y[:, None]), ValueError,
+                                 "source_y must be of shape (N), got (60, 1)"),
+    "loss: no labels": (lambda: loss(source_y=None), TypeError, "source_y must be a tensor of shape (N), got NoneType"),
+    "reverse validation: a column of labels": (lambda: reverse_validation(shallow(), X, Y[:, None], X_TARGET),
+                                               ValueError, "y must be of shape (N), got (60, 1)"),
+    "reverse validation: a label is missing": (
+        lambda: reverse_validation(shallow(), X, np.where(np.arange(len(Y)) == 3, NAN, Y), X_TARGET), TypeError,
+        "y must be names or whole numbers, all of one kind, got nan at 3"),
+    "shallow: validation counted from 1": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, Y + 1), ValueError,
+        "every label of y_valid must be one of 0, 1, got 2"),
+    "shallow: validation with names": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, np.array(["a", "b"])[Y]), TypeError,
+        "y_valid must be of the kind of y, such as 0, got "),
+    "shallow: a column for validation": (
+        lambda: shallow(early_stopping=True).fit(X, Y, X_TARGET, X, Y[:, None]), ValueError,
+        "y_valid must be of shape (N), got (60, 1)"),
+    "domain batches: a column of labels": (
+        lambda: domain_batches(Images(SOURCE_X, SOURCE_Y[:, None]), TARGET_X, 8, steps=1), ValueError,
+        "source labels must be of shape (N), got (60, 1)"),
+    "domain batches: one-hot labels": (
+        lambda: domain_batches(Images(SOURCE_X, F.one_hot(SOURCE_Y)), TARGET_X, 8, steps=1), ValueError,
+        "source labels must be of shape (N), got (60, 2): .argmax(1)"),
+    "domain batches: float labels": (
+        lambda: domain_batches(Images(SOURCE_X, SOURCE_Y.float()), TARGET_X, 8, steps=1), TypeError,
+        "source labels must hold integer numbers"),
     "loss: label negative": (lambda: loss(source_y=SOURCE_Y - 1), ValueError,
                              "source_y must be class numbers from 0 up and below 2, got -1"),
     "loss: lambda negative": (lambda: loss(lambda_=-1.0), ValueError, "lambda_ must be a finite number of at least 0"),
@@ -280,10 +307,78 @@ def test_reversal_is_identity_forward_and_minus_lambda_backward(shape, dtype, la
     x = torch.randn(shape, generator=generator).to(dtype).requires_grad_()
     upstream = torch.randn(shape, generator=generator).to(dtype)
     y = gradient_reversal(x, lambda_)
-    assert torch.equal(y, x) and y.dtype == dtype and y.data_ptr() == x.data_ptr()
+    assert torch.equal(y, x) and y.dtype == dtype and (not y.numel() or y.data_ptr() != x.data_ptr())
     (gradient,) = torch.autograd.grad(y, x, upstream)
     assert gradient.dtype == dtype
     assert torch.equal(gradient, -lambda_ * upstream)
+
+
+IN_PLACE = {
+    "leaky": lambda inplace: nn.LeakyReLU(0.2, inplace=inplace),
+    "dropout": lambda inplace: nn.Dropout(0.5, inplace=inplace),
+    "nested": lambda inplace: nn.Sequential(nn.Identity(), nn.Sequential(nn.SiLU(inplace=inplace))),
+    "by hand": lambda inplace: Halved(inplace),
+}
+
+
+class Halved(nn.Module):
+    "Works in place without an argument that says so."
+
+    def __init__(self, inplace):
+        super().__init__()
+        self.how = inplace
+
+    def forward(self, x):
+        return x.mul_(0.5) if self.how else x * 0.5
+
+
+def headed(first, where, inplace, kind=DANN, extractor=nn.Linear, **options):
+    torch.manual_seed(0)
+    heads = {"label": nn.Sequential(nn.Linear(8, 3)), "domain": nn.Sequential(nn.Linear(8 if kind is DANN else 24, 1))}
+    for place in where.split():
+        heads[place].insert(0, IN_PLACE[first](inplace))
+    features = nn.Flatten() if extractor is nn.Flatten else nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+    return kind(features, heads["label"], heads["domain"], **options)
+
+
+def all_numbers(model, training=True):
+    x, y, z = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    y, before = torch.arange(6) % 3, (x.clone(), z.clone())
+    model.train(training)
+    torch.manual_seed(1)
+    numbers = [*model.loss(x, y, z, 0.7), model.source_loss(x, y), *model(x)]
+    (numbers[0] + numbers[3] + sum(part.sum() for part in numbers[4:])).backward()
+    with torch.no_grad():
+        numbers += [*model(x)]
+    assert torch.equal(x, before[0]) and torch.equal(z, before[1]), "the inputs were overwritten"
+    return [*numbers, *(p.grad for p in model.parameters())]
+
+
+@pytest.mark.parametrize("first", IN_PLACE)
+@pytest.mark.parametrize("where", ["label", "domain", "label domain"])
+@pytest.mark.parametrize("options", [{}, {"joint_batch": False}, {"kind": CDAN}, {"extractor": nn.Flatten}], ids=str)
+def test_heads_that_begin_in_place_give_the_same_numbers(first, where, options):
+    """Features, losses and gradients, in training and evaluation mode; inputs stay as they were."""
+    for training in (True, False):
+        plain, same = (all_numbers(headed(first, where, inplace, **options), training) for inplace in (False, True))
+        assert all(torch.equal(a, b) for a, b in zip(plain, same, strict=True))
+
+
+@pytest.mark.parametrize("reverse", [gradient_reversal, GradientReversal()])
+def test_what_follows_the_reversal_may_work_in_place(reverse):
+    x = torch.linspace(-1, 1, 6, requires_grad=True)
+    reverse(x).relu_().sum().backward()
+    assert x.grad.tolist() == [0, 0, 0, -1, -1, -1]
+    with torch.no_grad():
+        reverse(x).mul_(0)
+    assert x.abs().min() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_label_loss_of_a_large_batch_fits_into_half_precision(dtype):
+    model, x = DANN(nn.Identity(), nn.Linear(2, 60), nn.Linear(2, 1)).to(dtype), torch.zeros(20_000, 2, dtype=dtype)
+    loss = model.loss(x, x[:, 0].long(), x[:4])
+    assert abs(loss.label.item() - math.log(60)) < 1 and loss.domain.isfinite()
 
 
 @settings(max_examples=20, deadline=None)

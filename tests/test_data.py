@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import os
 import pickle
 import re
 import subprocess
 import sys
+import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -588,6 +591,155 @@ def test_image_folder_crops_the_centre_and_turns_photos_upright(tmp_path):
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 
+LITTER = [".ipynb_checkpoints/1-checkpoint.png", ".thumbnails/1.png", "__MACOSX/cat/._1.png", "@eaDir/1.png/SYNO.jpg",
+          ".DS_Store", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN/1.png", "cat/.ipynb_checkpoints/1-checkpoint.png",
+          "cat/@eaDir/1.jpg", "dog/Thumbs.db", "cat/deep/.hidden/2.png", "cat/._1.png", "__pycache__/a.pyc"]
+
+
+@pytest.mark.parametrize("litter", LITTER)
+def test_hidden_and_system_files_are_neither_classes_nor_images(tmp_path, litter):
+    for name in ("cat", "dog"):
+        save_png(tmp_path / name / "1.png", NOISE)
+    (tmp_path / litter).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / litter).write_bytes((tmp_path / "cat/1.png").read_bytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images, names = data.image_folder(tmp_path, 4)
+        assert len(data.image_folder(tmp_path / "dog", 4)[0].images) == 1
+    assert names == ["cat", "dog"] and images.labels.tolist() == [0, 1]
+
+
+def test_labels_follow_the_given_classes(tmp_path):
+    for part, names in {"train": ("cat", "dog", "owl"), "new": ("owl", "dog"), "one": ("owl",)}.items():
+        for name in names:
+            save_png(tmp_path / part / name / "1.png", NOISE)
+    (tmp_path / "new/cat").mkdir()  # there, but empty
+    _, names = data.image_folder(tmp_path / "train", 4)
+    for classes in (names, tuple(names), np.array(names)):
+        images, again = data.image_folder(tmp_path / "new", 4, classes=classes)
+        assert images.labels.tolist() == [1, 2] and again == names
+    assert data.image_folder(tmp_path / "one", 4, classes=names)[0].labels.tolist() == [2]
+    assert data.image_folder(tmp_path / "new/dog", 4, classes=names)[0].labels.tolist() == [1]  # without sub-folders
+    assert data.folder_samples(tmp_path / "one", names) == ([(tmp_path / "one/owl/1.png", 2)], names)
+    assert data.image_folder(tmp_path / "train", 4, classes=["owl", "cat", "dog"])[0].labels.tolist() == [0, 1, 2]
+
+
+def test_names_are_compared_however_they_are_composed(tmp_path):
+    save_png(tmp_path / unicodedata.normalize("NFD", "Größe é") / "1.png", NOISE)
+    images, names = data.image_folder(tmp_path, 4, classes=["a", "Größe é"])
+    assert images.labels.tolist() == [1] and names == ["a", "Größe é"]
+
+
+@pytest.mark.parametrize("classes, error, words", [
+    (["cat"], ValueError, "classes must name every folder of images in .*, got cat without 'dog'"),
+    (["Cat", "dog"], ValueError, "without 'cat'"),
+    (["cat", "cat", "dog"], ValueError, "classes must be different names"),
+    ("cat", TypeError, "classes must be a list of texts"), (3, TypeError, "classes must be a list of texts"),
+    ([0, 1], TypeError, "classes must be a list of texts"), ([], ValueError, "at least 1 text")])
+def test_classes_that_do_not_fit_a_folder(tmp_path, classes, error, words):
+    for name in ("cat", "dog"):
+        save_png(tmp_path / name / "1.png", NOISE)
+    with pytest.raises(error, match=words):
+        data.image_folder(tmp_path, 4, classes=classes)
+
+
+def test_a_folder_of_parts_is_not_taken_for_classes(tmp_path):
+    for part in ("train", "Test"):
+        save_png(tmp_path / part / "cat/1.png", NOISE)
+    with pytest.raises(ValueError, match="path must be a folder of classes, got .* with the parts Test, train"):
+        data.image_folder(tmp_path, 4)
+    save_png(tmp_path / "bus/1.png", NOISE)  # a train among vehicles
+    assert data.image_folder(tmp_path, 4)[1] == ["Test", "bus", "train"]
+
+
+def test_files_left_out_are_counted_by_reason(tmp_path):
+    from PIL import Image
+
+    save_png(tmp_path / "cat/1.png", NOISE)
+    for name, content in {"a.txt": b"a", "b.TXT": b"b", "c.mp4": b"c", "name": b"d", "e.heic": b"e"}.items():
+        (tmp_path / "cat" / name).write_bytes(content)
+    (tmp_path / "cat/gone.png").symlink_to("nowhere.png")
+    save_png(tmp_path / "outside.png", NOISE)
+    (tmp_path / "README.md").write_text("about")
+    with pytest.warns(UserWarning) as said:
+        assert len(data.image_folder(tmp_path, 4)[0].images) == 1
+    heic = "" if importlib.util.find_spec("pillow_heif") else "images that Pillow cannot open here .*heic.*: 1, "
+    assert len(said) == 1 and re.search(
+        r"7 files left out .broken links and pipes: 1, images beside the class folders: 1, " + heic
+        + r"no images .\.mp4.: 1, no images .\.txt.: 2, no images .no ending.: 1", str(said[0].message))
+    assert Path(said[0].filename) == Path(__file__) and Image.open(tmp_path / "cat/1.png").size == (40, 40)
+
+
+def test_damaged_images_are_left_out_on_request_and_counted(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    small = NOISE[:20, :20]
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        save_png(tmp_path / name, small)
+    save_png(tmp_path / "dog/huge.png", np.tile(NOISE, (2, 2, 1)))
+    cut_short(save_png(tmp_path / "cat/0.png", small))
+    (tmp_path / "dog/empty.jpg").touch()
+    with pytest.raises(DataFileError, match="0.png is not an image"):
+        data.image_folder(tmp_path, 4)
+    with pytest.warns(UserWarning, match="3 files left out .damaged images: 1, empty files: 1, images with too"):
+        images, _ = data.image_folder(tmp_path, 4, skip_damaged=True)
+    assert images.labels.tolist() == [1, 0, 0]
+    with pytest.warns(UserWarning, match="1 file left out"):
+        assert data.image_folder(tmp_path, 4, n=2, skip_damaged=True)[0].labels.tolist() == [1, 0]
+    for file in (tmp_path / "cat").iterdir():
+        file.write_bytes(b"oops")
+    with pytest.raises(DataFileError, match="none of the 3 images can be read"):
+        data.image_folder(tmp_path / "cat", 4, skip_damaged=True)
+
+
+@pytest.mark.parametrize("ending, kind", [
+    ("gif", "GIF"), ("webp", "WEBP"), ("avif", "AVIF"), ("TIF", "TIFF"), ("tiff", "TIFF"), ("JPG", "JPEG"),
+    ("jfif", "JPEG"), ("PNG", "PNG"), ("bmp", "BMP"), ("jp2", "JPEG2000"), ("tga", "TGA"), ("ppm", "PPM"),
+    ("qoi", "QOI")])
+def test_whatever_pillow_opens_is_read_and_its_first_frame_only(tmp_path, ending, kind):
+    from PIL import Image
+
+    if kind not in Image.registered_extensions().values() or kind not in Image.SAVE:
+        pytest.skip(f"Pillow is built without {kind}")
+    (tmp_path / "a").mkdir()
+    more = {"save_all": True, "append_images": [Image.new("RGB", (8, 8))]} if kind in Image.SAVE_ALL else {}
+    Image.new("RGB", (8, 8), (250, 0, 0)).save(tmp_path / f"a/1.{ending}", kind, **more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = data.image_folder(tmp_path, 8)[0].images
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.tensor([250 / 255, 0, 0]), atol=0.03, rtol=0)
+
+
+def odd_images() -> dict[str, tuple]:
+    "Images of unusual modes, and the grey or colour that they show."
+    from PIL import Image
+
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    palette = Image.new("RGB", (8, 8), (10, 200, 30)).convert("P")
+    deep = np.full((8, 8), 32768, np.uint16)
+    return {"clear.png": (clear, {}, 1.0), "clear.gif": (clear, {}, 1.0), "half.png": (
+            Image.new("LA", (8, 8), (0, 128)), {}, 127 / 255),
+            "colour key.png": (Image.new("RGB", (8, 8), (9, 9, 9)), {"transparency": (9, 9, 9)}, 1.0),
+            "palette.png": (palette, {"transparency": bytes([255] * 256)}, (10 + 200 + 30) / 765),
+            "palette clear.png": (palette, {"transparency": bytes(256)}, 1.0),
+            "bits.png": (Image.new("1", (8, 8), 1), {}, 1.0), "deep.png": (Image.fromarray(deep), {}, 0.5),
+            "deep.tif": (Image.fromarray(deep), {}, 0.5), "deep.pgm": (Image.fromarray(deep), {}, 0.5),
+            "big endian.tif": (Image.fromarray(deep.astype(">u2")), {}, 0.5),
+            "cmyk.tif": (Image.new("RGB", (8, 8), (200, 30, 60)).convert("CMYK"), {}, 290 / 765)}
+
+
+@pytest.mark.parametrize("name", ["clear.png", "clear.gif", "half.png", "colour key.png", "palette.png",
+                                  "palette clear.png", "bits.png", "deep.png", "deep.tif", "deep.pgm", "big endian.tif",
+                                  "cmyk.tif"])
+def test_images_of_unusual_modes_look_as_people_see_them(tmp_path, name):
+    image, options, grey = odd_images()[name]
+    image.save(tmp_path / name, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert data.image_folder(tmp_path, 8)[0].images.mean().item() == pytest.approx(grey, abs=0.01)
+
+
 @pytest.mark.parametrize("prepare, error, words", [
     (lambda path: path.mkdir(), FileNotFoundError, "holds neither images nor folders of images"),
     (lambda path: (path / ".hidden").mkdir(parents=True), FileNotFoundError, "holds neither images"),
@@ -612,11 +764,12 @@ def test_office31_and_gtsrb_read_their_layouts(tmp_path):
         save_png(tmp_path / f"office31/dslr/images/{name}/1.png", pixels)
     (images, labels), classes = data.office31("dslr", size=8, root=tmp_path)
     assert classes == ["bike", "mug"] and labels.tolist() == [0, 1] and images.shape == (2, 3, 8, 8)
-    for label in (0, 1):
+    assert data.office31("dslr", size=8, classes=["bag", *classes], root=tmp_path)[0].labels.tolist() == [1, 2]
+    for label in (0, 41):
         save_png(tmp_path / f"gtsrb/GTSRB/Training/{label:05}/1.ppm", pixels)
     save_png(tmp_path / "gtsrb/GTSRB/Final_Test/Images/00000.ppm", pixels)
     (tmp_path / "gtsrb/GT-final_test.csv").write_text("Filename;Width;ClassId\n00000.ppm;12;41\n")
-    assert data.gtsrb(root=tmp_path).labels.tolist() == [0, 1]
+    assert data.gtsrb(root=tmp_path).labels.tolist() == [0, 41]  # as the test part counts
     images, labels = data.gtsrb("test", size=40, root=tmp_path)
     assert images.shape == (1, 3, 40, 40) and labels.tolist() == [41]
 
@@ -701,6 +854,20 @@ def test_datasets_lists_what_is_there(tmp_path):
     assert rows["mnist_m"]["where"] == "xfer data make mnist_m" and rows["office31"]["where"] == "by hand"
     small_mnist(tmp_path)
     assert {row["name"]: row for row in data.datasets(tmp_path)}["mnist"]["present"]
+
+
+def test_the_version_of_a_set_follows_all_its_files(tmp_path):
+    versions = []
+    for number, other in ((1, "x"), (2, "x"), (2, "y")):
+        for domain in ("amazon", "dslr", "webcam"):
+            file = tmp_path / "office31" / domain / "images" / "mug" / f"frame_{domain}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(bytes([number]) if domain == "webcam" else other.encode())
+        versions.append(data.data_versions(["office31", "mnist", "digits"], tmp_path))
+    assert [each["mnist"] for each in versions] == ["absent"] * 3 and all("digits" not in each for each in versions)
+    assert len({each["office31"] for each in versions}) == 3
+    (tmp_path / "office31" / "webcam").rename(tmp_path / "office31" / "camera")
+    assert data.data_versions(["office31"], tmp_path) == {"office31": "absent"}
 
 
 def test_roots_follow_the_environment(monkeypatch, tmp_path):

@@ -3,6 +3,9 @@
 import math
 import subprocess
 import sys
+from collections import namedtuple
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -17,7 +20,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from xfer_course.data import batches
 from xfer_course.evaluation import (
     PALETTE,
     STYLE,
@@ -317,7 +322,7 @@ BAD_INPUT = {
     "one-hot labels": (lambda: linear_probe(X, np.eye(10), X, Y), r"train_labels must be of shape \(N\), got"),
     "no labels": (lambda: linear_probe(X, Y[:0], X, Y), "train_labels must hold at least one value"),
     "other width": (lambda: linear_probe(X, Y, X[:, :3], Y), r"test_features must be of shape \(N 4\), got \(10, 3\)"),
-    "one class only": (lambda: linear_probe(X, Y * 0, X, Y), "at least two classes, got only 0"),
+    "one class only": (lambda: linear_probe(X, Y * 0, X, Y * 0), "at least two classes, got only 0"),
     "k larger than n": (lambda: knn_accuracy(X, Y, X, Y, k=11), "k must be a whole number from 1 to 10, got 11"),
     "k of zero": (lambda: knn_accuracy(X, Y, X, Y, k=0), "k must be a whole number from 1 to 10, got 0"),
     "sparse features": (lambda: proxy_a_distance(csr_matrix(X), X),
@@ -345,7 +350,7 @@ BAD_INPUT = {
     "table of pairs": (lambda: paired_difference([[1, 2]], [[1, 2]]), r"a must be of shape \(N\), got \(1, 2\)"),
     "text of nothing": (lambda: interval_text([]), "values must hold at least one value"),
     "nothing to predict": (lambda: predict(nn.Identity(), torch.zeros(0, 3)), "images must hold at least one value"),
-    "predict a list": (lambda: predict(nn.Identity(), [1.0]), "images must be a tensor, got list"),
+    "predict a list": (lambda: predict(nn.Identity(), [1.0]), "images must be a tensor, or a loader .*, got list"),
     "batch of none": (lambda: predict(nn.Identity(), torch.zeros(1, 3), 0),
                       "batch_size must be a whole number of at least 1, got 0"),
     "fewer labels than images": (lambda: accuracy(nn.Identity(), IMAGES, torch.arange(2)),
@@ -365,7 +370,7 @@ BAD_INPUT = {
     "no arms": (lambda: arms_figure({}), "arms must hold at least one"),
     "colour of no arm": (lambda: arms_figure({"a": [1]}, colours={"b": "red"}),
                          "a name in colours must be one of 'a', got 'b'"),
-    "arm without values": (lambda: arms_figure({"a": []}), "values must hold at least one value"),
+    "arm without values": (lambda: arms_figure({"a": []}), "values of a must hold at least one value"),
     "figure without words": (lambda: show(plt.figure(), "  "), "alt must be a list of texts that are not empty"),
     "slider with one picture": (lambda: flipbook({1: b""}, ["one"], "n"),
                                 "frames must be 2 or more pictures whose labels differ when printed, got 1"),
@@ -377,6 +382,224 @@ BAD_INPUT = {
     "slider that starts nowhere": (lambda: flipbook({1: b"", 2: b""}, ["one", "two"], "n", start=3),
                                    "start must be one of '1', '2', got '3'"),
 }
+
+
+# --- labels and outputs of the right type with another meaning
+
+
+class Returns(nn.Module):
+    "A network that hands its input on in some wrapping."
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, x):
+        return self.wrap(x)
+
+
+class Column:
+    "A column of a table, which NumPy can read and nothing else."
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype=object)
+
+
+HOT = torch.eye(3)[torch.arange(12) % 3]
+KINDS = torch.arange(12) % 3
+NAMED = np.array(["cat", "dog", "owl"])[KINDS]
+UNLIKE = {
+    "column": (KINDS[:, None], r"must be of shape \(N\), got \(12, 1\): .ravel\(\) makes a column flat"),
+    "row": (KINDS[None], r"must be of shape \(N\), got \(1, 12\)"),
+    "one-hot": (HOT.long(), r"must be of shape \(N\), got \(12, 3\): .argmax\(1\)"),
+    "counted from 1": (KINDS + 1, "below 3, got 3: subtract 1|must be classes of train_labels, got 3"),
+    "NaN": (KINDS / 1.0 * torch.nan, "must hold integer numbers, got|got nan at 0"),
+    "halves": (KINDS / 2, "must hold integer numbers, got|got 0.5 at 1"),
+    "names": (NAMED, "must be a tensor|of the kind of"),
+    "one missing": (Column([*KINDS[:-1].tolist(), None]), "must be a tensor|got None at 11"),
+}
+COMPARE = {
+    "accuracy": lambda y: accuracy(nn.Identity(), HOT, y),
+    "linear_probe": lambda y: linear_probe(HOT, KINDS, HOT, y),
+    "knn_accuracy": lambda y: knn_accuracy(HOT, KINDS, HOT, y, k=1),
+}
+
+
+@pytest.mark.parametrize("mistake", UNLIKE)
+@pytest.mark.parametrize("measure", COMPARE)
+def test_labels_that_mean_something_else_are_refused(measure, mistake):
+    wrong, sentence = UNLIKE[mistake]
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
+        COMPARE[measure](wrong)
+    assert "labels" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [KINDS.int(), KINDS.to(torch.uint8), KINDS.to(torch.uint16)], ids=str)
+def test_accuracy_takes_integers_of_every_size(labels):
+    assert accuracy(nn.Identity(), HOT, labels) == 1
+
+
+FROM_ANYWHERE = [KINDS.double(), KINDS.tolist(), NAMED, list(NAMED), Column(NAMED), KINDS.numpy() - 7]
+
+
+@pytest.mark.parametrize("labels", FROM_ANYWHERE, ids=lambda labels: type(labels).__name__)
+def test_probes_take_whole_numbers_and_names_from_anywhere(labels):
+    assert knn_accuracy(HOT, labels, HOT, labels, k=1) == linear_probe(HOT, labels, HOT, labels) == 1
+
+
+@pytest.mark.parametrize("outputs, sentence", [
+    (HOT * torch.nan, "finite largest value in every row, got nan in row 0"),
+    (torch.where(torch.arange(12)[:, None] == 5, -torch.inf, HOT), "finite largest value .* got -inf in row 5"),
+    (HOT / 0, "finite largest value in every row"),
+    (HOT[:, :1], r"a column for each of at least two classes, got shape \(12, 1\)"),
+    (HOT[:, :, None], r"be of shape \(N K\), got \(12, 3, 1\)"),
+], ids=["NaN", "minus infinity", "infinity", "one column", "maps"])
+def test_outputs_without_a_largest_value_have_no_accuracy(outputs, sentence):
+    with pytest.raises(ValueError, match=f"what model returns must .*{sentence}"):
+        accuracy(Returns(lambda x: outputs), HOT, KINDS)
+
+
+def test_a_masked_class_may_hold_minus_infinity():
+    masked = torch.where(HOT == 0, -torch.inf, HOT)
+    assert accuracy(nn.Identity(), masked, KINDS) == 1
+
+
+@dataclass
+class Answer:
+    loss: float
+    logits: torch.Tensor
+
+
+WRAPPINGS = {
+    "tuple": lambda x: (x, 1), "list": lambda x: [x], "dict": lambda x: {"loss": x.sum(), "logits": x},
+    "dict of one": lambda x: {"out": x}, "object": lambda x: Answer(0.0, x),
+    "namespace": lambda x: SimpleNamespace(logits=x), "named tuple": namedtuple("Named", "features, logits")._make,
+}
+
+
+@pytest.mark.parametrize("name", WRAPPINGS)
+def test_logits_are_found_in_every_usual_wrapping(name):
+    wrap = WRAPPINGS[name] if name != "named tuple" else lambda x: WRAPPINGS[name]([x * 0, x])
+    assert torch.equal(predict(Returns(wrap), HOT, batch_size=5), HOT)
+
+
+@pytest.mark.parametrize("wrap, given", [
+    (lambda x: {"a": x, "b": x}, "dict with a, b"), (lambda x: None, "NoneType"), (lambda x: (1, x), "tuple"),
+    (lambda x: x.numpy(), "ndarray"), (lambda x: {}, "dict"),
+])
+def test_other_outputs_are_named(wrap, given):
+    with pytest.raises(TypeError, match=f"model must return a tensor, .* got {given}"):
+        predict(Returns(wrap), HOT)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x.sum(), lambda x: x[:1], lambda x: x.squeeze(0)])
+def test_an_output_has_a_row_for_each_input(wrap):
+    with pytest.raises(ValueError, match="model must return a row for each of 1[12]? inputs|each of 1 inputs"):
+        predict(Returns(wrap), HOT, batch_size=11)
+
+
+PAIRS = TensorDataset(HOT, KINDS)
+SOURCES = {
+    "data set": lambda: PAIRS, "loader of pairs": lambda: DataLoader(PAIRS, 5),
+    "loader of the course": lambda: batches(HOT, KINDS, batch_size=5, shuffle=False, drop_last=False),
+    "generator": lambda: ((x, y) for x, y in DataLoader(PAIRS, 5)),
+    "loader with workers": lambda: DataLoader(PAIRS, 5, num_workers=1),
+    "iterable data set": lambda: DataLoader(IterableWrapper(PAIRS), 5),
+}
+
+
+class IterableWrapper(torch.utils.data.IterableDataset):
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return (self.data[i] for i in range(len(self.data)))
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_predictions_and_accuracy_of_a_loader(kind):
+    assert torch.equal(predict(nn.Identity(), SOURCES[kind]()), HOT)
+    assert accuracy(nn.Identity(), SOURCES[kind]()) == 1
+
+
+def test_accuracy_of_a_shuffled_loader_takes_its_labels():
+    assert accuracy(nn.Identity(), DataLoader(PAIRS, 5, shuffle=True)) == 1
+    with pytest.raises(TypeError, match="images must be a tensor with labels, or a loader that gives both"):
+        accuracy(nn.Identity(), DataLoader(PAIRS, 5, shuffle=True), KINDS)
+
+
+@pytest.mark.parametrize("images, sentence", [
+    ({"x": HOT}, "images must be a tensor, or a loader .* got dict with x"),
+    ((HOT, KINDS), "images must be .* got tuple"),
+    (HOT.numpy(), "images must be .* got ndarray"), ("folder", "images must be .* got str"),
+    (torch.tensor(1.0), "number of dimensions of images must be"),
+    (DataLoader([{"x": x, "y": 0} for x in HOT], 4), "batch 0 must be a tensor, or a tuple .* got dict with x, y"),
+    (DataLoader(NAMED.tolist(), 4), "batch 0 must be a tensor, or a tuple"),
+    (iter([]), "images must be at least one batch, got none"),
+], ids=lambda each: type(each).__name__ if not isinstance(each, str) else "")
+def test_what_gives_no_tensors_is_named(images, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        predict(nn.Identity(), images)
+
+
+@pytest.mark.parametrize("loader, sentence", [
+    (DataLoader(HOT, 4), "labels of batch 0 must be a tensor of shape .* got NoneType"),
+    (DataLoader(TensorDataset(HOT, KINDS[:, None]), 4), r"labels of batch 0 must be of shape \(N\), got \(4, 1\)"),
+    (DataLoader(TensorDataset(HOT, HOT), 4), r"labels of batch 0 must be of shape \(N\), got \(4, 3\)"),
+    (DataLoader(TensorDataset(HOT, KINDS + 1), 4), "labels must be class numbers .* got 3: subtract 1"),
+])
+def test_labels_of_a_loader_are_looked_at_as_well(loader, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        accuracy(nn.Identity(), loader)
+
+
+def cells(figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("truth, found, names", [
+    (["cat", "dog", "dog"], ["cat", "dog", "cat"], None),
+    (Column(["cat", "dog", "dog"]), ["cat", "dog", "cat"], None),
+    (np.array([b"cat", b"dog", b"dog"]), np.array(["cat", "dog", "cat"]), np.array(["cat", "dog"])),
+    ([np.str_("cat"), "dog", "dog"], ("cat", "dog", "cat"), ("cat", "dog")),
+    ([0.0, 1.0, 1.0], torch.tensor([0, 1, 0]), None),
+    ([False, True, True], [0, 1, 0], ["cat", "dog"]),
+])
+def test_confusion_takes_names_and_numbers(truth, found, names):
+    assert cells(confusion_figure(truth, found, names)) == ["100", "0", "50", "50"]
+
+
+def test_class_names_give_the_order_of_classes_that_are_names():
+    assert cells(confusion_figure(["cat", "dog", "dog"], ["cat", "dog", "cat"], ["dog", "cat", "owl"])) == [
+        "50", "50", "0", "0", "100", "0", "0", "0", "0"]
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    ((["cat", "dog"], [0, 1]), "predictions must be of the kind of labels, such as 'cat', got 0"),
+    ((["cat", "dog"], ["cat", "owl"], ["cat", "dog"]), "every label .* must be one of 'cat', 'dog', got 'owl'"),
+    (([0, -1], [0, 1]), "must be class numbers from 0 up, got -1"),
+    (([0, 1], [0, np.nan]), "predictions must be .* got nan at 1"),
+    (([0, 10**9], [0, 1]), "the largest of labels and predictions must be"),
+    (([0, 1], [0, 1], "ab"), "class_names must be a list"),
+    (([0, 1], [0, 1], {0: "a", 1: "b"}), "class_names must be a list of texts"),
+    ((torch.eye(2), [0, 1]), r"labels must be of shape \(N\)"),
+])
+def test_confusion_refuses_labels_that_cannot_be_compared(arguments, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        confusion_figure(*arguments)
+
+
+def test_texts_of_numpy_name_panels_groups_arms_and_frames():
+    name = np.str_("source")
+    dots = tsne_figure({np.str_("panel"): {name: X, 3: X}}, method="pca").axes[0].collections
+    assert colour_of(dots[0]) == PALETTE["source"]
+    arms = arms_figure({name: torch.rand(3), 7: (0.1, 0.2)}, colours={"source": "method"})
+    assert [tick.get_text() for tick in arms.axes[0].get_yticklabels()] == ["source", "7"]
+    frames = {np.str_(i): plt.figure(figsize=(1, 1)) for i in (1, 2)}
+    flipbook(frames, np.array(["one", "two"]), np.str_("n"), start=np.int64(2))
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)

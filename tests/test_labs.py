@@ -1,12 +1,12 @@
 """Every lab runs through papermill in `smoke`, in its cap of CPU time, and gives the numbers of its fingerprint."""
 from __future__ import annotations
 
-import ast
 import json
 
 import pytest
 
-from house import NBS, ROOT, cpu_seconds_of_children, parameter_cells, starts_taken
+from house import NBS, ROOT, cpu_seconds_of_children, starts_taken
+from tools.notebooks import default_seeds
 from xfer_course.cli import execute, plan_run
 from xfer_course.labs import (
     FINGERPRINT_SEEDS,
@@ -14,6 +14,7 @@ from xfer_course.labs import (
     committed_record,
     experiment_of,
     fingerprint_differences,
+    setting_differences,
 )
 from xfer_course.registry import notebooks
 
@@ -28,17 +29,10 @@ SMOKE_CAP = 6
 SMOKE_ABOVE: dict[str, float] = {}
 
 
-def own_seeds(notebook) -> list[int]:
-    "The seeds that stand in a lab's cell of parameters."
-    (cell,) = parameter_cells(notebook.path)
-    assigned = {node.targets[0].id: node.value for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)}
-    return ast.literal_eval(assigned["seeds"])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", LABS, ids=lambda n: n.name)
 def test_lab_runs_in_smoke(notebook, tmp_path, record_property, start):
-    seeds, contents = tuple(own_seeds(notebook)[:FINGERPRINT_SEEDS]), []
+    seeds, contents = tuple(default_seeds(notebook)[:FINGERPRINT_SEEDS]), []
 
     def run(number: int) -> float:
         before = cpu_seconds_of_children()
@@ -58,6 +52,10 @@ def test_lab_runs_in_smoke(notebook, tmp_path, record_property, start):
     committed = committed_record(notebook.name, "cpu")
     assert committed is not None, "the lab has no record: run `make notebooks`"
     assert fingerprint_differences(committed, record) == [], "the numbers have moved: run `make notebooks`"
+    for profile in ("cpu", "long", "gpu", "paper"):
+        if kept := committed_record(notebook.name, profile):
+            assert setting_differences(kept, record) == [], f"the setting of {profile} has changed: run the lab anew"
+            assert list(kept.seeds) == default_seeds(notebook), f"{profile} was recorded with other seeds"
     # A claim that names a size reads otherwise in smoke; of the others, bound, unit and paper are those of the record.
     shown = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in committed.claims}
     stated = {c.statement: (c.at_least, c.at_most, c.paper, c.unit) for c in record.claims if c.statement in shown}

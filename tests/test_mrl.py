@@ -90,6 +90,34 @@ def test_autocast_stays_close_and_gives_float32_gradients(tied):
         torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_contrastive_loss_does_not_overflow_in_half_precision(dtype, symmetric):
+    """Products of such features are far above 65,504, and small prefixes far below what a product of halves keeps."""
+    loss = MatryoshkaContrastive([4, 64], symmetric=symmetric)
+    for scale in (torch.tensor([1000.0]), torch.cat([torch.full((4,), 1e-3), torch.full((60,), 500.0)])):
+        a, b = ((scale * torch.randn(12, 64, generator=torch.Generator().manual_seed(seed))).to(dtype).requires_grad_()
+                for seed in (0, 1))
+        found, expected = loss(a, b), loss(a.double(), b.double())
+        found.backward()
+        assert a.grad.isfinite().all() and a.grad.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", dtype):
+            torch.testing.assert_close(loss(a.float(), b.float()).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cross_entropy_of_a_large_batch_fits_into_half_precision(dtype):
+    logits, targets = torch.zeros(2, 20_000, 50, dtype=dtype), torch.zeros(20_000, dtype=torch.long)
+    assert MatryoshkaLoss([1, 2])(logits, targets).item() == pytest.approx(2 * math.log(50), rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_prefixes_of_long_vectors_keep_their_direction_in_half_precision(dtype):
+    unit = truncate(torch.full((2, 400), 6e4, dtype=dtype), 400)
+    assert unit.dtype == dtype and unit.float().norm(dim=1).tolist() == pytest.approx([1, 1], rel=5e-3)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_no_grad_and_frozen_parts(tied):
     head, x, y = small_head(tied)
@@ -405,6 +433,26 @@ BAD = {
                                  "head must give 2 sizes, as nesting_dims has, got 4"),
     "cascade labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:2]), ValueError,
                        "labels must hold 6 labels, one per row, got 2"),
+    "cascade: a column of labels": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y[:, None]), ValueError,
+                                    r"labels must be of shape \(N\), got \(6, 1\)"),
+    "cascade: labels counted from 1": (lambda: AdaptiveClassifier(HEAD, DIMS).fit(X, Y + 7), ValueError,
+                                       "labels must be class numbers from 0 up and below 7, got 7"),
+    "cascade: a head that says NaN": (
+        lambda: AdaptiveClassifier(lambda x: torch.full((4, 6, 7), torch.nan), DIMS).fit(X, Y), ValueError,
+        "what head returns must have a finite largest value in every row, got nan in row 0"),
+    "oracle: a column of labels": (lambda: oracle(torch.zeros(4, 6).long(), Y[:, None]), ValueError,
+                                   r"labels must be of shape \(N\), got \(6, 1\)"),
+    "oracle: NaN for labels": (lambda: oracle(torch.zeros(4, 6).long(), Y * torch.nan), TypeError,
+                               "labels must hold integer numbers"),
+    "oracle: predictions that are NaN": (lambda: oracle(torch.zeros(4, 6) * torch.nan, Y), TypeError,
+                                         "predictions must hold integer numbers"),
+    "mAP: names in the gallery, numbers of queries": (
+        lambda: mean_average_precision_at_k([[0, 1]], ["a", "b"], [0], 1), TypeError,
+        "query_labels must be of the kind of gallery_labels, such as 'a', got 0"),
+    "mAP: a column of labels": (lambda: mean_average_precision_at_k([[0, 1]], Y[:2, None], [0], 1), ValueError,
+                                r"gallery_labels must be of shape \(N\), got \(2, 1\)"),
+    "mAP: a label is missing": (lambda: precision_at_k([[0, 1]], [0.0, math.nan], [0], 1), TypeError,
+                                "gallery_labels must be names or whole numbers, all of one kind, got nan at 1"),
     "k above the gallery": (lambda: FunnelRetrieval(GALLERY, [4], []).search(QUERIES, 601), ValueError,
                             "k must be a whole number from 1 to 600, got 601"),
     "k above the shortlist": (lambda: AdaptiveRetrieval(GALLERY, 4, 8, 5).search(QUERIES, 6), ValueError,

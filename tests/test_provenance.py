@@ -37,11 +37,12 @@ def digits(edits=None) -> str:
     ("title of a figure", "nbs/dann/digits.ipynb", "Label accuracy on the target domain", "Another title"),
     ("words of a claim", "nbs/dann/digits.ipynb", "DANN beats the control", "DANN is above the control"),
     ("bound of a claim", "nbs/dann/digits.ipynb", "at_least=0.0", "at_least=0.01"),
-    ("sentence of a refusal", "xfer_course/checks.py", "must be a whole number", "has to be a whole number"),
+    ("sentence of a refusal", "xfer_course/checks/values.py", "must be a whole number", "has to be a whole number"),
     ("checkpoint", "xfer_course/training/checkpoint.py", "os.fsync", "os.fdatasync"),
     ("number of decimals", "xfer_course/labs/claims.py", r":\.3f", ":.4f"),
     ("line of a claim's mean", "xfer_course/intervals.py", "confidence", "sure"),
     ("gpu profile", "nbs/dann/digits.ipynb", "images=20000", "images=20001"),
+    ("panel of a training run", "xfer_course/figures.py", "learning rate", "rate"),
     ("docstring", "xfer_course/dann/deep.py", '"""[^"]+"""', '"""Says something else."""'),
 ])
 def test_what_cannot_move_a_number_makes_no_lab_stale(name, path, old, new):
@@ -106,6 +107,56 @@ def test_effects_count(effect):
             != toy({"xfer_course/toy.py": PLAIN}))
 
 
+CHECKED = "from xfer_course.checks import whole\ndef double(x):\n    a, b = %s\n    return a * b\n"
+
+
+@pytest.mark.parametrize("one, other", [
+    ("def double(x):\n    return checks.whole('x', x) * 2\n",
+     "def double(x):\n    return checks.whole('n', x, 3) * 2\n"),
+    (CHECKED % "whole('a', x), whole('b', 2)", CHECKED % "whole('x', x), whole('two', 2, 1)"),
+    ("def double(x):\n    return [a * b for a, b in zip([x], [2], strict=True)]\n",
+     "def double(x):\n    return [a * b for a, b in zip([x], [2])]\n"),
+])
+def test_a_check_is_its_argument_wherever_it_stands(one, other):
+    assert toy({"xfer_course/toy.py": one}) == toy({"xfer_course/toy.py": other})
+
+
+BEFORE_AND_AFTER = {
+    "import from elsewhere": ("from math import %s as f\ndef double(x):\n    return f(x)\n", "sin", "cos"),
+    "module from elsewhere": ("import %s as m\ndef double(x):\n    return m.sqrt(x)\n", "math", "cmath"),
+    "setting of a library": ("import torch\ntorch.set_num_threads(%s)\ndef double(x):\n    return torch.sum(x)\n",
+                             1, 4),
+    "list that grows": ("factors = []\nfactors.append(%s)\ndef double(x):\n    return factors[0] * x\n", 1, 2),
+    "list filled in a loop": ("factors = []\nfor i in range(%s):\n    factors.append(i)\n"
+                              "def double(x):\n    return len(factors) * x\n", 1, 2),
+    "dict that is filled": ("factors = {}\nfactors.update(a=%s)\ndef double(x):\n    return factors['a'] * x\n", 1, 2),
+    "attribute from outside": ("class A:\n    f = 1\nsetattr(A, 'f', %s)\ndef double(x):\n    return A.f * x\n", 1, 2),
+    "branch of a try": ("try:\n    factor = fast()\nexcept NameError:\n    factor = %s\n"
+                        "def double(x):\n    return factor * x\n", 1, 2),
+    "with and while": ("with context(%s) as factor:\n    pass\ndef double(x):\n    return factor * x\n", 1, 2),
+    "walrus": ("if (factor := %s):\n    pass\ndef double(x):\n    return factor * x\n", 1, 2),
+    "exception that steers": ("def double(x):\n    if x > %s:\n        raise StopIteration\n    return x\n", 1, 2),
+    "modulo at the start of a line": ("def double(x):\n    return (x\n%% %s)\n", 1, 2),
+}
+
+
+@pytest.mark.parametrize("text, one, other", BEFORE_AND_AFTER.values(), ids=BEFORE_AND_AFTER)
+def test_what_a_definition_stands_on_counts(text, one, other):
+    assert toy({"xfer_course/toy.py": text % one}) != toy({"xfer_course/toy.py": text % other})
+
+
+def test_a_loop_that_reports_is_no_part_of_the_grid():
+    cell = "for seed in range(%s):\n    print(seed)\nruns = run_grid(len, [dict(seed=seed) for seed in (0, 1)])"
+    labs = [json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "source": cell % n}]}) for n in (1, 2)]
+    assert toy({"nbs/toy/lab.ipynb": labs[0]}) == toy({"nbs/toy/lab.ipynb": labs[1]})
+
+
+def test_a_line_that_begins_with_a_modulo_hides_no_cell():
+    cell = "def experiment(seed):\n    return {'x': (seed\n%% %s)}\nruns = run_grid(experiment, [dict(seed=0)])"
+    labs = [json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "source": cell % n}]}) for n in (1, 2)]
+    assert toy({"nbs/toy/lab.ipynb": labs[0]}) != toy({"nbs/toy/lab.ipynb": labs[1]})
+
+
 def test_a_local_name_is_no_reference():
     other = "def photos():\n    return %d\ndef double(x):\n    photos = 2\n    return photos * x\n"
     assert toy({"xfer_course/toy.py": other % 1}) == toy({"xfer_course/toy.py": other % 2})
@@ -129,6 +180,12 @@ def test_shipped_weights_count():
 def test_the_labs_on_the_tiny_clip_see_its_weights():
     for lab in ("coop/few_shot", "coop/robustness", "coop/ablations"):
         assert "tiny_clip.safetensors" in experiment_of(lab).inputs
+
+
+def test_an_experiment_names_the_data_that_its_readers_ask_for():
+    assert experiment_of("dann/usps_mnist").data_sets == ("mnist", "usps")
+    assert experiment_of("dann/mnist_m").data_sets == ("mnist", "bsds500", "mnist_m")
+    assert experiment_of("dann/moons").data_sets == ()
 
 
 def test_the_page_sees_its_report_and_ignores_remarks(tmp_path):

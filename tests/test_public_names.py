@@ -12,7 +12,7 @@ NAMES = {
         "AlphaBatchNorm", "calibrate",
         "core_loss", "ClassStatistics", "class_statistics", "cafa_loss", "Adapted", "adapt", "label_shift_domains",
         "LatentClasses",
-        "discover_classes", "matched_accuracy",
+        "discover_classes", "matched_accuracy", "OnlineAdapter",
     ],
     "alignment": [
         "coral_loss", "mmd_loss", "conditional_features", "CDAN", "adapt_batch_norm", "entropy_loss",
@@ -20,6 +20,10 @@ NAMES = {
     ],
     "atlas": [
         "Paper", "families", "papers", "atlas_html",
+    ],
+    "checks": [
+        "whole", "number", "one_of", "texts", "tensor", "finite_values", "same_length", "vectors", "directions",
+        "same_dtype", "increasing", "as_array", "array", "labels", "label_array", "logits", "module",
     ],
     "cli": [
         "TEACHING_ORDER", "NOTEBOOK_ORDER", "CourseNotebook", "course_notebooks", "select_notebooks", "Run",
@@ -33,7 +37,7 @@ NAMES = {
         "ResidualAttentionBlock",
         "Transformer", "VisionTransformer", "Bottleneck", "AttentionPool", "ModifiedResNet", "CLIP", "preprocess",
         "infer_config",
-        "openai_names", "convert_torchscript", "contrastive_loss", "tiny_clip", "zero_shot_weights",
+        "openai_names", "config_beside", "convert_torchscript", "contrastive_loss", "tiny_clip", "zero_shot_weights",
     ],
     "coop": [
         "POSITIONS", "context_slots", "text_tower", "encode_prefix", "encode_prompts", "NearestWords", "nearest_rows",
@@ -54,13 +58,13 @@ NAMES = {
         "moons", "moons_pair",
         "TensorBatches", "PassSampler", "batches", "domain_batches", "DataFileError", "manifest", "datasets",
         "read_idx", "unpack",
-        "write_atomically", "mnist", "fashion_mnist", "usps", "cifar10", "svhn", "gtsrb", "image_folder",
+        "write_atomically", "mnist", "fashion_mnist", "usps", "cifar10", "svhn", "gtsrb", "image_folder", "upright_rgb",
         "office31", "Reviews",
         "amazon_reviews", "topic_shift_reviews", "bsds500", "mnist_m", "make", "get",
     ],
     "evaluation": [
         "PALETTE", "STYLE", "FLIPBOOK_BYTES", "course_style", "show", "flipbook", "evaluation_mode",
-        "predict", "accuracy",
+        "predict", "accuracy", "logits_of",
         "confusion_figure", "linear_probe", "knn_accuracy", "proxy_a_distance", "tsne_figure", "Interval",
         "mean_and_interval",
         "paired_difference", "arms_figure",
@@ -99,7 +103,7 @@ NAMES = {
         "cosine", "epoch_seed", "seed_everything", "History", "Log", "peak_memory", "Checkpoint", "seed_epoch",
         "choose_accelerator",
         "part_of_batch", "broadcast_tensors", "average_gradients", "modules_of", "scheduled_rate", "set_learning_rate",
-        "step_optimizer",
+        "step_optimizer", "data_fingerprint", "step_settings",
         "fit",
     ],
     "upgrades": [

@@ -21,6 +21,7 @@ from xfer_course.labs import (
     best_records,
     choose_profile,
     claim_rows,
+    describe,
     disagreements,
     fingerprint_differences,
     fingerprint_of,
@@ -29,9 +30,11 @@ from xfer_course.labs import (
     markdown_table,
     on_the_border,
     partial_folder,
+    read_record,
     resolve_device,
     results_markdown,
     run_grid,
+    setting_differences,
     vouch,
     with_fingerprint,
     with_repeat,
@@ -59,8 +62,20 @@ def a_record(**changes) -> Record:
     return Record(**{**values, **changes})
 
 
+def test_a_record_says_which_data_was_there():
+    record = a_record(measured={**MEASURED, "data": {"usps": "usps.npz sha256:00ff", "svhn": "absent"}})
+    assert "data: usps, svhn (absent)" in describe(Record.from_json(record.to_json()))
+    with pytest.raises(ValueError, match="usps of data has the wrong form: 3"):
+        Record.from_json(a_record(measured={**MEASURED, "data": {"usps": 3}}).to_json())
+    with pytest.raises(ValueError, match="data"):
+        Record.from_json(a_record(measured={**MEASURED, "data": ["usps"]}).to_json())
+
+
+TODAY = {"experiments": {"cpu": "v3:new"}, "settings": {"cpu": {"steps": 20}}}
+
+
 def a_smoke(**changes) -> Record:
-    notes = {"first_losses": {"DANN": [0.693, 0.690]}, "experiments": {"cpu": "v3:new"}}
+    notes = {"first_losses": {"DANN": [0.693, 0.690]}, **TODAY}
     return a_record(**{"profile": "smoke", "seeds": (0, 1), "metrics": {"gain": [0.5, 0.25], "seconds": [1.0, 2.0]},
                        "claims": (), "notes": notes, **changes})
 
@@ -97,6 +112,38 @@ def test_a_dataclass_in_a_point_arrives_as_it_is_and_is_named_by_its_fields(tmp_
     run_grid(square, [dict(seed=3, setting={"steps": 20, "widths": [16, 32]})], cache=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
     assert run_grid(square, [dict(seed=3, setting=Size())])[0]["widths"] == [16, 32]
+
+
+def test_two_experiments_keep_equal_points_apart(tmp_path):
+    def cube(seed: int) -> dict:
+        return {"value": seed**3}
+
+    assert run_grid(square, [dict(seed=3)], cache=tmp_path)[0]["value"] == 9
+    assert run_grid(cube, [dict(seed=3)], cache=tmp_path)[0]["value"] == 27
+
+
+@pytest.mark.parametrize("grid, error, word", [
+    (None, TypeError, "grid must be an iterable of dicts"), ({"seed": 1}, TypeError, "grid must be an iterable"),
+    ([3], TypeError, "a point of grid must be a dict"), ([], ValueError, "grid must hold at least one point"),
+    ([dict(seed=1, setting=lambda: 0)], TypeError, "a point must hold JSON-able values"),
+    ([dict(seed=1, setting={1, 2})], TypeError, "a point must hold JSON-able values"),
+    ([dict(seed=1, setting=object())], TypeError, "a point must hold JSON-able values"),
+])
+def test_a_grid_that_no_later_run_could_find_again_is_refused(grid, error, word, tmp_path):
+    with pytest.raises(error, match=word):
+        run_grid(square, grid, cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_says_in_which_run_and_a_result_keeps_to_its_own_names(tmp_path):
+    def failing(seed: int) -> dict:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken") as caught:
+        run_grid(failing, [dict(seed=5)])
+    assert any("'seed': 5" in note for note in caught.value.__notes__)
+    with pytest.raises(ValueError, match="must not return 'seconds'"):
+        run_grid(lambda seed: {"seconds": 1.0}, [dict(seed=5)])
 
 
 def test_where_selects_by_the_point():
@@ -199,7 +246,7 @@ def test_seconds_of_two_machines_are_held_to_the_verdict():
 
 def test_record_survives_the_file(tmp_path):
     record = a_record(fingerprint=fingerprint_of(a_smoke()),
-                      vouched=({"experiment": "v3:1", "commit": None, "date": "d", "by": "smoke"},))
+                      vouched=({"experiment": "v3:1", "commit": None, "date": "2026-01-01", "by": "smoke"},))
     path = record.save(tmp_path)
     assert path.name == "dann-example-cpu.json"
     assert load_records(tmp_path) == [record]
@@ -266,7 +313,7 @@ def test_a_repeat_keeps_what_was_measured_and_needs_the_same_setting():
     with pytest.raises(ValueError, match="must be of one of its experiments"):
         with_repeat(record, a_record(measured={**ELSEWHERE, "experiment": "v3:never"}))
     older = a_record(measured={**ELSEWHERE, "experiment": "v3:older"},
-                     vouched=({"experiment": "v3:0", "commit": None, "date": "d", "by": "smoke"},))
+                     vouched=({"experiment": "v3:0", "commit": None, "date": "2026-01-01", "by": "smoke"},))
     assert len(with_repeat(record, older).repeats) == 1, "vouched for with the record's experiment"
 
 
@@ -295,6 +342,51 @@ def test_nan_passes_through_a_kernel_and_agrees_with_itself():
     assert math.isnan(stored.fingerprint["metrics"]["share"][1])
 
 
+def changed_claim(**values):
+    return lambda content: content["claims"][0].update(values)
+
+
+DAMAGE = {
+    "unit that is none": changed_claim(unit=None), "unit that is a list": changed_claim(unit=["a"]),
+    "paper as text": changed_claim(paper="0.2"), "statement as number": changed_claim(statement=3),
+    "interval": changed_claim(interval=[0.0, 1.0]), "mean": changed_claim(mean=0.5),
+    "verdict": changed_claim(verdict="partly"),
+    "vouched text": lambda c: c.update(vouched=["x"]), "vouched empty": lambda c: c.update(vouched=[{}]),
+    "repeat text": lambda c: c.update(repeats=["x"]), "repeat empty": lambda c: c.update(repeats=[{}]),
+    "half seeds": lambda c: c.update(seeds=[0.5, 1.5, 2.5]), "seed twice": lambda c: c.update(seeds=[1, 1, 2]),
+    "date": lambda c: c["measured"].update(date="yesterday"), "fingerprint": lambda c: c.update(fingerprint={}),
+    "other lab": lambda c: c.update(lab="dann/another"), "other profile": lambda c: c.update(profile="long"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_record_is_refused_by_the_name_of_its_file(damage, tmp_path):
+    path = a_record(fingerprint=fingerprint_of(a_smoke())).save(tmp_path)
+    assert read_record(path).lab == "dann/example"
+    content = json.loads(path.read_text())
+    damage(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=path.name):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\x00"])
+def test_a_file_that_is_no_record_is_refused_by_its_name(text, tmp_path):
+    (tmp_path / "dann-moons-cpu.json").write_text(text)
+    with pytest.raises(ValueError, match="dann-moons-cpu.json"):
+        load_records(tmp_path)
+
+
+@pytest.mark.parametrize("stored, today, differs", [
+    ({"steps": 20}, {"steps": 20}, False), ({"steps": 20}, {"steps": 7}, True),
+    ({"data": "real"}, {"data": "auto"}, False), ({"steps": 20}, {"steps": 20, "new": 1}, False),
+    ({"widths": [16, 32]}, {"widths": [16, 33]}, True),
+])
+def test_a_setting_counts_in_what_both_name(stored, today, differs):
+    smoke = a_smoke(notes={**TODAY, "settings": {"cpu": today}})
+    assert bool(setting_differences(a_record(setting=stored), smoke)) == differs
+
+
 def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
     record = a_record(fingerprint=fingerprint_of(a_smoke()))
     vouched = vouch(record, a_smoke())
@@ -305,13 +397,18 @@ def test_a_fingerprint_that_agrees_vouches_and_leaves_what_was_measured():
 @pytest.mark.parametrize("changes, word", [
     (dict(metrics={"gain": [0.5, 0.2501], "seconds": [1.0, 2.0]}), "metric 'gain' was"),
     (dict(metrics={"seconds": [1.0, 2.0]}), "metric 'gain' is gone"),
-    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, "experiments": {"cpu": "v3:new"}}),
-     "first losses of 'DANN' was"),
-    (dict(notes={"first_losses": {}, "experiments": {"cpu": "v3:new"}}), "first losses of 'DANN' is gone"),
+    (dict(notes={"first_losses": {"DANN": [0.693, 0.680]}, **TODAY}), "first losses of 'DANN' was"),
+    (dict(notes={"first_losses": {}, **TODAY}), "first losses of 'DANN' is gone"),
     (dict(seeds=(0,)), "seeds"),
+    (dict(notes={**TODAY, "first_losses": {"DANN": [0.693, 0.690]}, "settings": {"cpu": {"steps": 7}}}),
+     "steps of cpu was 20 and is 7"),
+    (dict(notes={**TODAY, "first_losses": {"DANN": [0.693, 0.690]}, "settings": {}}), "has no profile cpu"),
+    (dict(claims=(Claim("larger", (1.0, 2.1), at_least=0.0),)), r"claim 'larger' was \[1.0, 2.0\]"),
+    (dict(measured={**MEASURED, "commit": None}), "must be committed"),
 ])
 def test_numbers_that_moved_cannot_be_vouched_for(changes, word):
-    record = a_record(fingerprint=fingerprint_of(a_smoke()))
+    claims = (Claim("larger", (1.0, 2.0), at_least=0.0), Claim("said otherwise", (1.0, 2.0), at_least=0.0))
+    record = a_record(fingerprint=fingerprint_of(a_smoke(claims=claims)))
     with pytest.raises(ValueError, match=word):
         vouch(record, a_smoke(**changes))
 
@@ -331,7 +428,7 @@ def test_seconds_do_not_count_and_metrics_only_on_the_same_machine():
     assert fingerprint_differences(record, a_smoke(metrics={"gain": [0.5, 0.25], "seconds": [9.0, 9.0]})) == []
     assert fingerprint_differences(
         record, a_smoke(metrics={"gain": [0.9, 0.9], "seconds": [1.0, 2.0]}, measured=ELSEWHERE)) == []
-    other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, "experiments": {"cpu": "v3:new"}}
+    other_losses = {"first_losses": {"DANN": [0.693, 0.60]}, **TODAY}
     assert fingerprint_differences(record, a_smoke(measured=ELSEWHERE, notes=other_losses))
 
 
@@ -339,7 +436,7 @@ def test_nothing_is_vouched_for_where_nothing_can_be_compared():
     "Without first losses another machine has no number to hold the run to."
     record = a_record(fingerprint=fingerprint_of(a_smoke(notes={"first_losses": {}})))
     elsewhere = a_smoke(measured=ELSEWHERE, metrics={"gain": [9.0, 9.0]},
-                        notes={"first_losses": {}, "experiments": {"cpu": "v3:new"}})
+                        notes={"first_losses": {}, **TODAY})
     with pytest.raises(ValueError, match="nothing can be compared here"):
         vouch(record, elsewhere)
 
@@ -365,7 +462,7 @@ def test_a_bound_is_a_finite_number(bound):
 
 @pytest.mark.parametrize("options, says", [
     (dict(seeds=[0, 1], metrics={}, claims=[Claim("c", (1.0,), at_least=0)]), "claim 'c' must have one value per seed"),
-    (dict(seeds=[0, 0], metrics={}, claims=[]), "seeds must differ"),
+    (dict(seeds=[0, 0], metrics={}, claims=[]), "seeds must be whole numbers that differ"),
     (dict(seeds=[0], metrics={}, claims=[], profile="huge"), "profile must be one of 'smoke', 'cpu'"),
 ])
 def test_finish_holds_a_lab_to_its_seeds_and_profiles(options, says):
@@ -404,7 +501,7 @@ def test_a_number_edited_between_the_marks_is_noticed():
 BAD_INPUT = [
     ("unknown profile", lambda tmp: choose_profile({"cpu": Size()}, "cup"), "'cup'"),
     ("unknown knob", lambda tmp: choose_profile({"cpu": Size()}, "cpu", stepz=3), "'stepz'"),
-    ("empty grid", lambda tmp: run_grid(square, []), "grid is empty"),
+    ("empty grid", lambda tmp: run_grid(square, []), "grid must hold at least one point"),
     ("claim without bound", lambda tmp: Claims().add("c", [1.0]), "exactly one of"),
     ("claim with two bounds", lambda tmp: Claims().add("c", [1.0], at_least=0, at_most=1), "exactly one of"),
     ("claim without values", lambda tmp: Claims().add("c", [], at_least=0), "empty"),

@@ -61,8 +61,8 @@ def test_public_functions_are_those_of_the_chapters():
 
 
 @pytest.mark.parametrize("target, sentence", [
-    ("dann/digit", "target 'dann/digit' names no notebook; dann has dann/"),
-    ("cats", "target 'cats' names no notebook; there are "),
+    ("dann/digit", r"a target must be a chapter or a notebook \(such as dann/"),
+    ("cats", "a target must be a chapter or a notebook .*, got 'cats'"),
     ("toy/method", "each paper of toy has its own now: toy/shrink"),
 ])
 def test_a_wrong_target_is_answered_with_what_there_is(new_paper, target, sentence):

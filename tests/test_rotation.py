@@ -226,6 +226,33 @@ def test_a_frozen_backbone_gives_the_features_of_evaluation_mode():
     assert not torch.equal(model.train()(images), expected)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("backbone", ["relu", "flat"])
+def test_a_head_that_begins_in_place_gives_the_same_numbers(frozen, backbone):
+    """A ReLU keeps its output for the backward pass; flat pictures share the memory of the pictures."""
+    found = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        body = nn.Sequential(nn.Flatten(), *([nn.Linear(48, 48), nn.ReLU()] if backbone == "relu" else []))
+        model = TransferClassifier(body, nn.Sequential(nn.Dropout(0.5, inplace=inplace), nn.Linear(48, 3)), frozen)
+        images = noise(4, 3, 4, 4)
+        before = images.clone()
+        logits = model(images)
+        logits.sum().backward()
+        assert torch.equal(images, before)
+        found.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) >= 3 and all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_pretext_with_a_backbone_that_begins_in_place_leaves_the_images():
+    model = RotationPretext(nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Flatten(), nn.Linear(48, 8)), 8)
+    images = noise(4, 3, 4, 4) - 0.5
+    before = images.clone()
+    model.loss(images).backward()
+    model.correct(images)
+    assert torch.equal(images, before)
+
+
 def test_pretrain_save_load_and_fine_tune(tmp_path):
     "The way of a user: pretext task, weights to a file, another session, fine-tuning on few labels."
     pretext = small_pretext()
@@ -334,6 +361,9 @@ BAD = [
     ("probe of nothing", lambda: LinearProbe(0, 2), ValueError,
      "in_channels must be a whole number of at least 1, got 0"),
     ("names as labels", lambda: few_labels(["a", "b"], 1), TypeError, "labels must be class numbers"),
+    ("a column of labels", lambda: few_labels([[0], [1]], 1), ValueError,
+     "labels must be of shape (N), got (2, 1): .ravel() makes a column flat"),
+    ("a label is missing", lambda: few_labels([0, None], 1), TypeError, "all of one kind, got None at 1"),
     ("no image", lambda: rotate_batch(noise(0, 3, 8, 8)), ValueError,
      "images must hold at least one value, got shape (0, 3, 8, 8)"),
     ("no turns", lambda: rotate_batch(noise(2, 3, 8, 8), ()), ValueError,

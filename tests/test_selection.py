@@ -201,3 +201,37 @@ def test_a_network_with_room_for_more_classes_answers_with_those_it_was_shown():
     roomy = DANNClassifier(lambda: DANN(nn.Linear(2, 8), nn.Linear(8, 10), nn.Linear(8, 1)), steps=1).fit(X, y, X)
     assert roomy.predict_proba(X).shape == (40, 2) and set(roomy.predict(X)) <= {3, 7}
     np.testing.assert_allclose(roomy.predict_proba(X).sum(1), 1, atol=1e-6)
+
+
+# --- labels of the classifier
+
+
+def heads(outputs: int):
+    return lambda: DANN(nn.Linear(2, 3), nn.Linear(3, outputs), nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize("labels", [Y, np.array(["cat", "dog"])[Y], Y > 0, Y * 2.0, Y - 5], ids=lambda y: str(y.dtype))
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_probabilities_have_a_column_for_each_class(labels, outputs):
+    model = DANNClassifier(heads(outputs), steps=2).fit(X, labels, X_TARGET)
+    assert model.predict_proba(X).shape == (len(X), len(model.classes_))
+    np.testing.assert_allclose(model.predict_proba(X).sum(1), 1, atol=1e-5)
+    assert model.classes_.dtype == np.unique(labels).dtype and set(model.predict(X)) <= set(model.classes_)
+
+
+@pytest.mark.parametrize("labels, outputs, sentence", [
+    (np.arange(len(Y)) % 3, 2, r"number of outputs of network \(a class each\) must be .* at least 3, got 2"),
+    (Y[:, None], 2, r"y must be of shape \(N\), got"), (np.eye(2)[Y], 2, r"y must be of shape \(N\), got"),
+    (np.where(Y == 0, np.nan, Y), 2, "y must be names or whole numbers, all of one kind, got nan"),
+    ([None, *Y[1:]], 2, "y must be names or whole numbers"), (Y[:-1], 2, "X must have as many rows as y"),
+])
+def test_other_labels_are_refused(labels, outputs, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        DANNClassifier(heads(outputs), steps=2).fit(X, labels, X_TARGET)
+
+
+def test_a_network_that_says_nothing_predicts_no_class():
+    model = DANNClassifier(heads(2), steps=2).fit(X, Y, X_TARGET)
+    nn.init.constant_(model.model_.label_predictor.bias, math.nan)
+    with pytest.raises(ValueError, match="what network returns must have a finite largest value in every row"):
+        model.predict(X)

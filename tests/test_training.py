@@ -11,14 +11,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from xfer_course import training
 from xfer_course.data import batches
@@ -30,11 +33,13 @@ from xfer_course.training import (
     checkpoint,
     choose_accelerator,
     cosine,
+    data_fingerprint,
     fit,
     modules_of,
     recorded_losses,
     seed_everything,
     set_learning_rate,
+    step_settings,
 )
 
 EPOCHS, STEPS = 4, 8
@@ -134,14 +139,186 @@ def test_numbers_are_those_of_a_bare_loop():
 
 
 def test_progress_runs_from_zero_to_one_and_drives_the_schedule():
-    run = Run()
-    run.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 5.0})
-    run.net.register_parameter("extra", run.optimizer.param_groups[1]["params"][0])
-    history = run.fit()
-    progress = [i / (EPOCHS * STEPS) for i in range(EPOCHS * STEPS)]
+    history, progress = Run().fit(), [i / (EPOCHS * STEPS) for i in range(EPOCHS * STEPS)]
     assert history.metrics["p"] == progress
     assert history.lr == [cosine(p, 0.02) for p in progress]
-    assert {group["lr"] for group in run.optimizer.param_groups} == {history.lr[-1]}
+
+
+class GroupedRun(Run):
+    """`Run` with a parameter group for each of the three layers with weights, whose rates are given."""
+
+    def __init__(self, rates, optimizer=torch.optim.Adam, hook=lambda p: None):
+        super().__init__(optimizer, hook)
+        layers = [layer for layer in self.net if list(layer.parameters())]
+        self.optimizer = optimizer([{"params": list(layer.parameters()), "lr": rate}
+                                    for layer, rate in zip(layers, rates, strict=True)], lr=0.01)
+
+
+RATES = {"a tenth": (0.001, 0.01, 0.01), "a third and a frozen one": (0.01, 0.03, 0.0), "above": (5.0, 0.01, 0.3)}
+SCHEDULES = {"cosine": lambda p: cosine(p, 0.02), "from zero": lambda p: 0.1 * p, "to zero": lambda p: max(0, 0.5 - p)}
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_groups_keep_the_ratio_of_their_rates_under_a_schedule(rates, schedule):
+    """At every step: the fastest group has the rate of the schedule."""
+    seen = []
+    run = GroupedRun(rates, torch.optim.SGD)
+    run.hook = lambda p: seen.append((p, [group["lr"] for group in run.optimizer.param_groups]))
+    history = run.fit(epochs=1, schedule=schedule)
+    for p, found in seen:
+        assert found == pytest.approx([schedule(p) * rate / max(rates) for rate in rates], rel=1e-9)
+    assert len(seen) == STEPS and history.lr == [found[0] for _, found in seen]
+
+
+def test_groups_of_one_rate_give_the_numbers_of_one_group():
+    one, three = Run(), GroupedRun((0.5, 0.5, 0.5))
+    assert numbers(one.fit()) == numbers(three.fit()) and weights(one) == weights(three)
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+def test_groups_resume_to_the_bit_and_the_same_objects_too(tmp_path, rates):
+    whole, stopped = GroupedRun(rates), GroupedRun(rates, hook=stop_at(0.6))
+    expected = whole.fit()
+    for folder, resumed in ((tmp_path / "new", GroupedRun(rates)), (tmp_path / "same", stopped)):
+        with pytest.raises(KeyboardInterrupt):
+            GroupedRun(rates, hook=stop_at(0.6)).fit(checkpoint=folder)
+        if resumed is stopped:
+            with pytest.raises(KeyboardInterrupt):
+                stopped.fit()  # leaves the optimizer at rates of the schedule
+            stopped.hook = lambda p: None
+        assert numbers(resumed.fit(checkpoint=folder)) == numbers(expected) and weights(resumed) == weights(whole)
+
+
+def test_a_checkpoint_of_groups_with_another_ratio_is_refused(tmp_path):
+    GroupedRun((0.001, 0.01, 0.01)).fit(checkpoint=tmp_path)
+    GroupedRun((0.01, 0.1, 0.1)).fit(checkpoint=tmp_path)  # the same ratio: only loaded
+    for rates in ((0.002, 0.01, 0.01), (0.01, 0.01, 0.01)):
+        with pytest.raises(ValueError, match="belongs to a run with other optimizer options"):
+            GroupedRun(rates).fit(checkpoint=tmp_path)
+
+
+def test_groups_without_any_rate_have_no_ratio():
+    with pytest.raises(ValueError, match=r"a learning rate above 0 in one of .* got \[0.0, 0.0, 0.0\]"):
+        GroupedRun((0.0, 0.0, 0.0)).fit()
+
+
+# --- modes and optimizers
+
+
+class Frozen(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+def network_in_parts():
+    body = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.1))
+    return nn.ModuleDict({"body": body, "head": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))})
+
+
+def fit_parts(net, change=lambda net: None, trained=lambda net: net.parameters(), **options):
+    change(net)
+
+    def step(batch, p):
+        logits = net["head"](net["body"](batch[0])) if isinstance(net, nn.ModuleDict) else net(batch[0])
+        return cross_entropy(logits, batch[1]), {}
+
+    return fit(step, LOADERS["of the course"](), torch.optim.SGD(trained(net), lr=0.1), epochs=1, progress=False,
+               **options)
+
+
+def deep_batch_norm(net):
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            layer.eval()
+
+
+SAID = {
+    "the whole": (lambda net: net.eval(), r"fit trains \(ModuleDict\) in eval mode"),
+    "a part": (lambda net: net["body"].eval(), r"fit trains body \(Sequential\) in eval mode"),
+    "a layer inside": (lambda net: net["head"][1].eval(), r"fit trains head.1 \(Linear\) in eval mode"),
+    "two parts": (lambda net: (net["body"].eval(), net["head"].eval()), r"body \(Sequential\), head \(Sequential\)"),
+}
+NOT_SAID = {
+    "all train": {},
+    "batch norm by itself": {"change": deep_batch_norm},
+    "frozen weights": {"change": lambda net: net["body"].eval().requires_grad_(False)},
+    "weights of no optimizer": {"change": lambda net: net["body"].eval(),
+                                "trained": lambda net: net["head"].parameters()},
+}
+
+
+@pytest.mark.parametrize("change, sentence", SAID.values(), ids=SAID)
+def test_modules_left_in_evaluation_mode_are_said_once(change, sentence):
+    with pytest.warns(UserWarning, match=sentence) as said:
+        fit_parts(network_in_parts(), change)
+    assert len(said) == 1 and said[0].filename == __file__
+
+
+@pytest.mark.parametrize("case", NOT_SAID.values(), ids=NOT_SAID)
+@pytest.mark.filterwarnings("error")
+def test_what_is_in_evaluation_mode_on_purpose_is_not_said(case):
+    fit_parts(network_in_parts(), **case)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_module_with_a_train_method_of_its_own_decides_about_its_parts(tmp_path):
+    fit_parts(Frozen(nn.Linear(6, 4), nn.Linear(4, 2)).train(), checkpoint=tmp_path)
+    fit_parts(Frozen(nn.Linear(6, 4), nn.Linear(4, 2)).eval(), checkpoint=tmp_path)  # only loaded: nothing is trained
+
+
+class SAM(torch.optim.SGD):
+    "As usually published: two steps, the second from a closure."
+
+    def first_step(self):
+        pass
+
+    def second_step(self):
+        pass
+
+    def step(self, closure=None):
+        assert closure is not None
+
+
+class Asserts(torch.optim.SGD):
+    def step(self, closure=None):
+        assert closure is not None, "Sharpness Aware Minimization requires closure, but it was not provided"
+
+
+class Calls(torch.optim.SGD):
+    def step(self, closure=None):
+        return closure()
+
+
+class Demands(torch.optim.SGD):
+    def step(self, closure):
+        return closure()
+
+
+def wrapped_lbfgs(parameters, lr):
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    return AcceleratedOptimizer(torch.optim.LBFGS(parameters, lr=lr))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.LBFGS, SAM, Asserts, Calls, Demands, wrapped_lbfgs])
+def test_an_optimizer_that_needs_a_closure_is_refused_in_a_sentence(optimizer):
+    run = Run(optimizer)
+    before = [parameter.clone() for parameter in run.net.parameters()]
+    with pytest.raises(TypeError, match="optimizer must take its step from the gradients alone, got .* closure"):
+        run.fit()
+    assert all(torch.equal(a, b) for a, b in zip(before, run.net.parameters()))
+
+
+def test_another_error_of_a_step_is_left_as_it_is():
+    class Broken(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="^out of memory"):
+        Run(Broken).fit()
 
 
 @pytest.mark.parametrize("p, expected", [(0, 0.3), (0.5, 0.2), (1, 0.1)])
@@ -275,10 +452,224 @@ def test_checkpoint_of_another_run_is_refused(tmp_path, key):
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+# --- a checkpoint knows its data and the settings of its step
+
+
+def corrected(labels):
+    return torch.where(torch.arange(len(labels)) == 77, 1 - labels, labels)
+
+
+class Pictures(Dataset):
+    "Files with their classes, as folders of images are read."
+
+    def __init__(self, labels):
+        self.samples = [(f"/somewhere/{label}/{i}.png", label) for i, label in enumerate(labels.tolist())]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        return data().tensors[0][i], self.samples[i][1]
+
+
+class Loop:
+    "A loader of one's own."
+
+    def __init__(self, x, labels):
+        self.x, self.labels = x.numpy(), labels.numpy()
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        return zip(torch.tensor(self.x).split(16), torch.tensor(self.labels).split(16), strict=True)
+
+
+FED = {
+    "tensors": lambda x, y: DataLoader(TensorDataset(x, y), 16),
+    "of the course": lambda x, y: batches(x, y, batch_size=16),
+    "subset": lambda x, y: DataLoader(Subset(TensorDataset(x, y), range(127, -1, -1)), 16),
+    "two sets": lambda x, y: DataLoader(ConcatDataset([TensorDataset(x[:64], y[:64]), TensorDataset(x[64:], y[64:])]),
+                                        16),
+    "list of pairs": lambda x, y: DataLoader(list(zip(x, y)), 16),
+    "list of dicts": lambda x, y: [(b["x"], b["y"]) for b in DataLoader([{"x": a, "y": b} for a, b in zip(x, y)], 16)],
+    "list of batches": lambda x, y: list(zip(x.split(16), y.split(16))),
+    "files": lambda x, y: DataLoader(Pictures(y), 16), "own loader": Loop,
+}
+
+
+@pytest.mark.parametrize("kind", FED)
+def test_corrected_labels_do_not_bring_the_old_model_back(tmp_path, kind):
+    x, y = data().tensors
+    Run().fit(FED[kind](x, y), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match=r"run with other data: pass resume=False .* \(.* was .*, is .*\)") as caught:
+        Run().fit(FED[kind](x, corrected(y)), checkpoint=tmp_path)
+    assert "\n" not in str(caught.value)
+    Run().fit(FED[kind](x.clone(), y.clone()), checkpoint=tmp_path)  # the same data in another place
+
+
+@pytest.mark.parametrize("change", [lambda x, y: (x + 1, y), lambda x, y: (x.double().float() * 2, y),
+                                    lambda x, y: (x.flip(0), y), lambda x, y: (x, y.flip(0))])
+def test_other_rows_are_other_data(tmp_path, change):
+    x, y = data().tensors
+    Run().fit(FED["tensors"](x, y), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="run with other data"):
+        Run().fit(FED["tensors"](*change(x, y)), checkpoint=tmp_path)
+
+
+def test_data_with_nothing_to_compare_is_said(tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(data())
+
+        def __len__(self):
+            return 128
+
+    with pytest.warns(UserWarning, match="a DataLoader without tensors, .* cannot tell whether its data change"):
+        Run().fit(DataLoader(Stream(), 16), checkpoint=tmp_path)
+
+
+def test_a_fingerprint_draws_nothing_and_is_quick():
+    loader, state = LOADERS["shuffled"](), torch.get_rng_state()
+    before = data_fingerprint(loader)
+    list(loader)
+    torch.set_rng_state(state)
+    assert data_fingerprint(loader) == before and torch.equal(torch.get_rng_state(), state)
+    files = [(f"/data/{i % 1000}/{i}.jpg", i % 1000) for i in range(200_000)]
+    large = torch.zeros(200_000, 64)
+    started = time.process_time()
+    data_fingerprint([(files, large)])
+    assert time.process_time() - started < 5
+
+
+class Settings(NamedTuple):
+    weight: float
+    rounds: int = 3
+
+
+def with_closure(net, weight):
+    return lambda batch, p: (weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_default(net, weight):
+    def step(batch, p, weight=weight):
+        return weight * cross_entropy(net(batch[0]), batch[1]), {}
+
+    return step
+
+
+def with_dict(net, weight):
+    config = {"weight": weight, "name": "x"}
+    return lambda batch, p: (config["weight"] * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_settings(net, weight):
+    chosen = Settings(weight)
+    return lambda batch, p: (chosen.weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_namespace(net, weight):
+    args = SimpleNamespace(weight=weight, rounds=1)
+    return lambda batch, p: (args.weight * cross_entropy(net(batch[0]), batch[1]), {})
+
+
+def with_helper(net, weight):
+    def weighted(loss):
+        return weight * loss
+
+    return lambda batch, p: (weighted(cross_entropy(net(batch[0]), batch[1])), {})
+
+
+def with_partial(net, weight):
+    def step(batch, p, weight):
+        return weight * cross_entropy(net(batch[0]), batch[1]), {}
+
+    return functools.partial(step, weight=weight)
+
+
+def with_loss(net, weight):
+    criterion = nn.CrossEntropyLoss(label_smoothing=weight / 2)
+    return lambda batch, p: (criterion(net(batch[0]), batch[1]), {})
+
+
+def with_class_weights(net, weight):
+    criterion = nn.CrossEntropyLoss(torch.tensor([1.0, weight]))
+    return lambda batch, p: (criterion(net(batch[0]), batch[1]), {})
+
+
+def with_tensor(net, weight):
+    classes = torch.tensor([1.0, weight])
+    return lambda batch, p: (cross_entropy(net(batch[0]), batch[1], classes), {})
+
+
+class Trainer:
+    def __init__(self, net, weight):
+        self.net, self.weight, self.calls = net, weight, 0
+
+    def __call__(self, batch, p):
+        self.calls += 1
+        return self.weight * cross_entropy(self.net(batch[0]), batch[1]), {}
+
+
+STEPS_WITH = [with_closure, with_default, with_dict, with_settings, with_namespace, with_helper, with_partial,
+              with_loss, with_class_weights, with_tensor, Trainer]
+
+
+def fit_with(make, weight, folder):
+    run = Run()
+    step = make(run.net, weight)
+    return fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=folder, progress=False, model=run.net)
+
+
+@pytest.mark.parametrize("make", STEPS_WITH, ids=lambda make: make.__name__)
+def test_a_finished_run_does_not_come_back_with_other_settings_of_the_step(tmp_path, make):
+    first = fit_with(make, 0.5, tmp_path)
+    assert fit_with(make, 0.5, tmp_path).loss == first.loss
+    with pytest.raises(ValueError, match=r"other settings of the step: .* \(.*(weight|label_smoothing|classes)"):
+        fit_with(make, 1.0, tmp_path)
+
+
+def test_settings_that_change_in_the_middle_of_a_run_are_said(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.3)).fit(checkpoint=tmp_path)
+    with pytest.warns(UserWarning, match=r"is continued with other settings of the step \(p_stop was 0.3, is 2\)"):
+        Run(hook=stop_at(2)).fit(checkpoint=tmp_path)
+
+
+def test_what_a_step_counts_is_no_setting(tmp_path):
+    run, counted, losses, seen, total = Run(), [0], [], {"steps": 0}, 0
+
+    def step(batch, p):
+        nonlocal total
+        total += 1
+        counted[0] += 1
+        seen["steps"] += 1
+        losses.append(p)
+        return cross_entropy(run.net(batch[0]), batch[1]), {}
+
+    fits = [fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=tmp_path, progress=False)
+            for _ in range(2)]
+    assert fits[0].loss == fits[1].loss and total == counted[0] == seen["steps"] == len(losses) == 2 * STEPS
+    assert step_settings(step) == {}
+
+
+def test_a_checkpoint_of_before_is_read(tmp_path):
+    "It knows neither data nor step; the next one that is written does."
+    with pytest.raises(KeyboardInterrupt):
+        Run(hook=stop_at(0.6)).fit(checkpoint=tmp_path)
+    file = tmp_path / "checkpoint.safetensors"
+    state = checkpoint._read_state(file)
+    for key in ("data", "settings of the step"):
+        del state["run"][key]
+    checkpoint._write_state(file, state)
+    assert numbers(Run().fit(checkpoint=tmp_path)) == numbers(Run().fit())
+    assert {"data", "settings of the step"} <= set(checkpoint._read_state(file)["run"])
+
+
 def test_without_a_schedule_the_rate_is_part_of_the_run(tmp_path):
     Run().fit(checkpoint=tmp_path, schedule=None)
     slower = Run(lambda parameters, lr: torch.optim.Adam(parameters, lr=lr / 10))
-    with pytest.raises(ValueError, match="belongs to a run with other optimizer options"):
+    with pytest.raises(ValueError, match=r"run with other optimizer options: .* \(lr was 0.01, is 0.001\)"):
         slower.fit(checkpoint=tmp_path, schedule=None)
 
 
@@ -644,6 +1035,37 @@ def test_gpu_trains_and_resumes(tmp_path, precision):
     assert Run().fit(accelerator=choose_accelerator("cpu"), epochs=1).device == "cpu"
 
 
+def test_cross_entropy_is_torchs_in_single_precision():
+    logits, y = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, -100, 1])
+    weight = torch.tensor([1.0, 2.0, 0.5])
+    for x in (logits, logits.double()):
+        options = {"weight": weight.to(x.dtype), "label_smoothing": 0.1}
+        assert torch.equal(training.cross_entropy(x, y, **options), cross_entropy(x, y, **options))
+    half = training.cross_entropy(logits.half(), y, weight=weight.half())
+    assert torch.equal(half, cross_entropy(logits.half().float(), y, weight=weight))
+    shares = logits.softmax(1).half()
+    assert torch.equal(training.cross_entropy(logits.half(), shares),
+                       cross_entropy(logits.half().float(), shares.float()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_single_precision_is_the_least_inside_and_autocast_is_off(dtype):
+    seen = training.in_single_precision(lambda x, y: (x @ y.T).dtype)
+    x, least = torch.ones(2, 3, dtype=dtype), torch.promote_types(dtype, torch.float32)
+    assert seen(x, x) == least
+    with torch.autocast("cpu", torch.bfloat16):
+        assert seen(x, x) == least
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1.0, 6e4])
+def test_unit_vectors_have_length_one_or_zero(size):
+    unit = training.unit_vectors(torch.full((3, 400), size).half())
+    assert unit.dtype == torch.float16
+    assert unit.float().norm(dim=1).tolist() == pytest.approx([float(size > 0)] * 3, rel=0.01)
+    x = torch.randn(3, 4)
+    assert torch.equal(training.unit_vectors(x, 0), nn.functional.normalize(x, dim=0))
+
+
 # --- bad input
 
 
@@ -812,9 +1234,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, history, loop
+    from xfer_course.training import devices, history, loop, same_run
 
-    modules = (loop, history, checkpoint, devices)
+    modules = (loop, history, checkpoint, devices, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 

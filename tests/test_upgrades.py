@@ -299,6 +299,39 @@ def gallery(**options) -> Gallery:
     return Gallery(normal(40, 6), "v1", labels=torch.arange(40) % 4, **options)
 
 
+LOSSES = {
+    "influence": lambda a, b, y: influence_loss(a, class_prototypes(b, y, 4), y),
+    "higher order": lambda a, b, y: higher_order_loss(a, b, y),
+    "basis": lambda a, b, y: basis_loss(Bases(a, a[:, :8], a[:, 8:]), b[:, :8], b[:, 8:], y,
+                                        class_means(b[:, :8], y, 4)),
+    "simplex": lambda a, b, y: F.cross_entropy(SimplexClassifier(25).to(a.dtype)(a), y),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 15_000.0])
+def test_losses_keep_their_value_in_half_precision(loss, dtype, size):
+    """Lengths above 65,504, and vectors so short that their squares vanish."""
+    a, b = ((size * normal(12, 24, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
+    y = torch.arange(12) % 4
+    found, expected = loss(a, b.detach(), y), loss(a.double(), b.detach().double(), y)
+    found.backward()
+    assert a.grad.isfinite().all() and a.grad.any()
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=0.05)
+
+
+def test_a_zero_vector_in_half_precision_is_no_nan():
+    logits = CosineClassifier(4, 3).half()(torch.zeros(2, 4, dtype=torch.float16))
+    assert not logits.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_class_means_of_many_examples_are_exact_in_half_precision(dtype):
+    features, y = torch.ones(6000, 4, dtype=dtype), torch.zeros(6000, dtype=torch.long)
+    assert class_means(features, y, 1).dtype == dtype and class_means(features, y, 1).tolist() == [[0.5] * 4]
+
+
 def test_gallery_refuses_other_models_until_declared_or_measured():
     store = gallery(compatible=["v2"])
     assert store.search(normal(3, 6), "v1", k=2)[1].shape == (3, 2)
@@ -406,6 +439,19 @@ BAD = {
     "missing class": (lambda: class_prototypes(Z, Y, 3),
                       "labels must hold every class 0..2, but class 2 has no example"),
     "extra class": (lambda: class_prototypes(Z, Y + 1, 2), "labels must be class numbers from 0 up and below 2, got 2"),
+    "column of labels": (lambda: influence_loss(Z, torch.eye(3), Y[:, None]),
+                         r"labels must be of shape \(N\), got \(4, 1\)"),
+    "labels counted from 1": (lambda: influence_loss(Z, torch.eye(3), torch.tensor([1, 2, 3, 1])),
+                              "labels must be class numbers from 0 up and below 3, got 3: subtract 1"),
+    "pairs with a column": (lambda: higher_order_loss(Z, Z, Y[:, None]), r"labels must be of shape \(N\)"),
+    "pairs with NaN": (lambda: higher_order_loss(Z, Z, Y * math.nan), "labels must hold integer numbers"),
+    "cross test of names": (lambda: cross_test(Z, Z, Y, list("abab")), "query_labels must be of the kind of gallery_"),
+    "cross test of columns": (lambda: cross_test(Z, Z, Y[:, None], Y), r"query_labels must be of shape \(N\)"),
+    "names as keys": (lambda: Gallery(Z, "v1", labels=list("abab")), "embeddings and labels must be numbers, got list"),
+    "check of columns": (lambda: Gallery(Z, "v1", labels=Y).check_upgrade("v2", Z, Z, Y[:, None]),
+                         r"query_labels must be of shape \(N\)"),
+    "check of names": (lambda: Gallery(Z, "v1", labels=Y).check_upgrade("v2", Z, Z, list("abab")),
+                       "query_labels must be of the kind of the gallery's labels"),
     "label count": (lambda: class_prototypes(Z, Y[:3], 2), "labels must hold 4 labels, one per row, got 3"),
     "prototype width": (lambda: influence_loss(Z, torch.eye(2), Y), r"features must be of shape \(N 2\)"),
     "pairs": (lambda: higher_order_loss(Z, Z[:2], Y), r"old_features must be of shape \(4 3\), got \(2, 3\)"),

@@ -11,7 +11,7 @@ recorded ones vouches for the record, another one means that the lab runs in ful
 """
 from __future__ import annotations
 
-import json
+import ast
 import shutil
 import tempfile
 import time
@@ -60,9 +60,10 @@ def profiles_of(notebook: CourseNotebook) -> list[str]:
 
 
 def record_is_stale(notebook: CourseNotebook, profile: str) -> bool:
-    "Whether the experiment as it stands was neither measured nor vouched for."
+    "Whether the experiment as it stands was neither measured nor vouched for, or is run with other seeds."
     record = committed_record(notebook.name, profile)
-    return record is None or experiment_of(notebook.name, profile).hash not in record.experiments
+    return (record is None or list(record.seeds) != default_seeds(notebook)
+            or experiment_of(notebook.name, profile).hash not in record.experiments)
 
 
 def results_folder() -> Path:
@@ -82,12 +83,8 @@ def default_seeds(notebook: CourseNotebook) -> list[int]:
     "The seeds in a lab's cell of parameters."
     cell = next(c for c in nbformat.read(notebook.path, as_version=4).cells
                 if "parameters" in c.metadata.get("tags", []))
-    values: dict = {}
-    for line in cell.source.splitlines():
-        name, _, value = line.partition(" = ")
-        if name == "seeds":
-            values[name] = json.loads(value.partition("#")[0])
-    return values["seeds"]
+    assigned = {node.targets[0].id: node.value for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(assigned["seeds"])
 
 
 def refresh(notebook: CourseNotebook, profile: str = "cpu") -> None:
@@ -164,9 +161,13 @@ def _without_counts(output):
 def freshen(notebook: CourseNotebook, profile: str) -> str:
     "Vouch for a stale record where the numbers agree, else run the lab in full; says what was done."
     record = committed_record(notebook.name, profile)
-    if record is not None:
+    if record is not None and list(record.seeds) == default_seeds(notebook):
+        smoke = run_smoke(notebook)
+        if smoke.measured["commit"] is None:
+            raise click.ClickException(f"{notebook.name}: commit its code first; a record names the commit of what "
+                                       "measured it or vouches for it")
         try:
-            record = vouch(record, run_smoke(notebook))
+            record = vouch(record, smoke)
             record.save(results_folder())
             if profile == "cpu":
                 show_committed(notebook, record)
@@ -231,7 +232,10 @@ def main(names: tuple[str, ...], check: bool, replay: bool, fingerprint: bool, p
     if names and not check:
         for notebook in chosen:
             started = time.perf_counter()
-            renew_fingerprint(notebook) if fingerprint else refresh(notebook, profile)
+            if fingerprint:
+                renew_fingerprint(notebook)
+            else:
+                refresh(notebook, profile)
             done = "fingerprint taken" if fingerprint else "executed"
             click.echo(f"{notebook.name}: {done} in {time.perf_counter() - started:.0f} s")
         return
@@ -239,12 +243,18 @@ def main(names: tuple[str, ...], check: bool, replay: bool, fingerprint: bool, p
         work = stale_work(chosen, replay)
         for kind, notebook, of in work:
             click.echo(f"stale: {notebook.name}" + (f" ({of} {kind})" if of else ""))
+        if not replay and (late := len(stale_work(chosen, True)) - len(work)):
+            click.echo(f"{late} labs show their record in an older form; --replay brings them up to date")
         raise SystemExit(bool(work))
     for name in write_generated():
         click.echo(f"{name}: written")
     for kind, notebook, of in stale_work(chosen, replay):
         started = time.perf_counter()
-        done = freshen(notebook, of) if kind == "record" else refresh(notebook, of or "cpu") or "executed"
+        if kind == "record":
+            done = freshen(notebook, of)
+        else:
+            refresh(notebook, of or "cpu")
+            done = "executed"
         if notebook.is_lab:
             clear_points(notebook)
         click.echo(f"{notebook.name}: {done} ({time.perf_counter() - started:.0f} s)")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
+from . import checks
 from .data import shipped
 
 # %% auto #0
@@ -79,8 +80,8 @@ def papers(word: str | None = None, family: str | None = None, implemented: bool
         ValueError: if there is no such family.
     """
     names, found = _atlas()
-    if family is not None and family not in names:
-        raise ValueError(f"family is {family!r}; allowed are {', '.join(names)}")
+    if family is not None:
+        checks.one_of("family", family, names)
     wanted = (word or "").casefold()
     return [p for p in found
             if wanted in f"{p.title} {p.sentence} {p.id}".casefold()

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .checks import array, one_of, same_length, texts
+from .checks import array, label_array, module, one_of, same_length, texts, whole
 from .intervals import Interval, mean_and_interval
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'FLIPBOOK_BYTES', 'course_style', 'show', 'flipbook', 'confusion_figure', 'tsne_figure',
-           'arms_figure']
+           'arms_figure', 'training_figure']
 
 # %% ../nbs/foundations/figures.ipynb #16634c76
 PALETTE = {
@@ -127,7 +127,7 @@ def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: A
     """
     from IPython.display import display
 
-    labels, alts = [str(label) for label in frames], texts("alts", alts)
+    labels, alts = [str(label) for label in module("frames", frames, Mapping)], texts("alts", alts)
     same_length("alts", alts, "frames", frames)
     if len(set(labels)) < max(len(labels), 2):
         raise ValueError(f"frames must be 2 or more pictures whose labels differ when printed, got {', '.join(labels)}")
@@ -179,33 +179,52 @@ def confusion_figure(labels, predictions, class_names=None, title: str | None = 
     """A matplotlib figure of the confusion matrix, in per cent of each true class.
 
     Args:
-        labels, predictions: classes 0 to K - 1, shape `(N,)`, arrays or tensors.
-        class_names: K names; the numbers if left out. Beyond 12 classes neither names nor numbers are drawn.
+        labels, predictions: classes 0 to K - 1 or names of classes, shape `(N,)`, arrays, lists or tensors.
+        class_names: K names; the numbers or names that occur if left out. Beyond 12 classes neither names nor numbers
+            are drawn.
         title: by default the overall accuracy.
 
     Raises:
-        ValueError: lengths differ, there is nothing to show, or a class has no name.
+        ValueError, TypeError: lengths differ, there is nothing to show, one holds names and the other numbers, or a
+            class has no name.
     """
     import matplotlib.pyplot as plt
     from sklearn.metrics import confusion_matrix
 
-    labels, predictions = (array(name, values, "N", numbers=False)
-                           for name, values in (("labels", labels), ("predictions", predictions)))
-    same_length("predictions", predictions, "labels", labels)
-    largest = int(max(labels.max(), predictions.max()))
-    names = list(range(largest + 1) if class_names is None else class_names)
-    if len(names) <= largest:
-        raise ValueError(f"class_names must be {largest + 1} names or more (class {largest} occurs), got {len(names)}")
-    counts = confusion_matrix(labels, predictions, labels=range(len(names)))
+    truth = label_array("labels", labels)
+    found = label_array("predictions", predictions, like=("labels", truth))
+    same_length("predictions", found, "labels", truth)
+    classes, names = _classes_and_names(truth, found, class_names)
+    counts = confusion_matrix(truth, found, labels=classes)
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with plt.rc_context(STYLE | {"axes.grid": False}):
         fig, ax = plt.subplots(figsize=(1.8 + 0.35 * len(names),) * 2, layout="constrained")
         ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
         if len(names) <= 12:
             _write_cells(ax, percent, names)
-        right = f"{(labels == predictions).mean():.1%} right"
+        right = f"{(truth == found).mean():.1%} right"
         ax.set(xlabel="predicted class", ylabel="true class (% of row)", title=title or right)
     return fig
+
+# %% ../nbs/foundations/figures.ipynb #a7c43001
+def _classes_and_names(truth: np.ndarray, found: np.ndarray, class_names: Any) -> tuple[np.ndarray, list[str]]:
+    "The classes in the order of rows and columns, and what is written there; labels may be the names themselves."
+    names = class_names
+    if names is not None:
+        names = texts("class_names", names if isinstance(names, (str, Mapping)) else [str(name) for name in names])
+    occur = np.union1d(truth, found)
+    if occur.dtype.kind == "U":
+        names = list(dict.fromkeys(occur.tolist() if names is None else names))
+        for name in occur.tolist():
+            one_of("every label (as class_names are given)", name, names)
+        return np.array(names), names
+    label_array("labels and predictions", occur, numbers=True)
+    whole("the largest of labels and predictions", occur.max(), 0, 9999)
+    names = [str(number) for number in range(occur.max() + 1)] if names is None else names
+    if len(names) <= occur.max():
+        raise ValueError(f"class_names must be {occur.max() + 1} names or more (class {occur.max()} occurs), got "
+                         f"{len(names)}")
+    return np.arange(len(names)), names
 
 # %% ../nbs/foundations/figures.ipynb #8a8d91eb
 def _write_cells(ax, percent: np.ndarray, names: list) -> None:
@@ -232,7 +251,9 @@ def tsne_figure(panels: dict[str, dict[str, Any]], *, method: str = "tsne", max_
     """
     import matplotlib.pyplot as plt
 
-    if not panels or not all(panels.values()):
+    for groups in module("panels", panels, Mapping).values():
+        module("every one of panels", groups, Mapping)
+    if not (panels and all(panels.values())):
         sizes = {title: len(groups) for title, groups in panels.items()}
         raise ValueError(f"panels must be {{title: {{group: features}}}} with at least one group each, got {sizes}")
     one_of("method", method, ("tsne", "pca"))
@@ -287,7 +308,7 @@ def arms_figure(arms: dict[str, Any], *, unit: str = "accuracy", confidence: flo
     """
     import matplotlib.pyplot as plt
 
-    if not arms:
+    if not len(arms if hasattr(arms, "items") else module("arms", arms, Mapping)):
         raise ValueError("arms must hold at least one {name: values}, got none")
     for name in colours or {}:
         one_of("a name in colours", name, arms)
@@ -296,6 +317,7 @@ def arms_figure(arms: dict[str, Any], *, unit: str = "accuracy", confidence: flo
     with plt.rc_context(STYLE | {"axes.grid.axis": "x"}):
         fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.45 * len(arms)), layout="constrained")
         for row, (name, values) in enumerate(arms.items()):
+            values = array(f"values of {name}", values, "N")
             _draw_arm(ax, row, values, mean_and_interval(values, confidence), chosen[name])
         ax.set(yticks=range(len(arms)), yticklabels=list(arms), xlabel=unit, title=title or "")
         ax.set_ylim(len(arms) - 0.5, -0.5)
@@ -307,3 +329,35 @@ def _draw_arm(ax, row: int, values, interval: Interval, colour: str) -> None:
     ax.scatter(values, [row - 0.12] * len(values), s=18, color=colour, alpha=0.6, linewidths=0)
     ax.plot([interval.low, interval.high], [row + 0.15] * 2, color=colour, linewidth=3)
     ax.plot([interval.mean] * 2, [row + 0.02, row + 0.28], color="black", linewidth=1.6)
+
+# %% ../nbs/foundations/figures.ipynb #1e798e78
+def training_figure(loss: Sequence[float], metrics: Mapping[str, Sequence[float]], lr: Sequence[float],
+                    smooth: int = 1):
+    """A matplotlib figure of a run: loss, metrics and learning rate over the steps, in panels.
+
+    Args:
+        loss, lr: one number per step.
+        metrics: name → one number per step.
+        smooth: how many steps the mean goes over that is drawn as a strong line.
+    """
+    import matplotlib.pyplot as plt
+
+    panels = {"loss": {"loss": loss}, "metrics": metrics, "learning rate": {"lr": lr}}
+    panels = {title: curves for title, curves in panels.items() if curves}
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
+        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+            for name, values in curves.items():
+                _draw_curve(ax, name, values, smooth)
+            ax.set(title=title, xlabel="step")
+            if len(curves) > 1:
+                ax.legend()
+    return fig
+
+
+def _draw_curve(ax, name: str, values: Sequence[float], smooth: int) -> None:
+    """Draw `values` over the steps: pale as they are, and in full colour their mean over `smooth` steps."""
+    window = max(1, min(smooth, len(values)))
+    means = np.convolve(values, np.ones(window) / window, mode="valid")
+    (line,) = ax.plot(np.arange(window - 1, len(values)), means, label=name)
+    ax.plot(values, color=line.get_color(), alpha=0.25, linewidth=0.8)

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -187,9 +188,12 @@ def _unknown(target: str, notebooks: list[CourseNotebook]) -> str:
     inside = [n for n in notebooks if n.chapter == chapter]
     if inside and name == "method":
         lessons = ", ".join(n.name for n in inside if n.kind == "paper")
-        return f"target {target!r} names no notebook: each paper of {chapter} has its own now: {lessons}"
-    there = f"{chapter} has" if inside else "there are"
-    return f"target {target!r} names no notebook; {there} {', '.join(n.name for n in inside or notebooks)}"
+        return (f"a target must be a chapter or a notebook, got {target!r}; each paper of {chapter} has its own now: "
+                f"{lessons}")
+    names = [n.name for n in notebooks]
+    near = [n.name for n in inside] or get_close_matches(target, [*names, *{n.chapter for n in notebooks}], 4)
+    hint = f"such as {', '.join(near)}" if near else "`xfer list` shows them"
+    return f"a target must be a chapter or a notebook ({hint}), got {target!r}"
 
 
 def papers(root: Path | None = None) -> dict[str, tuple[CourseNotebook, ...]]:

@@ -1,10 +1,11 @@
 """Adaptation at test time: corrupted streams, α-BN, Core, CAFA, and classes found by how their frequency shifts.
 
-`adapt` walks through a stream with a rule: `AlphaBN`, `Tent`, `Core` or `CAFA`.
+`adapt` walks through a stream with a rule: `AlphaBN`, `Tent`, `Core` or `CAFA`; `OnlineAdapter` takes it batch by batch.
 """
 from __future__ import annotations
 
-from .alpha_bn import AlphaBatchNorm, AlphaBN, Adapted, LearningRule, Tent, adapt, calibrate, class_logits
+from .alpha_bn import (AlphaBatchNorm, AlphaBN, Adapted, LearningRule, OnlineAdapter, Tent, adapt, calibrate,
+                       class_logits)
 from .cafa import CAFA, METHODS, ClassStatistics, cafa_loss, class_statistics
 from .core import Core, core_loss
 from .label_shift import (LatentClasses, discover_classes, draw_class_shares, equal_domains, label_shift_domains,
@@ -12,7 +13,7 @@ from .label_shift import (LatentClasses, discover_classes, draw_class_shares, eq
 from .streams import CORRUPTIONS, STREAMS, corrupt, jittered_digits, source_network, stream
 
 __all__ = [
-    "AlphaBatchNorm", "AlphaBN", "Adapted", "LearningRule", "Tent", "adapt", "calibrate", "class_logits",
+    "AlphaBatchNorm", "AlphaBN", "Adapted", "LearningRule", "OnlineAdapter", "Tent", "adapt", "calibrate", "class_logits",
     "CAFA", "METHODS", "ClassStatistics", "cafa_loss", "class_statistics",
     "Core", "core_loss",
     "LatentClasses", "discover_classes", "draw_class_shares", "equal_domains", "label_shift_domains", "matched_accuracy",

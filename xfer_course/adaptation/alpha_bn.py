@@ -5,91 +5,164 @@
 # %% ../../nbs/adaptation/alpha_bn.ipynb #e2357e91
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from .. import checks
 from ..data import Images
+from ..evaluation import logits_of
 
 # %% auto #0
-__all__ = ['AlphaBatchNorm', 'calibrate', 'class_logits', 'AlphaBN', 'Adapted', 'adapt', 'LearningRule', 'Tent']
+__all__ = ['AlphaBatchNorm', 'calibrate', 'class_logits', 'AlphaBN', 'OnlineAdapter', 'Adapted', 'adapt', 'LearningRule', 'Tent']
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #ac04df4e
 class AlphaBatchNorm(nn.Module):
     """Batch norm whose statistics are a mixture of the source's and those of the batch at hand.
 
     Args:
-        layer: a `BatchNorm1d`, `2d` or `3d` with running statistics; its scale and shift are used, and shared.
+        layer: a `BatchNorm1d`, `2d` or `3d` with running statistics, a subclass that does more (it is called as it is,
+            with other statistics), or a `FrozenBatchNorm2d`; its scale and shift are used, and shared.
         alpha: share of the source statistics, in [0, 1]: 1 is the layer in evaluation mode, 0 uses the batch alone.
 
+    Weights have the names that they have in `layer`, so that its `state_dict` loads here, and this one's there.
+
     Raises:
-        TypeError, ValueError: alpha outside [0, 1], or a layer without running statistics.
+        TypeError, ValueError: alpha outside [0, 1], or a layer without running statistics; on the first call, a
+            subclass that does not compute its batch norm by `torch.nn.functional.batch_norm`.
 
     Source: You, Li and Zhao, "Test-time Batch Statistics Calibration for Covariate Shift" (2021), alpha-BN.
     """
 
     def __init__(self, layer: _BatchNorm, alpha: float) -> None:
         super().__init__()
-        if not isinstance(layer, _BatchNorm) or layer.running_mean is None:
-            raise ValueError(f"layer must be a batch norm with running statistics, got {type(layer).__name__}")
-        self.layer, self.alpha = layer, checks.number("alpha", alpha, 0, 1)
+        self.layer, self.alpha = checks.batch_norm("layer", layer), checks.number("alpha", alpha, 0, 1)
 
     def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) for inputs `x` (N, C, ...); the batch's part carries a gradient.
+        """Mean and variance (C,) for inputs `x` (N, C, ...), float32 at least; the batch's part carries a gradient.
 
         Raises `ValueError` for other channels than the layer has, and, with alpha = 0, for one value per channel."""
-        checks.tensor("x", x, kind="float", empty=True)
-        if x.ndim < 2 or x.shape[1] != self.layer.num_features:
-            raise ValueError(f"x must have shape (N, {self.layer.num_features}, ...), got {tuple(x.shape)}")
-        if self.alpha == 1:
-            return self.layer.running_mean, self.layer.running_var
-        if self.alpha == 0 and x.numel() == x.shape[1]:
-            raise ValueError("a batch of one has no statistics of its own: take larger batches, or alpha above 0")
-        var, mean = torch.var_mean(x, [0, *range(2, x.ndim)], correction=0)
-        rest = 1 - self.alpha
-        return self.alpha * self.layer.running_mean + rest * mean, self.alpha * self.layer.running_var + rest * var
+        return _mixed_statistics(self.layer, self.alpha, x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var = (value.view(1, -1, *[1] * (x.ndim - 2)) for value in self.statistics(x))
-        y = (x - mean) * torch.rsqrt(var + self.layer.eps)
-        if not self.layer.affine:
-            return y
-        return y * self.layer.weight.view_as(mean) + self.layer.bias.view_as(mean)
+    def forward(self, x: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        if _is_plain(self.layer):
+            return _normalise(x, *self.statistics(x), self.layer.weight, self.layer.bias, self.layer.eps)
+        return _call_with_mixture(self, x, *arguments, **options)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return self.layer.state_dict(*arguments, **options)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            state_dict[f"{prefix}layer.{name[len(prefix):]}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a22
+def _mixed_statistics(layer: nn.Module, alpha: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    checks.tensor("x", x, kind="float", empty=True)
+    if x.ndim < 2 or x.shape[1] != len(layer.running_mean):
+        raise ValueError(f"x must have shape (N, {len(layer.running_mean)}, ...), got {tuple(x.shape)}")
+    if alpha == 1:
+        return layer.running_mean, layer.running_var
+    if alpha == 0 and x.numel() == x.shape[1]:
+        raise ValueError("a batch of one has no statistics of its own: take larger batches, or alpha above 0")
+    var, mean = torch.var_mean(_wide(x), [0, *range(2, x.ndim)], correction=0)
+    source_mean, source_var = layer.running_mean.to(mean.dtype), layer.running_var.to(var.dtype)
+    return alpha * source_mean + (1 - alpha) * mean, alpha * source_var + (1 - alpha) * var
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a32
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _normalise(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    shape = 1, -1, *[1] * (x.ndim - 2)
+    y = (_wide(x) - mean.view(shape)) * torch.rsqrt(_wide(var).view(shape) + eps)
+    y = y if weight is None else y * weight.view(shape)
+    return (y if bias is None else y + bias.view(shape)).to(x.dtype)
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a24
+class _Mixture(TorchFunctionMode):
+    "Within this context `F.batch_norm` takes mixed statistics wherever the running statistics of one layer are used."
+
+    def __init__(self, norm: AlphaBatchNorm) -> None:
+        super().__init__()
+        self.norm, self.calls = norm, 0
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function is F.batch_norm:
+            return self.batch_norm(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    def batch_norm(self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+                   weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+                   momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+        if running_mean is not self.norm.layer.running_mean:
+            return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        self.calls += 1
+        return _normalise(input, *self.norm.statistics(input), weight, bias, eps)
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #3f0b7a26
+def _is_plain(layer: nn.Module) -> bool:
+    "Whether a layer does batch norm and nothing else."
+    forward = type(layer).forward
+    known = forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward) or not isinstance(layer, _BatchNorm)
+    return known and not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+
+
+def _call_with_mixture(norm: AlphaBatchNorm, *arguments: Any, **options: Any) -> Tensor:
+    with _Mixture(norm) as mixture:
+        y = norm.layer(*arguments, **options)
+    if not mixture.calls:
+        raise TypeError(f"layer must compute its batch norm by torch.nn.functional.batch_norm with its running "
+                        f"statistics, got {type(norm.layer).__name__}, which does not")
+    return y
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #dbcdce5f
 def calibrate(model: nn.Module, alpha: float) -> nn.Module:
     """A copy of `model`, in evaluation mode, with an `AlphaBatchNorm` in place of every batch norm.
 
     Args:
-        model: any module with batch norm, or the result of an earlier call; it is not changed.
+        model: any module with batch norm, or the result of an earlier call; it is not changed. Its `state_dict` fits
+            the copy, and that of the copy fits the model.
         alpha: share of the source statistics, in [0, 1].
 
     Raises:
-        TypeError, ValueError: alpha outside [0, 1], no batch norm, or one without running statistics.
+        TypeError, ValueError: alpha outside [0, 1], no batch norm, one without running statistics, or a layer that has
+            such statistics and is no batch norm that we know.
     """
     checks.module("model", model)
     checks.number("alpha", alpha, 0, 1)
-    adapted = nn.Sequential(copy.deepcopy(model)) if isinstance(model, _BatchNorm) else copy.deepcopy(model)
-    kinds = (_BatchNorm, AlphaBatchNorm)
-    places = [(parent, name, child) for parent in adapted.modules() if not isinstance(parent, AlphaBatchNorm)
-              for name, child in parent.named_children() if isinstance(child, kinds)]
-    if not places:
+    checks.batch_norms("model", model)
+    with torch.inference_mode(False):  # what is made in inference mode could never be trained
+        adapted = _with_mixture(checks.copied("model", model), alpha, {})
+    if not any(isinstance(layer, AlphaBatchNorm) for layer in adapted.modules()):
         raise ValueError("model has no batch-norm layer: there is nothing to calibrate")
-    for parent, name, child in places:
-        setattr(parent, name, AlphaBatchNorm(child.layer if isinstance(child, AlphaBatchNorm) else child, alpha))
     return adapted.eval()
 
+# %% ../../nbs/adaptation/alpha_bn.ipynb #dbcdcea1
+def _with_mixture(module: nn.Module, alpha: float, done: dict[int, nn.Module]) -> nn.Module:
+    "`module` with an `AlphaBatchNorm` around every batch norm in it."
+    module = module.layer if isinstance(module, AlphaBatchNorm) else module
+    if id(module) not in done:
+        done[id(module)] = module
+        for name, child in [item for item in module._modules.items() if item[1] is not None]:
+            setattr(module, name, _with_mixture(child, alpha, done))
+        if isinstance(module, _BatchNorm) or type(module).__name__ == "FrozenBatchNorm2d":
+            done[id(module)] = AlphaBatchNorm(module, alpha)
+    return done[id(module)]
+
 # %% ../../nbs/adaptation/alpha_bn.ipynb #c7e8d112
-def class_logits(output: Tensor | tuple) -> Tensor:
-    "The class logits (N, K) in what a network returns: the output itself, or the first part of a tuple."
-    return output[0] if isinstance(output, tuple) else output
+def class_logits(output: Any) -> Tensor:
+    "The class logits (N, K) in what a network returns: alone, first in a tuple, or under `logits`; see `logits_of`."
+    return logits_of(output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +190,63 @@ class AlphaBN:
         return class_logits(model(images)), None
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #d2e19d24
+def _inputs(name: str, batch: Tensor | tuple | list) -> Tensor:
+    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    checks.tensor(name, inputs, finite=True)
+    if inputs.dtype == torch.uint8:
+        raise ValueError(f"{name} must be scaled as in training, got bytes of shape {tuple(inputs.shape)}")
+    return inputs
+
+
+def _check_rule(rule: Any, options: dict | None = None) -> None:
+    if options or not isinstance(rule, AlphaBN):
+        given = ", ".join([repr(rule), *(f"{name}={value!r}" for name, value in (options or {}).items())])
+        raise TypeError("rule must be an object with its own options, such as AlphaBN(alpha=0.5), Tent(), "
+                        f"Core(alpha=0.5) or CAFA(statistics), got {given}")
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #90c4e1b1
+class OnlineAdapter:
+    """A network that adapts while it answers, one batch at a time.
+
+    Args:
+        model: any network with batch norm that returns class logits (N, K), or a tuple that begins with them.
+            It is copied, not changed.
+        rule: `AlphaBN`, `Tent`, `Core` or `CAFA`. Those that learn take an Adam step per batch, and Adam's state is
+            kept from call to call.
+
+    `model` is the adapted copy, in evaluation mode; `losses` holds a number per batch, none where nothing is learnt.
+
+    Raises:
+        TypeError: something else than a model and a rule.
+        ValueError: no batch norm (with scales and shifts, where those are to be learnt).
+    """
+
+    def __init__(self, model: nn.Module, rule: AlphaBN) -> None:
+        checks.module("model", model)
+        _check_rule(rule)
+        self.rule, self.losses = rule, []
+        with torch.inference_mode(False):
+            self.model = calibrate(model, rule.alpha).requires_grad_(False)
+            parameters = rule.parameters(self.model)
+            self.optimizer = torch.optim.Adam(parameters, lr=rule.learning_rate) if parameters else None
+
+    def step(self, batch: Tensor | tuple | list, name: str = "batch") -> Tensor:
+        """Class logits (N, K) of a batch, on the CPU, computed before the step on it.
+
+        `batch` holds inputs, or is a tuple that begins with them; anything after them is ignored. `name` is what an
+        error calls it. Raises `TypeError` or `ValueError` for inputs that are empty, not finite or bytes.
+        """
+        images = _inputs(name, batch).to([*self.model.parameters(), *self.model.buffers()][0].device)
+        with torch.inference_mode(False), torch.set_grad_enabled(self.optimizer is not None):
+            logits, loss = self.rule.answer(self.model, images.clone() if images.is_inference() else images)
+            if self.optimizer:
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                self.losses.append(loss.item())
+        return logits.detach().cpu()
+
+# %% ../../nbs/adaptation/alpha_bn.ipynb #13e1220b
 class Adapted(NamedTuple):
     """What `adapt` returns."""
 
@@ -128,17 +258,8 @@ class Adapted(NamedTuple):
     "one per batch; empty for rules that do not learn"
 
 
-def _inputs(batch: Tensor | tuple | list, place: int) -> Tensor:
-    inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    checks.tensor(f"batch {place} of loader", inputs, finite=True)
-    if inputs.dtype == torch.uint8:
-        raise ValueError(
-            f"batch {place} of loader must be scaled as in training, got bytes of shape {tuple(inputs.shape)}")
-    return inputs
-
-# %% ../../nbs/adaptation/alpha_bn.ipynb #13e1220b
 def adapt(model: nn.Module, loader: Iterable, rule: AlphaBN | None = None, **options) -> Adapted:
-    """Predict a stream of unlabelled batches with a network that adapts to it on the way.
+    """Predict a stream of unlabelled batches with a network that adapts to it on the way: a loop over `OnlineAdapter`.
 
     Args:
         model: any network with batch norm that returns class logits (N, K), or a tuple that begins with them.
@@ -154,29 +275,14 @@ def adapt(model: nn.Module, loader: Iterable, rule: AlphaBN | None = None, **opt
             where those are to be learnt).
     """
     checks.module("model", model)
-    if options or not isinstance(rule, AlphaBN):
-        given = ", ".join([repr(rule), *(f"{name}={value!r}" for name, value in options.items())])
-        raise TypeError("rule must be an object with its own options, such as AlphaBN(alpha=0.5), Tent(), "
-                        f"Core(alpha=0.5) or CAFA(statistics), got {given}")
+    _check_rule(rule, options)
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, Images)):
         raise TypeError(f"loader must give batches, such as images.split(64), got {type(loader).__name__}")
-    adapted = calibrate(model, rule.alpha).requires_grad_(False)
-    device, parameters = [*adapted.parameters(), *adapted.buffers()][0].device, rule.parameters(adapted)
-    optimizer = torch.optim.Adam(parameters, lr=rule.learning_rate) if parameters else None
-    outputs, losses = [], []
-    for batch in loader:
-        images = _inputs(batch, len(outputs)).to(device)
-        with torch.set_grad_enabled(bool(parameters)):  # also where the caller has switched gradients off
-            logits, loss = rule.answer(adapted, images)
-            outputs.append(logits.detach().cpu())
-            if optimizer:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
+    adapter = OnlineAdapter(model, rule)
+    outputs = [adapter.step(batch, f"batch {place} of loader") for place, batch in enumerate(loader)]
     if not outputs:
         raise ValueError("loader gave no batch: there is nothing to predict")
-    return Adapted(torch.cat(outputs), adapted, losses)
+    return Adapted(torch.cat(outputs), adapter.model, adapter.losses)
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #32ba3f04
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +306,7 @@ class LearningRule(AlphaBN):
     def parameters(self, model: nn.Module) -> list[nn.Parameter]:
         "The scales and shifts of a calibrated model. Raises `ValueError` if it has none."
         found = [p.requires_grad_() for m in model.modules() if isinstance(m, AlphaBatchNorm)
-                 for p in m.layer.parameters()]
+                 for p in _scale_and_shift(m.layer)]
         if not found:
             raise ValueError("model has batch norm without scales and shifts: there is nothing to learn")
         return found
@@ -209,6 +315,13 @@ class LearningRule(AlphaBN):
         "Logits (N, K) for a batch, and their loss."
         logits = class_logits(model(images))
         return logits, self.loss(logits)
+
+
+def _scale_and_shift(layer: nn.Module) -> list[nn.Parameter]:
+    "What makes scale and shift of a batch norm, in float32 at least; not what an activation inside it has."
+    if layer.weight is not None and layer.weight.dtype in (torch.float16, torch.bfloat16):
+        layer.float()  # a step of Adam is lost in half precision
+    return [p for name, p in layer.named_parameters() if "." not in name or name.startswith("parametrizations.")]
 
 # %% ../../nbs/adaptation/alpha_bn.ipynb #a88754da
 class Tent(LearningRule):

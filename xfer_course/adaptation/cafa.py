@@ -5,7 +5,6 @@
 # %% ../../nbs/adaptation/cafa.ipynb #e9c92c8c
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 from .. import checks
+from ..training import in_single_precision
 from .alpha_bn import AlphaBN, LearningRule, Tent, class_logits
 from .core import Core
 
@@ -66,16 +66,22 @@ def class_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> ClassS
     """
     checks.module("model", model)
     checks.tensor("images", images, finite=True)
-    checks.labels("labels", labels, rows=len(images))
+    labels = checks.labels("labels", labels, rows=len(images)).long()
     if (labels.bincount() < 2).any():
         raise ValueError("labels must name every class 0 to K - 1 at least twice, got classes of "
                          f"{labels.bincount().tolist()} images")
-    with torch.no_grad():
-        _, features = _with_features(copy.deepcopy(model).eval(), images)
+    with torch.inference_mode(False), torch.no_grad():
+        logits, features = _with_features(checks.copied("model", model).eval(), images)
+    checks.labels("labels", labels, classes=checks.logits("what model returns", logits).shape[1])
     groups = [features[labels == k].double().cpu().numpy() for k in range(int(labels.max()) + 1)]
-    precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    try:
+        precisions = np.stack([np.linalg.inv(ledoit_wolf(group)[0]) for group in groups])
+    except np.linalg.LinAlgError:
+        raise ValueError("images must be more in every class, with features that differ, got a class whose covariance "
+                         f"has no inverse among classes of {[len(group) for group in groups]} images") from None
     means = np.stack([group.mean(0) for group in groups])
-    return ClassStatistics(torch.from_numpy(means).to(features), torch.from_numpy(precisions).to(features))
+    dtype = torch.promote_types(features.dtype, torch.float32)  # an inverse covariance has no place in half precision
+    return ClassStatistics(*(torch.from_numpy(x).to(features.device, dtype) for x in (means, precisions)))
 
 # %% ../../nbs/adaptation/cafa.ipynb #4d2fab7f
 def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics, away_from: str = "others") -> Tensor:
@@ -97,15 +103,24 @@ def cafa_loss(features: Tensor, logits: Tensor, statistics: ClassStatistics, awa
     checks.module("statistics", statistics, ClassStatistics)
     checks.one_of("away_from", away_from, ("others", "all"))
     classes, width = statistics.means.shape
-    checks.tensor("logits", logits, f"N {checks.whole('number of classes in statistics', classes, 2)}", kind="float")
+    checks.whole("number of classes in statistics", classes, 2)
+    checks.tensor("logits", checks.logits("logits", logits, classes=classes, in_step=True), kind="float")
     checks.tensor("features", features, f"{len(logits)} {width}", kind="float")
     if torch.promote_types(features.dtype, statistics.means.dtype) != statistics.precisions.dtype:
         raise TypeError(f"features must be {statistics.means.dtype} as the statistics, got {features.dtype}")
-    difference = features[:, None] - statistics.means
-    distances = torch.einsum("nkd,kde,nke->nk", difference, statistics.precisions, difference)
+    distances = _distances(features, *statistics)
     own = distances.gather(1, logits.argmax(1, keepdim=True)).squeeze(1)
     far = distances.sum(1)
     return (own.log() - (far if away_from == "all" else far - own).log()).mean()
+
+
+@in_single_precision
+def _distances(features: Tensor, means: Tensor, precisions: Tensor) -> Tensor:
+    "Squared Mahalanobis distances (N, K)."
+    # tensors made in inference mode cannot take part in a gradient, their copies can
+    means, precisions = (x.clone() if x.is_inference() else x for x in (means, precisions))
+    difference = features[:, None] - means
+    return torch.einsum("nkd,kde,nke->nk", difference, precisions, difference)
 
 # %% ../../nbs/adaptation/cafa.ipynb #ca3a1ad5
 @dataclass(frozen=True, eq=False)

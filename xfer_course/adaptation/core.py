@@ -24,8 +24,7 @@ def core_loss(logits: Tensor) -> Tensor:
     single example. Raises `TypeError` or `ValueError` for anything but (N, K) with at least one row and two classes.
     Source: after You, Li and Zhao (2021), Core; rows normalised as in Jin et al., "Minimum Class Confusion" (2020).
     """
-    checks.tensor("logits", logits, "N K", kind="float")
-    checks.whole("number of columns of logits", logits.shape[1], 2)
+    checks.tensor("logits", checks.logits("logits", logits, in_step=True), kind="float")
     p = logits.softmax(1)
     return 1 - (p.square().sum(0) / p.sum(0).clamp_min(torch.finfo(p.dtype).tiny)).mean()
 

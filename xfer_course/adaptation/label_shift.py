@@ -18,12 +18,6 @@ from .. import checks
 __all__ = ['label_shift_domains', 'draw_class_shares', 'equal_domains', 'LatentClasses', 'discover_classes', 'matched_accuracy']
 
 # %% ../../nbs/adaptation/latent_label_shift.ipynb #f14aa5f3
-def _check_classes(name: str, values: np.ndarray) -> None:
-    if values.ndim != 1 or len(values) == 0 or not np.issubdtype(values.dtype, np.integer) or values.min() < 0:
-        raise ValueError(f"{name} must be whole numbers from 0 up, of shape (N,), at least one, got {values.dtype} of "
-                         f"shape {values.shape}")
-
-
 def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed: int = 0) -> np.ndarray:
     """A domain (N,) for each example, such that class proportions differ between domains and nothing else does.
 
@@ -37,8 +31,7 @@ def label_shift_domains(labels, n_domains: int, concentration: float = 0.5, seed
         TypeError, ValueError: labels that are not whole numbers from 0, fewer than two domains, or a concentration that
             is not positive.
     """
-    labels = np.asarray(labels)
-    _check_classes("labels", labels)
+    labels = checks.label_array("labels", labels, numbers=True)
     checks.whole("n_domains", n_domains, 2)
     checks.number("concentration", concentration, above=0)
     rng = np.random.default_rng([seed, 2022])
@@ -83,8 +76,8 @@ def equal_domains(labels, shares, seed: int = 0) -> np.ndarray:
     As many examples are dealt out as the scarcest class allows. Raises `TypeError` or `ValueError` for other labels or
     shares. Source: Roberts et al. (2022), the authors' code (`class_prior.py`).
     """
-    labels, shares = np.asarray(labels), checks.array("shares", shares, "R K").astype(float)
-    _check_classes("labels", labels)
+    labels = checks.label_array("labels", labels, numbers=True)
+    shares = checks.array("shares", shares, "R K").astype(float)
     there = np.bincount(labels, minlength=shares.shape[1])
     if len(there) != shares.shape[1] or there.min() == 0:
         raise ValueError(f"labels must hold every class 0..{shares.shape[1] - 1} of shares, got {np.unique(labels)}")
@@ -144,8 +137,7 @@ def discover_classes(domain_probabilities, domains, n_classes: int, *, groups: i
     The authors invert p(d | y) by a pseudo-inverse; here p(y | x) is solved for under the constraint
     that it is not negative.
     """
-    p, domains = np.asarray(domain_probabilities, float), np.asarray(domains)
-    _check_classes("domains", domains)
+    p, domains = np.asarray(domain_probabilities, float), checks.label_array("domains", domains, numbers=True)
     if p.ndim != 2 or not np.isfinite(p).all() or (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-3):
         raise ValueError(
             f"domain_probabilities must be finite, >= 0, of shape (N, R), with rows that sum to 1, got shape {p.shape}")
@@ -172,9 +164,8 @@ def matched_accuracy(found, labels) -> float:
     `found` and `labels` are integers (N,) from 0. The naming looks at the labels, as it must: found classes have no
     names. Raises `ValueError` for different or no lengths.
     """
-    found, labels = np.asarray(found), np.asarray(labels)
-    _check_classes("found", found)
-    _check_classes("labels", labels)
+    found = checks.label_array("found", found, numbers=True)
+    labels = checks.label_array("labels", labels, numbers=True)
     checks.same_length("found", found, "labels", labels)
     found, labels = (np.unique(names, return_inverse=True)[1] for names in (found, labels))
     counts = np.zeros((max(found.max(), labels.max()) + 1,) * 2)

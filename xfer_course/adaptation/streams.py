@@ -86,7 +86,7 @@ def source_network(data: Images, *, steps: int = 250, batch_size: int = 64, lear
     checks.module("data", data, Images)
     checks.tensor("images", data.images, "N C H W", kind="float")
     checks.one_of("type of images", data.images.dtype, (torch.float32,))
-    checks.labels("labels", data.labels, rows=len(data.images))
+    data = Images(data.images, checks.labels("labels", data.labels, rows=len(data.images)).long())
     channels, height, width = data.images.shape[1:]
     if height % 4 or width % 4:
         raise ValueError(f"images must have a height and width that are multiples of 4, got {height} x {width}")
@@ -129,6 +129,7 @@ def stream(data: Images, order: str = "shuffled", batch_size: int = 64, seed: in
     """
     images, labels = data
     checks.tensor("images", images)
+    checks.labels("labels", labels)
     checks.same_length("labels", labels, "images", images)
     checks.one_of("order", order, ("shuffled", "sorted"))
     checks.whole("batch_size", batch_size)

@@ -9,7 +9,7 @@ from .copies import atlas, learner_copy, start
 from .machine import data, data_get, data_list, data_make, doctor, lab
 from .pages import offline_html
 from .readme import CHAPTER_MARKS, chapters_markdown, headline, with_chapters
-from .running import OPTIONS, NotebookFailed, Run, emitted_record, execute, finished_record, plan_run
+from .running import OPTIONS, PATHS, NotebookFailed, Run, emitted_record, execute, finished_record, plan_run
 
 __all__ = [
     "NOTEBOOK_ORDER", "TEACHING_ORDER", "CourseNotebook", "course_notebooks", "select_notebooks",
@@ -19,5 +19,5 @@ __all__ = [
     "data", "data_get", "data_list", "data_make", "doctor", "lab",
     "offline_html",
     "CHAPTER_MARKS", "chapters_markdown", "headline", "with_chapters",
-    "OPTIONS", "NotebookFailed", "Run", "emitted_record", "execute", "finished_record", "plan_run",
+    "OPTIONS", "PATHS", "NotebookFailed", "Run", "emitted_record", "execute", "finished_record", "plan_run",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..checks import one_of
 from .console import check_writable, echo_table, main, minutes
 from .pages import offline_html
 from .readme import with_chapters
@@ -56,9 +57,10 @@ def _parse_knob(ctx, param, values: tuple[str, ...]) -> dict[str, Any]:
     return knobs
 
 
-def _check_profile(profile: str) -> None:
-    if profile not in PROFILE_NAMES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILE_NAMES)}, got {profile!r}")
+def _check_seeds(ctx, param, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise click.BadParameter("each seed may come once")
+    return seeds
 
 # %% ../../nbs/foundations/commands.ipynb #51c38b87
 def _finish_one(planned: Run, fresh: bool) -> dict | None:
@@ -86,13 +88,13 @@ def _show_one(planned: Run, record, seconds: float) -> None:
 def _show_end(records: list, number: int, seconds: float) -> None:
     """What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by
     more than seeds explain."""
-    from xfer_course.labs import claim_rows
+    from xfer_course.labs import claim_rows, uncompared
 
     verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    click.echo(
-        f"{number} notebooks, {len(verdicts)} claims{': ' if counted else ''}{counted}. {minutes(seconds)} in all.")
-    for sentence in (sentence for record in records for sentence in record.borders()):
+    click.echo(f"Notebooks: {number}; claims: {len(verdicts)}{f' ({counted})' if counted else ''}; "
+               f"{minutes(seconds)} in all.")
+    for sentence in (sentence for record in records for sentence in (*uncompared(record), *record.borders())):
         click.echo(sentence)
     surprises = [sentence for record in records for sentence in record.surprises()]
     for sentence in surprises:
@@ -101,14 +103,14 @@ def _show_end(records: list, number: int, seconds: float) -> None:
         raise SystemExit(1)
 
 # %% ../../nbs/foundations/commands.ipynb #dffaffda
-@main.command()
+@main.command(short_help="Run notebooks or whole chapters.")
 @click.argument("targets", nargs=-1, required=True)
 @click.option("--profile", default="cpu", show_default=True, help=f"How large: {', '.join(PROFILE_NAMES)}.")
-@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True,
+@click.option("--seed", "seeds", type=click.IntRange(min=0), multiple=True, callback=_check_seeds,
               help="A seed; repeat for several (default: the lab's).")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
 @click.option("-p", "--parameter", "knobs", multiple=True, callback=_parse_knob, metavar="KEY=VALUE",
-              help="A knob of the lab.")
+              help="A knob of the lab; paths are meant from here.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
               help="Folder for what the runs leave.")
 @click.option("--engine", metavar="dask://HOST:PORT",
@@ -117,14 +119,14 @@ def _show_end(records: list, number: int, seconds: float) -> None:
 def run(targets, profile, seeds, device, knobs, out, engine, fresh):
     """Run notebooks: a chapter (dann) or single ones (dann/digits dann/moons).
 
-    Shows each notebook's claims when it has finished. The exit code is 1 when a result is not the declared
-    one, and 130 after Ctrl-C.
+    Shows each notebook's claims when it has finished. The exit code is 1 when numbers differ from the
+    recorded ones by more than seeds explain, and 130 after Ctrl-C.
     """
     from xfer_course.labs import Record, resolve_device
 
     started = time.perf_counter()
     chosen = select_notebooks(targets, notebooks())
-    _check_profile(profile)
+    one_of("profile", profile, PROFILE_NAMES)
     _choose_engine(engine)
     if device != "auto":
         resolve_device(device)
@@ -144,12 +146,17 @@ def run(targets, profile, seeds, device, knobs, out, engine, fresh):
 
 # %% ../../nbs/foundations/commands.ipynb #e7a1c0de
 def _choose_engine(engine: str | None) -> None:
-    "Hand the engine on to the notebooks' kernels; one that is badly written is refused before the work."
-    from xfer_course.labs import chosen_cluster
+    "Hand the engine on to the notebooks' kernels; one that is badly written or silent is refused before the work."
+    from xfer_course.labs import check_reachable, chosen_cluster
 
     if engine:
         os.environ["XFER_ENGINE"] = engine
-    chosen_cluster()
+    try:
+        address = chosen_cluster()
+    except ValueError as error:
+        raise ValueError(str(error).replace("XFER_ENGINE", "--engine") if engine else str(error)) from None
+    if address:
+        check_reachable(address)
 
 # %% ../../nbs/foundations/commands.ipynb #84d0ba2e
 @main.command()

@@ -54,7 +54,7 @@ def _absolute_links(text: str, folder: Path, root: Path) -> str:
     return re.sub(r"\]\((\.\./[^)\s]+)\)", absolute, text)
 
 # %% ../../nbs/foundations/copies.ipynb #1aab049d
-@main.command()
+@main.command(short_help="Copy a chapter's notebooks for yourself.")
 @click.argument("chapter")
 @click.option("--into", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the copies (default: one named after the chapter).")

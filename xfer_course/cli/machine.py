@@ -94,33 +94,48 @@ def doctor():
     from xfer_course.data import data_root, datasets
     from xfer_course.results import available_jobs, load_records, resolve_device, speed_probe
 
-    best, probe = resolve_device("auto"), speed_probe()
+    best, probe, jobs = resolve_device("auto"), speed_probe(), available_jobs()
     folder = next(p for p in (data_root(), *data_root().parents) if p.exists())
     present = ", ".join(row["name"] for row in datasets() if row["present"])
     quarto = "found" if shutil.which("quarto") else "not found (make docs then builds the plain edition)"
     click.echo(f"python     {platform.python_version()}  torch {torch.__version__}")
     click.echo(f"device     {best}" + (f" ({torch.cuda.get_device_name()})" if best == "cuda" else ""))
-    click.echo(f"cores      {available_jobs()} (seeds run side by side)")
+    click.echo(f"cores      {jobs} (seeds run side by side)")
     click.echo(f"data       {data_root()}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free; here: "
                f"{present or 'none beyond the bundled sets'}")
     click.echo(f"jupyter    {_state_of('jupyterlab')}   papermill {_state_of('papermill')}   quarto {quarto}")
-    rows = [_forecast(record, probe, available_jobs(), best) for record in load_records()]
+    rows = [_forecast(record, probe, jobs, best) for record in load_records()]
     if rows:
         click.echo("")
         echo_table(rows)
 
 # %% ../../nbs/foundations/machine.ipynb #b4291a7a
-@main.command(context_settings={"ignore_unknown_options": True})
+@main.command(short_help="Open JupyterLab on the course.", context_settings={"ignore_unknown_options": True})
 @click.argument("jupyter_options", nargs=-1, type=click.UNPROCESSED)
 def lab(jupyter_options):
     "Open JupyterLab on the course; further options go to `jupyter lab`."
     root = course_root()
+    if other := _other_kernel():
+        click.echo(f"xfer: notebooks will run in {other}, the kernel that Jupyter calls python3, and not in "
+                   f"{sys.executable}: python -m ipykernel install --sys-prefix makes the latter the first", err=True)
     command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={root}",
                "--LabApp.default_url=/lab/tree/nbs/index.ipynb", *jupyter_options]
     environment = {**os.environ,
                    "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH")) if p)}
     with subprocess.Popen(command, env=environment) as jupyter, _ignoring_interrupts():
         raise SystemExit(jupyter.wait())
+
+
+def _other_kernel() -> str | None:
+    "The interpreter of Jupyter's kernel python3, where that is another environment's; a bare `python` is this one."
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        found = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except (NoSuchKernel, IndexError):
+        return None
+    here = os.path.dirname(os.path.abspath(sys.executable))
+    return found if os.path.dirname(found) and os.path.dirname(os.path.abspath(found)) != here else None
 
 
 @contextmanager

@@ -17,13 +17,13 @@ from typing import Any
 from ..registry import CourseNotebook, course_root
 
 # %% auto #0
-__all__ = ['OPTIONS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
+__all__ = ['OPTIONS', 'PATHS', 'Run', 'plan_run', 'finished_record', 'NotebookFailed', 'execute', 'emitted_record']
 
 # %% ../../nbs/foundations/running.ipynb #d5fb77af
-# How large a run is, from the one that only shows that the code works to the paper's own scale.
-
 # Parameters that every lab has, and that are options of `xfer run`.
 OPTIONS = ("profile", "seeds", "device", "out")
+# Knobs that are paths wherever a lab has them; `data` is one if a folder with `train/` is there, else it names a set.
+PATHS = ("folder", "root", "save", "vocabulary", "weights")
 
 
 @dataclass(frozen=True)
@@ -57,23 +57,33 @@ def plan_run(notebook: CourseNotebook, out: Path, profile: str, seeds: tuple[int
     """
     own = [name for name in notebook.parameters if name not in OPTIONS]
     if unknown := sorted(set(knobs) - set(own)):
-        raise ValueError(f"parameter {unknown[0]!r} is unknown to {notebook.name}; it has {', '.join(own) or 'none'}")
+        raise ValueError(f"a parameter of {notebook.name} must be one of {', '.join(own) or 'none'}, "
+                         f"got {unknown[0]!r}")
     if not notebook.is_lab:
         return Run(notebook, {}, out / notebook.name)
     for name, value in knobs.items():
         _check_knob(name, value)
+    knobs = {name: _from_here(name, value) for name, value in knobs.items()}
     special = {**knobs, **({"seeds": list(seeds)} if seeds else {}), **({"device": device} if device != "auto" else {})}
     suffix = "-" + hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:8] if special else ""
     folder = out / notebook.name / (profile + suffix)
     return Run(notebook, {"profile": profile, "out": str(folder.resolve()), **special}, folder)
 
 
+def _from_here(name: str, value: Any) -> Any:
+    "A path as seen from the working folder, in full; other values as they are."
+    if not isinstance(value, str) or not value:
+        return value
+    path = os.path.abspath(os.path.expanduser(value))
+    return path if name in PATHS or (name == "data" and os.path.isdir(os.path.join(path, "train"))) else value
+
+
 def _check_knob(name: str, value: Any) -> None:
     try:
         json.dumps(value)
     except (TypeError, ValueError):
-        raise ValueError(f"parameter {name!r} is {value!r}; it must be a number, a text, True, False, None, or a list "
-                         "or dict of these") from None
+        raise ValueError(f"{name} must be a number, a text, True, False, None, or a list or dict of these, "
+                         f"got {value!r}") from None
 
 # %% ../../nbs/foundations/running.ipynb #2e615442
 def finished_record(run: Run) -> dict | None:
@@ -110,16 +120,31 @@ def _kernel_environment(root: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "XFER_PROGRESS": "text", "IN_TEST": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
+# %% ../../nbs/foundations/running.ipynb #a7c46002
+def _own_kernel() -> type:
+    "A manager of kernels that knows one kernel only: the interpreter of this process."
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class OwnKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _looks_nowhere(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+
+    return OwnKernel
+
 # %% ../../nbs/foundations/running.ipynb #ba313515
 def execute(run: Run, *, bar: bool = True) -> dict | None:
     """Execute a run's notebook; returns the record that it emitted, if any.
     The executed notebook is kept also when a cell fails or the run is interrupted.
 
     Raises:
-        NotebookFailed: if a cell raises; the message is the last line of its error.
+        NotebookFailed: if a cell raises, with the last line of its error; or if the kernel does not start or ends.
         OSError: if the folder cannot be written.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -130,20 +155,22 @@ def execute(run: Run, *, bar: bool = True) -> dict | None:
     try:
         executed = papermill.execute_notebook(
             run.notebook.path, run.executed, parameters=run.parameters, kernel_name="python3",
-            cwd=run.notebook.path.parent,
+            kernel_manager_class=_own_kernel(),
             progress_bar={"desc": run.notebook.name, "leave": True, "file": sys.stderr} if bar else False,
             stderr_file=_Relay() if bar else None, start_timeout=120,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL", "--IPKernelApp.ignore_cwd=True"],
         )
     except PapermillExecutionError as error:
         raise NotebookFailed(
             f"{run.notebook.name}: {error.ename}: {error.evalue} (the notebook up to there: {run.executed})") from None
+    except (DeadKernelError, RuntimeError) as error:  # the kernel itself, not a cell
+        raise NotebookFailed(f"{run.notebook.name}: the kernel of {sys.executable} ended ({error})") from None
     finally:
         for name, value in kept.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     return emitted_record(executed) if run.notebook.is_lab else None
 
-
+# %% ../../nbs/foundations/running.ipynb #a7c46004
 def emitted_record(notebook: Any) -> dict | None:
     "The last run record among a notebook's outputs, or `None`."
     from xfer_course.results import RECORD_TYPE

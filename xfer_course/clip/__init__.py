@@ -1,19 +1,20 @@
 """CLIP from scratch: two towers, one space, and sentences as classifiers."""
 
+from .configs import config_beside, infer_config
 from .model import CLIP, TwoTowers, contrastive_loss, preprocess
 from .tokenizer import END, START, Tokenizer, learn_merges, read_merges
 from .towers import (
     OPENAI_MEAN, OPENAI_STD, Attention, AttentionPool, Bottleneck, CLIPConfig, ModifiedResNet, QuickGELU,
     ResidualAttentionBlock, Transformer, VisionTransformer,
 )
-from .weights import convert_torchscript, infer_config, load, load_weights, openai_names, save
+from .weights import convert_torchscript, load, load_weights, openai_names, save
 from .zero_shot import class_names, tiny_clip, zero_shot_weights
 
 __all__ = [
     "END", "OPENAI_MEAN", "OPENAI_STD", "START", "Attention", "AttentionPool", "Bottleneck", "CLIP", "CLIPConfig",
     "ModifiedResNet", "QuickGELU",
     "ResidualAttentionBlock", "Tokenizer", "Transformer", "TwoTowers", "VisionTransformer", "class_names",
-    "contrastive_loss", "convert_torchscript",
+    "config_beside", "contrastive_loss", "convert_torchscript",
     "infer_config", "learn_merges", "load", "load_weights", "openai_names", "preprocess", "read_merges", "save",
     "tiny_clip", "zero_shot_weights",
 ]

@@ -6,15 +6,17 @@
 __all__ = ['TwoTowers', 'contrastive_loss', 'preprocess', 'CLIP']
 
 # %% ../../nbs/coop/clip.ipynb #0cb2bcae
+import copy
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy, unit_vectors
 from .tokenizer import Tokenizer
 from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
+from ..data import upright_rgb
 
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
 class TwoTowers(nn.Module):
@@ -27,7 +29,8 @@ class TwoTowers(nn.Module):
         checks.module("config", config, CLIPConfig)
         self.config, width = config, config.transformer_width
         self.visual = ModifiedResNet(config) if config.is_resnet else VisionTransformer(config)
-        self.transformer = Transformer(width, config.transformer_layers, config.text_heads, config.activation)
+        self.transformer = Transformer(width, config.transformer_layers, config.text_heads, config.activation,
+                                       config.transformer_mlp_width)
         self.token_embedding = nn.Embedding(config.vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.randn(config.context_length, width) * 0.01)
         self.ln_final = nn.LayerNorm(width)
@@ -42,7 +45,6 @@ class TwoTowers(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Features `(N, embed_dim)`, not normalised, of token ids `(N, L)`; refuses ids that do not fit.
-
         They are read at the end token, the largest id of a row; what stands behind the last one is not computed.
         """
         _check_tokens(self, tokens)
@@ -54,7 +56,7 @@ class TwoTowers(nn.Module):
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits per image `(N, M)` and per text `(M, N)`: cosines times `exp(logit_scale)`."""
-        images, texts = F.normalize(self.encode_image(images), dim=-1), F.normalize(self.encode_text(tokens), dim=-1)
+        images, texts = unit_vectors(self.encode_image(images)), unit_vectors(self.encode_text(tokens))
         logits = self.logit_scale.exp() * images @ texts.t()
         return logits, logits.t()
 
@@ -100,14 +102,14 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tenso
     checks.tensor("image_features", image_features, "N D", kind="float", empty=True)
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float", empty=True)
     checks.same_dtype("text_features", text_features, "image_features", image_features)
-    logits = scale * F.normalize(image_features, dim=-1) @ F.normalize(text_features, dim=-1).t()
+    logits = scale * unit_vectors(image_features) @ unit_vectors(text_features).t()
     if captions is None:
         targets = torch.arange(len(logits), device=logits.device)
     else:
         checks.tensor("captions", captions, f"{len(logits)}", empty=True)
         same = (captions[:, None] == captions[None]).to(logits.dtype)
         targets = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.t(), targets)) / 2
+    return (cross_entropy(logits, targets) + cross_entropy(logits.t(), targets)) / 2
 
 # %% ../../nbs/coop/clip.ipynb #4dbff424
 def _pixels(images: Tensor) -> Tensor:
@@ -132,8 +134,8 @@ def _check_depth(images) -> None:
 def preprocess(images, config: CLIPConfig) -> Tensor:
     """Resize the shorter side to `config.image_resolution` (bicubic), cut out the centre square and normalise.
 
-    Takes a PIL image, a list of them, or a tensor `(N, C, H, W)` or `(C, H, W)` with one or three channels (uint8, or
-    float in [0, 1]); returns a float tensor `(N, 3, R, R)`.
+    Takes a PIL image, which is turned upright as its EXIF note says, a list of them, or a tensor `(N, C, H, W)` or
+    `(C, H, W)` with one or three channels (uint8, or float in [0, 1]); returns a float tensor `(N, 3, R, R)`.
 
     Raises:
         TypeError, ValueError: neither images nor tensors, another shape, values outside [0, 1],
@@ -148,7 +150,7 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         pictures = images if isinstance(images, (list, tuple)) else [images]
         if not pictures or not all(hasattr(picture, "convert") for picture in pictures):
             raise TypeError(f"images must be PIL images or a tensor, got {type(images).__name__}")
-        resized = [tv.center_crop(tv.resize(p.convert("RGB"), size, tv.InterpolationMode.BICUBIC), size)
+        resized = [tv.center_crop(tv.resize(upright_rgb(p), size, tv.InterpolationMode.BICUBIC), size)
                    for p in pictures]
         pixels = torch.stack([tv.to_tensor(picture) for picture in resized])
     else:
@@ -156,13 +158,26 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
         pixels = tv.center_crop(tv.resize(pixels, size, tv.InterpolationMode.BICUBIC, antialias=True), size).clamp(0, 1)
     return tv.normalize(pixels, config.image_mean, config.image_std)
 
+# %% ../../nbs/coop/clip.ipynb #c0f16401
+def _fitting(tokenizer: Tokenizer | None, config: CLIPConfig) -> Tokenizer | None:
+    "The tokenizer, its texts as long as the tower reads them; refuses one with more ids than the tower has vectors."
+    if tokenizer is None:
+        return None
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(f"tokenizer must have at most {config.vocab_size} ids, one for each vector of the text tower, "
+                         f"got {tokenizer.vocab_size}: it belongs to other weights")
+    fitting = copy.copy(tokenizer)
+    fitting.context_length = config.context_length
+    return fitting
+
 # %% ../../nbs/coop/clip.ipynb #3e8e789f
 class CLIP(TwoTowers):
-    """Contrastive language-image pre-training: two towers with preprocessing and weights, and a tokenizer for texts."""
+    """Contrastive language-image pre-training: two towers with preprocessing, weights, and a tokenizer for texts, which
+    is kept with the tower's `context_length`, and refused if it has more ids than the tower has vectors."""
 
     def __init__(self, config: CLIPConfig, tokenizer: Tokenizer | None = None):
         super().__init__(config)
-        self.tokenizer, self.frozen = tokenizer, False
+        self.tokenizer, self.frozen = _fitting(tokenizer, config), False
 
     dtype = property(lambda self: self.text_projection.dtype, doc="Type of the weights.")
     device = property(lambda self: self.text_projection.device, doc="Where the weights are.")

@@ -153,14 +153,15 @@ def _join(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     return pieces
 
 
-def _filled(rows: Sequence[tuple[str, list[int]]], length: int) -> list[list[int]]:
-    "The ids of each text, filled up with zeros."
+def _filled(rows: Sequence[tuple[str, list[int]]], length: int, truncate: bool) -> list[list[int]]:
+    "The ids of each text, filled up with zeros; one that is too long is refused, or cut before its last id, the end."
     if not rows:
         raise ValueError("texts must hold at least one text, got none")
     for text, ids in rows:
-        if len(ids) > length:
-            raise ValueError(f"{text[:60]!r} needs {len(ids)} tokens, but context_length is {length}: shorten the text")
-    return [ids + [0] * (length - len(ids)) for _, ids in rows]
+        if len(ids) > length and not truncate:
+            raise ValueError(f"{text[:60]!r} needs {len(ids)} tokens, but context_length is {length}: shorten the "
+                             "text, or cut it off with truncate=True")
+    return [ids + [0] * (length - len(ids)) if len(ids) <= length else ids[: length - 1] + ids[-1:] for _, ids in rows]
 
 # %% ../../nbs/coop/tokenizer.ipynb #f5698e44
 class Tokenizer:
@@ -208,10 +209,9 @@ class Tokenizer:
         words = "".join(self.pieces[i] for i in ids if i < self.start).split("</w>")
         return " ".join(bytes(map(_BYTES.get, word)).decode("utf-8", errors="replace") for word in words).strip()
 
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
-        """Token ids `(N, context_length)` of a string or several: start, the text, end, zeros.
-        Raises TypeError for what is not text, ValueError for no text, or one that is too long.
-        """
-        length = self.context_length if context_length is None else context_length
-        texts = [texts] if isinstance(texts, str) else texts
-        return torch.tensor(_filled([(text, [self.start, *self.encode(text), self.end]) for text in texts], length))
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None, truncate: bool = False) -> Tensor:
+        """Token ids `(N, context_length)`: start, the text, end, zeros; `truncate` cuts long texts, not the end token.
+        Raises TypeError for what is not text, ValueError for no text, or one that is too long."""
+        length = self.context_length if context_length is None else checks.whole("context_length", context_length, 2)
+        rows = [(t, [self.start, *self.encode(t), self.end]) for t in ([texts] if isinstance(texts, str) else texts)]
+        return torch.tensor(_filled(rows, length, truncate))

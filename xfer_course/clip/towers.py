@@ -55,15 +55,20 @@ class Attention(nn.Module):
 
 # %% ../../nbs/coop/towers.ipynb #071d1167
 class ResidualAttentionBlock(nn.Module):
-    """One transformer layer: attention and a two-layer perceptron, each behind a layer norm and added to its input."""
+    """One transformer layer: attention and a two-layer perceptron, each behind a layer norm and added to its input.
 
-    def __init__(self, width: int, heads: int, activation: str = "quick_gelu"):
+    The perceptron's hidden layer has `mlp_width` units, 4 × `width` if None.
+    """
+
+    def __init__(self, width: int, heads: int, activation: str = "quick_gelu", mlp_width: int | None = None):
         super().__init__()
+        super().__init__()
+        hidden = 4 * width if mlp_width is None else checks.whole("mlp_width", mlp_width)
         self.attn = Attention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         gelu = QuickGELU() if activation == "quick_gelu" else nn.GELU()
         self.mlp = nn.Sequential(
-            OrderedDict(c_fc=nn.Linear(width, 4 * width), gelu=gelu, c_proj=nn.Linear(4 * width, width)))
+            OrderedDict(c_fc=nn.Linear(width, hidden), gelu=gelu, c_proj=nn.Linear(hidden, width)))
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
@@ -74,10 +79,12 @@ class ResidualAttentionBlock(nn.Module):
 class Transformer(nn.Module):
     """`layers` blocks on `(N, L, width)`, initialised as in OpenAI's code."""
 
-    def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu"):
+    def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu",
+                 mlp_width: int | None = None):
         super().__init__()
         _check_sizes(width=width, layers=layers, heads=heads)
-        self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation) for _ in range(layers)))
+        self.resblocks = nn.Sequential(*(ResidualAttentionBlock(width, heads, activation, mlp_width)
+                                          for _ in range(layers)))
         for block in self.resblocks:
             nn.init.normal_(block.attn.out_proj.weight, std=width**-0.5 * (2 * layers) ** -0.5)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
@@ -97,7 +104,8 @@ class CLIPConfig:
     """Sizes of a CLIP; the fields and their meaning follow OpenAI's constructor.
 
     `vision_layers` is a number for a ViT and four numbers for the modified ResNet, which has no `vision_patch_size`.
-    Heads are 64 wide unless given. The released OpenAI models use `quick_gelu`, open_clip's own mostly `gelu`.
+    Heads are 64 wide unless given, and perceptrons four times as wide as their tower. The released OpenAI models use
+    `quick_gelu`, open_clip's own mostly `gelu`.
     """
 
     embed_dim: int = 512
@@ -114,6 +122,8 @@ class CLIPConfig:
     activation: str = "quick_gelu"
     image_mean: tuple[float, float, float] = OPENAI_MEAN
     image_std: tuple[float, float, float] = OPENAI_STD
+    vision_mlp_width: int | None = None
+    transformer_mlp_width: int | None = None
 
     def __post_init__(self):
         for name, value in _checked(self).items():
@@ -132,12 +142,14 @@ class CLIPConfig:
 # %% ../../nbs/coop/towers.ipynb #32192919
 _COUNTS = ("embed_dim", "image_resolution", "vision_width", "context_length", "vocab_size", "transformer_width",
            "transformer_layers")
+_COUNTS_OR_NONE = ("vision_patch_size", "transformer_heads", "vision_heads", "vision_mlp_width",
+                   "transformer_mlp_width")
 
 
 def _checked(config: CLIPConfig) -> dict:
     "The fields, each of its kind, or a refusal of the first that is not."
     checked = {name: checks.whole(name, getattr(config, name)) for name in _COUNTS}
-    for name in ("vision_patch_size", "transformer_heads", "vision_heads"):
+    for name in _COUNTS_OR_NONE:
         checked[name] = None if getattr(config, name) is None else checks.whole(name, getattr(config, name))
     layers = config.vision_layers
     checked["vision_layers"] = (tuple(checks.whole("vision_layers", each) for each in layers)
@@ -178,7 +190,8 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn((config.image_resolution // patch) ** 2 + 1, width)
                                                  * width**-0.5)
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = Transformer(width, config.vision_layers, config.image_heads, config.activation)
+        self.transformer = Transformer(width, config.vision_layers, config.image_heads, config.activation,
+                                       config.vision_mlp_width)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.randn(width, config.embed_dim) * width**-0.5)
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
 from .model import CLIP
 from .tokenizer import Tokenizer
 from ..data import shipped
+from ..training import unit_vectors
 
 # %% ../../nbs/coop/zero_shot.ipynb #3b9d7a18
 def tiny_clip() -> CLIP:
@@ -25,9 +25,7 @@ def tiny_clip() -> CLIP:
     Returns the model with its tokenizer, frozen. The lab `coop/train_tiny_clip` made it.
     """
     tokenizer = Tokenizer.from_file(shipped("checkpoints/tiny_clip_bpe.txt"))
-    model = CLIP.from_checkpoint(shipped("checkpoints/tiny_clip.safetensors"), tokenizer)
-    tokenizer.context_length = model.context_length
-    return model.freeze()
+    return CLIP.from_checkpoint(shipped("checkpoints/tiny_clip.safetensors"), tokenizer).freeze()
 
 # %% ../../nbs/coop/zero_shot.ipynb #0f859804
 def class_names(classnames: Iterable[str]) -> list[str]:
@@ -81,5 +79,5 @@ def zero_shot_weights(clip: nn.Module, classnames: Sequence[str], templates: str
     tokens = tokenizer(texts, context_length=getattr(clip, "context_length", tokenizer.context_length)).to(
         clip.text_projection.device)
     with torch.no_grad():
-        features = torch.cat([F.normalize(clip.encode_text(part), dim=-1) for part in tokens.split(batch_size)])
-        return F.normalize(features.unflatten(0, (len(names), len(templates))).mean(1), dim=-1)
+        features = torch.cat([unit_vectors(clip.encode_text(part)) for part in tokens.split(batch_size)])
+        return unit_vectors(features.unflatten(0, (len(names), len(templates))).mean(1))

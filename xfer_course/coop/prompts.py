@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
 from ..clip import class_names
@@ -19,6 +18,7 @@ from .context_file import context_options, load_context, save_context
 from .encoding import (CHUNK_BYTES, activation_bytes, check_precision, encode_images, encode_prefix,
                                        encode_prompts, in_chunks, text_tower)
 from .nearest import NearestWords, nearest_words
+from ..training import unit_vectors
 
 # %% ../../nbs/coop/coop.ipynb #7d1f07ec
 POSITIONS = ("end", "middle", "front")
@@ -72,7 +72,7 @@ def _token_ids(name: str, text: str, tokenizer: Callable, tokens: int) -> list[i
     try:
         row = torch.as_tensor(tokenizer([text]))[0]
     except (ValueError, RuntimeError) as error:  # some tokenizers refuse long texts, others cut them
-        raise ValueError(f"{name} is {text!r}, which the tokenizer refuses: {error}") from error
+        raise ValueError(f"{name} must be a text that the tokenizer takes, got {text!r}: {error}") from error
     ids = row[1 : int(row.argmax())].tolist()
     if max(ids, default=0) >= tokens:
         raise ValueError(f"tokenizer gives id {max(ids)} for {text!r}, but the CLIP knows {tokens} tokens: it is not "
@@ -198,7 +198,7 @@ class PromptLearner(nn.Module):
                       self.chunk_size or max(1, CHUNK_BYTES // self.activation_bytes()))
         features = in_chunks(lambda rows: encode_prompts(tower, self.prompts(rows)[:, shared:],
                                                          self.ends[rows] - shared, past), classes, size)
-        return F.normalize(features, dim=-1)
+        return unit_vectors(features)
 
     def activation_bytes(self, classes: int = 1) -> int:
         "About how many bytes of activations the tower keeps for the backward pass, for so many classes."
@@ -224,7 +224,7 @@ class CoOp(PromptLearner):
         "Logits `(N, K)` of images whose features `(N, E)` are given as `encode_image` returns them; normalised here."
         text = self.text_features()
         checks.tensor("image_features", image_features, f"N {text.shape[1]}", kind="float", empty=True)
-        return self.clip.logit_scale.exp() * F.normalize(image_features.to(text.dtype), dim=-1) @ text.T
+        return self.clip.logit_scale.exp() * unit_vectors(image_features).to(text.dtype) @ text.T
 
     def forward(self, images: Tensor) -> Tensor:
         "Logits `(N, K)` of preprocessed images `(N, 3, H, W)`."

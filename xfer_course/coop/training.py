@@ -10,12 +10,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import checks
 from .prompts import CoOp
 from ..data import batches
-from ..training import History, choose_accelerator, fit
+from ..training import History, choose_accelerator, cross_entropy, fit
 
 # %% ../../nbs/coop/training.ipynb #3feab71b
 def _as_tensor(labels):
@@ -106,7 +105,7 @@ def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None
 
     def step(batch, p):
         logits = model.from_features(batch[0])
-        return F.cross_entropy(logits, batch[1]), {"accuracy": (logits.argmax(1) == batch[1]).float().mean()}
+        return cross_entropy(logits, batch[1]), {"accuracy": (logits.argmax(1) == batch[1]).float().mean()}
 
     loader = batches(features, labels, batch_size=batch_size, steps=steps, seed=seed)
     optimizer = torch.optim.SGD([model.ctx], lr=lr, momentum=0.9, weight_decay=5e-4)

@@ -8,6 +8,9 @@ __all__ = ['coral_loss', 'mmd_loss', 'conditional_features', 'CDAN', 'adapt_batc
 # %% ../../nbs/dann/alignment.ipynb #debc79bb
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,7 @@ import xfer_course.checks as checks
 
 # %% ../../nbs/dann/alignment.ipynb #30bb2dc7
 from .deep import DANN
+from ..training import in_single_precision
 
 # %% ../../nbs/dann/alignment.ipynb #737f11f4
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
@@ -32,6 +36,11 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     anything else. Source: Sun and Saenko, "Deep CORAL" (2016), equation 1.
     """
     _check_pair(source, target, rows=2)
+    return _covariance_distance(source, target)
+
+
+@in_single_precision
+def _covariance_distance(source: Tensor, target: Tensor) -> Tensor:
     difference = torch.cov(source.T) - torch.cov(target.T)
     return difference.square().sum() / (4 * source.shape[1] ** 2)
 
@@ -58,6 +67,11 @@ def mmd_loss(source: Tensor, target: Tensor, factors: tuple[float, ...] = (0.25,
     _check_pair(source, target)
     checks.whole("the number of factors", len(factors))
     factors = [checks.number("every one of factors", factor, above=0) for factor in factors]
+    return _kernel_distance(source, target, factors)
+
+
+@in_single_precision
+def _kernel_distance(source: Tensor, target: Tensor, factors: list[float]) -> Tensor:
     both = torch.cat([source, target])
     norms = both.square().sum(1)
     squared = (norms[:, None] + norms[None] - 2 * both @ both.T).clamp(min=0)
@@ -88,7 +102,7 @@ class CDAN(DANN):
 
     def domain_logits(self, features: Tensor, lambda_: float = 1.0) -> Tensor:
         """What the domain head says about `features` (N, d) times the predicted probabilities, `(N,)`."""
-        probabilities = self.label_predictor(features).softmax(1).detach()
+        probabilities = self.label_predictor(features.clone()).softmax(1).detach()
         return super().domain_logits(conditional_features(features, probabilities), lambda_)
 
 # %% ../../nbs/dann/alignment.ipynb #2d224574
@@ -97,35 +111,73 @@ def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) ->
 
     Args:
         model: a module with batch norm; it is not changed.
-        target: inputs (N, ...), N at least 2.
-        batch_size: inputs per pass; statistics are averaged over the passes with equal weight.
+        target: inputs (N, ...), N at least 2, in any order.
+        batch_size: inputs per pass, where there are more of them; passes are drawn at random, always the same way, and
+            the statistics are those of all inputs. A pass has at least two inputs.
 
     Returns:
         The copy, in evaluation mode.
 
     Raises:
-        ValueError, TypeError: no batch norm that keeps statistics, or fewer than two inputs.
+        ValueError, TypeError: no batch norm that keeps statistics, one whose statistics are frozen, or fewer than two
+            inputs.
 
     Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (2016).
     """
-    checks.whole("the number of inputs in target", len(checks.tensor("target", target)), 2)
-    passes = target.chunk(math.ceil(len(target) / checks.whole("batch_size", batch_size)))
-    adapted = copy.deepcopy(checks.module("model", model)).eval()
-    layers = [m for m in adapted.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not layers:
+    rows = len(checks.tensor("target", target))
+    checks.whole("the number of inputs in target", rows, 2)
+    count = max(1, min(math.ceil(rows / checks.whole("batch_size", batch_size)), rows // 2))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0)) if count > 1 else torch.arange(rows)
+    places = checks.batch_norms("model", checks.module("model", model))
+    if not places:
         raise ValueError(f"model must have batch norm with running statistics, got {type(model).__name__} without")
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over the passes
-        layer.train()
-    device = next(adapted.parameters(), target).device
-    with torch.no_grad():
-        for part in passes:
-            adapted(part.to(device))
-    for layer, momentum in zip(layers, momenta):
-        layer.momentum = momentum
+    with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode could never be trained again
+        adapted = checks.copied("model", model).eval()
+        device = next(adapted.parameters(), target).device
+        with _measured([adapted.get_submodule(place) for place in places]):
+            for part in order.tensor_split(count):
+                adapted(target[part.to(target.device)].to(device))
     return adapted.eval()
+
+# %% ../../nbs/dann/alignment.ipynb #5ab0c6d2
+def _pooled(noted: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    "Mean and variance (C,) of all values, from the number of values, mean and variance of each part."
+    counts, means, variances = (torch.stack([torch.as_tensor(x, dtype=torch.double) for x in part])
+                                for part in zip(*noted))
+    n = counts[:, None]
+    mean = (n * means).sum(0) / n.sum()
+    return mean, ((n - 1) * variances + n * (means - mean).square()).sum(0) / (n.sum() - 1)
+
+
+@contextmanager
+def _measured(layers: list[nn.Module]) -> Iterator[None]:
+    "Within this context batch norms are in training mode; after it, they hold the statistics of all that went through."
+    noted: dict[nn.Module, list] = {layer: [] for layer in layers}
+
+    def note(layer: nn.Module, inputs: tuple, output: Any) -> None:
+        mean, var = layer.running_mean, layer.running_var
+        if not layer.training or bool((mean == 0).all() and (var == 1).all()):
+            raise ValueError("model must have batch norms that can be measured anew, got one of type "
+                             f"{type(layer).__name__} whose statistics stay as they are")
+        noted[layer].append((inputs[0].numel() // len(mean), mean.cpu().clone(), var.cpu().clone()))
+
+    before = {layer: (copy.deepcopy(layer.state_dict()), getattr(layer, "momentum", None)) for layer in layers}
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    for layer in layers:
+        layer.momentum = 1.0
+        layer.train()
+        for start, value in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+            if getattr(layer, start, None) is not None:
+                getattr(layer, start).fill_(value)
+    yield
+    for layer, hook in zip(layers, hooks):
+        hook.remove()
+        state, layer.momentum = before[layer]
+        if not noted[layer]:
+            layer.load_state_dict(state)
+            continue
+        for kept, measured in zip((layer.running_mean, layer.running_var), _pooled(noted[layer])):
+            kept.copy_(measured)
 
 # %% ../../nbs/dann/alignment.ipynb #7d3683f1
 def entropy_loss(logits: Tensor) -> Tensor:
@@ -134,8 +186,7 @@ def entropy_loss(logits: Tensor) -> Tensor:
     Raises `ValueError` or `TypeError` for anything but floats (N, K) with at least one row and two classes.
     Source: Grandvalet and Bengio, "Semi-supervised learning by entropy minimization" (2005).
     """
-    checks.tensor("logits", logits, "N K", kind="float")
-    checks.whole("the number of classes in logits", logits.shape[1], 2)
+    checks.tensor("logits", checks.logits("logits", logits, in_step=True), kind="float")
     log_p = logits.log_softmax(1)
     return -(log_p.exp() * log_p).sum(1).mean()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import xfer_course.checks as checks
+from ..training import cross_entropy
 
 # %% ../../nbs/dann/dann.ipynb #a779a6d6
 class _ReverseGradient(torch.autograd.Function):
@@ -24,7 +25,7 @@ class _ReverseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, lambda_: float) -> Tensor:
-        return x.view_as(x)
+        return x.clone()  # what follows may work in place, as nn.ReLU(inplace=True) does
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -38,8 +39,8 @@ class _ReverseGradient(torch.autograd.Function):
 def gradient_reversal(x: Tensor, lambda_: float | Tensor = 1.0) -> Tensor:
     """Return `x` unchanged and multiply the gradient that flows back through it by `-lambda_`.
 
-    `x` is a floating-point tensor of any shape; the result is a view of it. `lambda_` is a finite
-    number >= 0 or a tensor with one element (read as a constant: no gradient reaches it).
+    `x` is a floating-point tensor of any shape; the result is a copy of it, which what follows may overwrite.
+    `lambda_` is a finite number >= 0 or a tensor with one element (read as a constant: no gradient reaches it).
 
     Raises `TypeError` where `x` is not a floating-point tensor (only those have gradients) or `lambda_` is not a
     number, and `ValueError` for a `lambda_` that is negative, infinite or NaN.
@@ -118,8 +119,9 @@ class DANNLoss(NamedTuple):
 
 # %% ../../nbs/dann/dann.ipynb #be61383c
 def _label_loss(logits: Tensor, source_y: Tensor) -> Tensor:
+    checks.tensor("source_y", source_y, "N")
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
-    return F.cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1]))
+    return cross_entropy(logits, checks.labels("source_y", source_y, classes=logits.shape[1], in_step=True))
 
 
 def _domain_loss(source_logits: Tensor, target_logits: Tensor, reduction: str = "mean") -> Tensor:
@@ -132,7 +134,7 @@ class DANN(nn.Module):
     """A domain-adversarial network: features, a label head, and a domain head behind gradient reversal.
 
     `feature_extractor` maps inputs `(N, ...)` to features, `label_predictor` features to class logits `(N, classes)`,
-    `domain_classifier` features to one domain logit, `(N,)` or `(N, 1)`: source is 0, target is 1. Any modules will do.
+    `domain_classifier` features to one domain logit, `(N,)` or `(N, 1)`: source is 0, target is 1. Heads get copies.
     `joint_batch=False` sends each domain through features and domain head on its own, which matters to layers that
     look at a whole batch, as batch norm does. `input_shape`, where given, is the only shape of one input allowed.
     `domain_reduction`: "sum" adds the mean losses of both domains, as the paper's objective does; "mean" halves that.
@@ -153,7 +155,7 @@ class DANN(nn.Module):
         """Class logits `(N, classes)`, domain logits `(N,)` and features of the inputs `x` `(N, ...)`."""
         _check_inputs(self, x=x)
         features = self.feature_extractor(x)
-        return DANNOutput(self.label_predictor(features), self.domain_logits(features, lambda_), features)
+        return DANNOutput(self.label_predictor(features.clone()), self.domain_logits(features, lambda_), features)
 
     def loss(self, source_x: Tensor, source_y: Tensor, target_x: Tensor, lambda_: float = 1.0) -> DANNLoss:
         """The loss of one step, in one pass over the images.
@@ -167,14 +169,14 @@ class DANN(nn.Module):
         passes = [torch.cat([source_x, target_x])] if self.joint_batch else [source_x, target_x]
         features = [self.feature_extractor(x) for x in passes]
         logits = torch.cat([self.domain_logits(each, lambda_) for each in features])
-        label = _label_loss(self.label_predictor(features[0][: len(source_x)]), source_y)
+        label = _label_loss(self.label_predictor(features[0][: len(source_x)].clone()), source_y)
         domain = _domain_loss(*logits.split([len(source_x), len(target_x)]), self.domain_reduction)
         return DANNLoss(label + domain, label, domain)
 
     def source_loss(self, source_x: Tensor, source_y: Tensor) -> Tensor:
         """The label loss alone, for the source-only baseline: inputs `(N, ...)`, labels `(N,)`, a scalar out."""
         _check_inputs(self, source_y, source_x=source_x)
-        return _label_loss(self.label_predictor(self.feature_extractor(source_x)), source_y)
+        return _label_loss(self.label_predictor(self.feature_extractor(source_x).clone()), source_y)
 
     def domain_logits(self, features: Tensor, lambda_: float = 1.0) -> Tensor:
         """What the domain head says about `features` (N, D) behind gradient reversal: one logit each, `(N,)`."""

@@ -48,6 +48,7 @@ def reverse_validation(estimator: BaseEstimator, X, y, X_target, *, validation_f
     (2016), section 5.1.2 (after Zhong et al., 2010).
     """
     X, X_target = _check_round_trip(estimator, X, X_target, validation_fraction)
+    y = checks.label_array("y", y, rows=X.shape[0])
     split = {"test_size": validation_fraction, "random_state": check_random_state(random_state)}
     X_train, X_valid, y_train, y_valid = train_test_split(X, y, **split)
     target_train, target_valid = train_test_split(X_target, **split)
@@ -104,9 +105,8 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         inputs that do not fit together, for a single class, and where `network` builds anything but a `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
-        X = _check_fit(self, X, X_target)
-        checks.same_length("X", X, "y", codes)
-        self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target)
+        X = _check_fit(self, X, X_target, codes)
+        self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target, len(classes))
         self.classes_ = classes
         return self
 
@@ -116,7 +116,8 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
-        logits = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
+        outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
+        logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
@@ -125,9 +126,11 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
 # %% ../../nbs/dann/selection.ipynb #6894117f
-def _train(classifier: DANNClassifier, source: Images, X_target) -> tuple[DANN, History]:
+def _train(classifier: DANNClassifier, source: Images, X_target, classes: int) -> tuple[DANN, History]:
     seed_everything(classifier.random_state)
     model = _fresh_model(classifier)
+    outputs = predict(model, source.images[:1])
+    checks.whole("the number of outputs of network (a class each)", outputs.shape[-1], classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=classifier.learning_rate)
     loader, step = _batches_and_step(classifier, model, source, X_target)
     history = fit(step, loader, optimizer, epochs=1, seed=classifier.random_state, progress=False, model=model,
@@ -165,17 +168,20 @@ def _fresh_model(classifier: DANNClassifier) -> DANN:
     return model
 
 # %% ../../nbs/dann/selection.ipynb #57c7a069
-def _check_fit(classifier: DANNClassifier, X, X_target) -> torch.Tensor:
+def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> torch.Tensor:
     checks.whole("steps", classifier.steps)
     checks.whole("batch_size", classifier.batch_size)
     checks.number("learning_rate", classifier.learning_rate, above=0)
     checks.number("lambda_", classifier.lambda_, least=0)
     if X_target is None and classifier.lambda_ > 0:
         raise ValueError("X_target must be unlabelled target examples unless lambda_=0, got None")
-    return checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
+    X = checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
+    checks.same_length("X", X, "y", codes)
+    return X
 
 
 def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.ndarray]:
+    checks.label_array("y", y)
     y = np.asarray(y)
     check_classification_targets(y)
     classes = np.unique(y)

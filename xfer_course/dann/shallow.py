@@ -312,8 +312,13 @@ def _check_target(model: ShallowDANN, X_target):
 def _check_valid(model: ShallowDANN, X_valid, y_valid):
     if (X_valid is None) != (y_valid is None):
         raise ValueError("X_valid and y_valid must be given together, got one of them")
+    if X_valid is None:
+        return None
     check_consistent_length(X_valid, y_valid)
-    return None if X_valid is None else _check_rows(model, "X_valid", X_valid)
+    valid = checks.label_array("y_valid", y_valid, like=("y", classes := checks.label_array("y", model.classes_)))
+    for label in np.unique(valid).tolist():
+        checks.one_of("every label of y_valid", label, classes.tolist())
+    return _check_rows(model, "X_valid", X_valid)
 
 
 def _hold_out(X, y: np.ndarray, codes: np.ndarray, fraction: float):

@@ -10,8 +10,9 @@ from .batching import Images, PassSampler, TensorBatches, batches, domain_batche
 from .built import BSDS500_COUNTS, bsds500, make, mnist_m
 from .captioned import SHIFTS, TEMPLATES, FewShotTask, Pictures, few_shot_tasks, pictures, shifted
 from .captions import caption, synonyms
-from .catalogue import built_file, datasets, expected_bytes, find_file, get, manifest
-from .decoding import GREY, as_images, check_request, decode_image, first_of, reading_image, to_float
+from .catalogue import built_file, data_versions, datasets, expected_bytes, find_file, get, manifest
+from .decoding import (GREY, as_images, check_request, decode_image, first_of, reading_image, to_float,
+                       upright_rgb)
 from .domains import (OFFICE_CALTECH_CLASSES, OFFICE_CALTECH_DOMAINS, Features, Tracks, gtsrb32, office_caltech,
                       office_caltech_features)
 from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash,
@@ -31,8 +32,8 @@ __all__ = [
     "MAX_MEMBERS", "check_space", "tar_contents", "unpack", "zip_contents",
     "Images", "PassSampler", "TensorBatches", "batches", "domain_batches",
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
-    "built_file", "datasets", "expected_bytes", "find_file", "get", "manifest",
-    "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float",
+    "built_file", "data_versions", "datasets", "expected_bytes", "find_file", "get", "manifest",
+    "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float", "upright_rgb",
     "OFFICE_CALTECH_CLASSES", "OFFICE_CALTECH_DOMAINS", "Features", "Tracks", "gtsrb32", "office_caltech",
     "office_caltech_features",
     "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash",

@@ -150,4 +150,4 @@ def zip_contents(archive: Path, folder: str, size: int | None = None) -> dict[st
         _check_zip(archive)
         with zipfile.ZipFile(archive) as file:
             return {name: file.read(name) for name in file.namelist() if name.startswith(folder + "/")
-                    and name.endswith(".jpg")}
+                    and name.endswith(".jpg") and "/." not in name}

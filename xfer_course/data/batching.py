@@ -152,7 +152,7 @@ def domain_batches(source: Images, target_images: Tensor, batch_size: int = 64, 
     """A loader that pairs a batch of the labelled source with a batch of the unlabelled target.
 
     Args:
-        source: `Images`, or any pair of tensors with equally many rows, on any device.
+        source: `Images`, or any pair of tensors with equally many rows, on any device; labels count from 0.
         target_images: `(M, ...)`, rows shaped like those of the source; M may differ from N.
         batch_size: rows from each domain.
         steps: number of batches in an epoch.
@@ -170,6 +170,7 @@ def domain_batches(source: Images, target_images: Tensor, batch_size: int = 64, 
     source = Images(*source)
     _rows(["source images", "source labels"], source)
     _rows(["target_images"], [target_images])
+    checks.labels("source labels", source.labels)
     if target_images.shape[1:] != source.images.shape[1:]:
         raise ValueError(f"target_images must have rows of shape {tuple(source.images.shape[1:])}, as the source, got "
                          f"{tuple(target_images.shape[1:])}")

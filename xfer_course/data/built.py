@@ -51,7 +51,8 @@ def bsds500(split: str = "train", root: str | Path | None = None) -> list[np.nda
 
 
 def _folder_contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.glob("*.jpg")}
+    return {file.name: file.read_bytes() for file in folder.glob("*.jpg")
+            if not file.name.startswith(".")}
 
 # %% ../../nbs/foundations/built.ipynb #e3522917
 def _mnist_m_pixels(digits: np.ndarray, split: str, seed: int, root: str | Path | None) -> np.ndarray:

@@ -8,6 +8,7 @@ __all__ = ['OFFICE_CALTECH_DOMAINS', 'OFFICE_CALTECH_CLASSES', 'Features', 'offi
 
 # %% ../../nbs/foundations/domains.ipynb #9207b159
 import io
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -65,6 +66,12 @@ def office_caltech_features(domain: str, kind: str = "googlenet", *, root: str |
             raise ValueError(f"expected rows (N, D) with labels from 0 to 9, found {rows.shape} and {labels.shape}")
     return Features(rows.astype(np.float32), labels.astype(np.int64))
 
+# %% ../../nbs/foundations/domains.ipynb #c0f16601
+def _check_ten(domain: str, classes: Sequence[str]) -> None:
+    "Raise where a class is missing or one is too many: all labels behind it would be those of others."
+    if len(classes) != len(OFFICE_CALTECH_CLASSES):
+        raise ValueError(f"expected ten folders of classes in {domain}/, found {len(classes)}")
+
 # %% ../../nbs/foundations/domains.ipynb #2cbcaa3b
 def office_caltech(domain: str, *, size: int = 224, n: int | None = None, channels: int = 3,
                    root: str | Path | None = None) -> Images:
@@ -89,13 +96,14 @@ def office_caltech(domain: str, *, size: int = 224, n: int | None = None, channe
     check_request("train", ("train",), size, channels)
     path = find_file("office_caltech", root, f"office_caltech/{domain}", "office_caltech/office_caltech.zip")
     if path.is_dir():
-        return image_folder(path, size, n=n, channels=channels)[0]
+        images, classes = image_folder(path, size, n=n, channels=channels)
+        _check_ten(domain, classes)
+        return images
     contents = zip_contents(path, domain, expected_bytes(path))
     names = sorted(contents)
     with reading(path):
         classes = sorted({PurePosixPath(name).parts[1] for name in names})
-        if len(classes) != len(OFFICE_CALTECH_CLASSES):
-            raise ValueError(f"expected ten folders of classes in {domain}/, found {len(classes)}")
+        _check_ten(domain, classes)
     kept = names[: first_of(n, len(names))]
     pixels = np.stack([read_square(io.BytesIO(contents[name]), size, f"{path}: {name}") for name in kept])
     labels = np.array([classes.index(PurePosixPath(name).parts[1]) for name in kept])

@@ -7,8 +7,13 @@ __all__ = ['image_folder', 'folder_samples', 'read_square', 'decode_samples']
 
 # %% ../../nbs/foundations/folders.ipynb #57934db3
 import os
-from collections.abc import Sequence
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,10 +21,12 @@ import numpy as np
 
 from .. import checks
 from .batching import Images
-from .decoding import as_images, first_of, reading_image
+from .decoding import as_images, first_of, reading_image, upright_rgb
+from .files import DataFileError
 
 # %% ../../nbs/foundations/folders.ipynb #110d076b
-def image_folder(path: str | Path, size: int, *, n: int | None = None, channels: int = 3) -> tuple[Images, list[str]]:
+def image_folder(path: str | Path, size: int, *, n: int | None = None, channels: int = 3,
+                 classes: Sequence[str] | None = None, skip_damaged: bool = False) -> tuple[Images, list[str]]:
     """Read a folder with one sub-folder of images per class, or a folder of images without any sub-folder.
 
     Args:
@@ -28,113 +35,223 @@ def image_folder(path: str | Path, size: int, *, n: int | None = None, channels:
         size: height and width; each image is scaled and centre-cropped to a square.
         n: only the first `n` images, in which the classes take turns; None for all.
         channels: 1 (grey) or 3 (colour).
+        classes: the names that labels count from 0, as the call for the training part returned them. Without it they
+            are the sorted sub-folders, so that a part that lacks a class would count differently.
+        skip_damaged: leave out files that are empty, cut short, too large for Pillow, or no images.
 
     Returns:
-        `(images, class_names)`: `Images`, and the sorted names of the sub-folders, which the labels count from 0.
-        With sub-folders, images outside them are left out; so are hidden files,
-        such as those that macOS adds to archives.
+        `(images, class_names)`: `Images`, and the names that labels are numbers of. Hidden files and folders, and those
+        of file managers and archives, are passed over; what else is left out is counted in one warning.
 
     Raises:
-        FileNotFoundError: no such folder, no images in it, or a sub-folder without any.
-        DataFileError: an image is corrupt or truncated.
-        ValueError: a class folder holds a link to another folder.
+        FileNotFoundError: no such folder, no images in it, or a sub-folder without any (allowed with `classes`).
+        DataFileError: an image is corrupt or truncated, and `skip_damaged` is False.
+        ValueError: a sub-folder that is not among `classes`, a class folder that holds a link to another folder, or
+            a folder of parts (train, test) instead of classes.
     """
     size, path = checks.whole("size", size), Path(path).expanduser()
     checks.one_of("channels", channels, (1, 3))
-    samples, classes = folder_samples(path) if not path.is_dir() or _class_folders(path) else _flat_samples(path)
-    return decode_samples(samples, n=n, size=size, channels=channels), classes
+    flat = path.is_dir() and not _class_folders(path)
+    samples, names, left_out = (_flat_samples if flat else _class_samples)(path, _class_names(classes))
+    pixels, labels, damaged = _read(samples, n, size, skip_damaged)
+    if left_out + damaged:
+        warnings.warn(f"{path}: {_counted(left_out + damaged)}", stacklevel=2)
+    return as_images(pixels, labels, n=n, size=size, channels=channels), names
 
 # %% ../../nbs/foundations/folders.ipynb #08059338
+_SYSTEM = frozenset(("__macosx", "__pycache__", "@eadir", "@recycle", "@tmp", "#recycle", "$recycle.bin", "lost+found",
+                     "system volume information", "thumbs.db", "desktop.ini", "icon\r"))
+_PARTS = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing"))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
 def _class_folders(path: Path) -> list[Path]:
-    """The sub-folders, hidden ones left out."""
-    return [child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    """The sub-folders by name, hidden ones left out."""
+    return sorted(child for child in path.iterdir() if child.is_dir() and not _is_hidden(child.name))
 
 
-def folder_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
-    """Files with their class numbers, the classes taking turns, and the class names.
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder in the order of their names. The folder may be a link; links to folders inside it are
+    refused, since they can lead round in a circle."""
+    found = []
+    for inside, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        for name in folders:
+            if os.path.islink(os.path.join(inside, name)):
+                raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose "
+                                 "images could be read twice or without end: put the images themselves there")
+        found.append((inside, sorted(name for name in names if not _is_hidden(name))))
+    return [Path(inside, name) for inside, names in sorted(found) for name in names]
 
-    Raises:
-        FileNotFoundError: no such folder, no class folders in it, or one without any image.
-        ValueError: a class folder holds a link to another folder.
-    """
-    from torchvision.datasets.folder import ImageFolder, is_image_file
+# %% ../../nbs/foundations/folders.ipynb #c0f16302
+_PICTURES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs", ".heic", ".heif", ".hif",
+    ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".mpo", ".tga", ".qoi"))
 
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
-    if not _class_folders(path):
-        raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its "
-                                f"own, such as {path / 'cat'}")
-    _refuse_links(path)
 
-    def is_sample(name: str) -> bool:
-        # no pipe, no broken link
-        return is_image_file(name) and not Path(name).name.startswith(".") and Path(name).is_file()
+@cache
+def _opened() -> frozenset[str]:
+    """Endings of images that Pillow opens on this machine."""
+    from PIL import Image
 
-    folder = ImageFolder(str(path), allow_empty=True, is_valid_file=is_sample)
-    empty = sorted(set(folder.classes) - {folder.classes[label] for _, label in folder.samples})
-    if empty:
-        raise FileNotFoundError(f"{path} has class folders without any image: {', '.join(empty)}")
-    return _in_turn(folder.samples), folder.classes
+    if find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) & _PICTURES
+
+
+def _reason(file: Path) -> str | None:
+    """Why a file is left out; None for an image."""
+    ending = file.suffix.lower()
+    if not file.is_file():
+        return "broken links and pipes"
+    if ending not in _PICTURES:
+        return f"no images ({ending or 'no ending'})"
+    advice = "; the package pillow-heif reads it" if ending.startswith(".h") else ""
+    return None if ending in _opened() else f"images that Pillow cannot open here ({ending}{advice})"
+
+# %% ../../nbs/foundations/folders.ipynb #c0f16307
+def _sorted_out(files: Iterable[Path], left_out: Counter) -> list[Path]:
+    """The images among the files; the reasons for the others are counted."""
+    reasons = {file: _reason(file) for file in files}
+    left_out.update(reason for reason in reasons.values() if reason)
+    return [file for file, reason in reasons.items() if reason is None]
+
+
+def _why(left_out: Counter) -> str:
+    return f", {_counted(left_out)}" if left_out else ""
+
+
+def _counted(left_out: Counter) -> str:
+    return (f"{left_out.total()} file{'s' if left_out.total() > 1 else ''} left out ("
+            + ", ".join(f"{reason}: {count}" for reason, count in sorted(left_out.items())) + ")")
+
+# %% ../../nbs/foundations/folders.ipynb #c0f16304
+def _class_names(classes: Sequence[str] | None) -> list[str] | None:
+    if classes is None:
+        return None
+    names = checks.texts("classes", list(classes) if isinstance(classes, (tuple, np.ndarray)) else classes)
+    if len({_composed(name) for name in names}) < len(names):
+        raise ValueError(f"classes must be different names, got {names!r}")
+    return names
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _numbers(path: Path, found: Sequence[str], classes: Sequence[str] | None) -> list[int]:
+    """The class number of each folder name."""
+    known = {_composed(name): number for number, name in enumerate(classes)} if classes else {}
+    unknown = [name for name in found if _composed(name) not in known] if classes else []
+    if unknown:
+        raise ValueError(f"classes must name every folder of images in {path}, got {', '.join(classes[:9])}"
+                         f"{', ...' if len(classes) > 9 else ''} without {unknown[0]!r}")
+    return [known.get(_composed(name), number) for number, name in enumerate(found)]
 
 # %% ../../nbs/foundations/folders.ipynb #db29630f
-def _in_turn(samples: Sequence[tuple[str, int]]) -> list[tuple[Path, int]]:
+def folder_samples(path: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[Path, int]], list[str]]:
+    """Files with their class numbers, the classes taking turns, and the class names.
+
+    `classes` and errors are those of `image_folder`; files that are no images are left out without a word.
+    """
+    return _class_samples(Path(path), _class_names(classes))[:2]
+
+
+def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[Path, int]], list[str], Counter]:
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
+    folders, left_out = _class_folders(path), Counter()
+    if not folders:
+        raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its "
+                                f"own, such as {path / 'cat'}")
+    if all(folder.name.casefold() in _PARTS and _class_folders(folder) for folder in folders):
+        raise ValueError(f"path must be a folder of classes, got {path} with the parts "
+                         f"{', '.join(folder.name for folder in folders)}: give one of them, such as {folders[0]}")
+    images = {folder.name: _sorted_out(_files(folder), left_out) for folder in folders}
+    full = [name for name, files in images.items() if files]
+    if not full or (classes is None and len(full) < len(images)):
+        raise FileNotFoundError(f"{path} has class folders without any image: "
+                                f"{', '.join(name for name in images if name not in full)}{_why(left_out)}")
+    outside = [child for child in path.iterdir() if not (child.is_dir() or _is_hidden(child.name) or _reason(child))]
+    left_out.update(["images beside the class folders"] * len(outside))
+    labelled = [(file, number) for name, number in zip(full, _numbers(path, full, classes)) for file in images[name]]
+    return _in_turn(labelled), classes or full, left_out
+
+# %% ../../nbs/foundations/folders.ipynb #c0f16305
+def _in_turn(samples: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
     """The first file of each class, then the second of each, and so on."""
     seen, turns = {}, []
     for file, label in samples:
         seen[label] = seen.get(label, 0) + 1
-        turns.append((seen[label], label, Path(file)))
+        turns.append((seen[label], label, file))
     return [(file, label) for _, label, file in sorted(turns)]
 
 
-def _flat_samples(path: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+def _flat_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[Path, int]], list[str], Counter]:
     """The image files of a folder without sub-folders, sorted by name, as one class."""
-    from torchvision.datasets.folder import is_image_file
-
-    files = sorted(child for child in path.iterdir() if child.is_file() and is_image_file(child.name)
-                   and not child.name.startswith("."))
+    left_out, name = Counter(), path.resolve().name
+    files = _sorted_out(sorted(child for child in path.iterdir() if not (child.is_dir() or _is_hidden(child.name))),
+                        left_out)
     if not files:
-        raise FileNotFoundError(f"{path} holds neither images nor folders of images")
-    return [(file, 0) for file in files], [path.resolve().name]
-
-
-def _refuse_links(path: Path) -> None:
-    "A class folder may be a link; links to folders inside it are refused, since they can lead round in a circle."
-    for folder in _class_folders(path):
-        for inside, names, _ in os.walk(folder):
-            for name in names:
-                if os.path.islink(os.path.join(inside, name)):
-                    raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose "
-                                     "images could be read "
-                                     "twice or without end: put the images themselves there")
+        raise FileNotFoundError(f"{path} holds neither images nor folders of images{_why(left_out)}")
+    return [(file, _numbers(path.parent, [name], classes)[0]) for file in files], classes or [name], left_out
 
 # %% ../../nbs/foundations/folders.ipynb #0cdd69ea
-def _eight_bit(image: "PIL.Image.Image") -> "PIL.Image.Image":  # noqa: F821 (Pillow is imported where it is needed)
-    """The image with 16-bit grey values scaled to 8 bits; Pillow itself would cut them off at 255, which is white."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(
-            f"its pixels have 32 bits (mode {image.mode!r}), and their range is unknown; convert it to 8 or 16 bits")
-    return image
-
-
 def read_square(file: Path | BinaryIO, size: int, name: str | Path) -> np.ndarray:
     """One image file as uint8 `(size, size, 3)`, upright, scaled and centre-cropped; `name` is for the error."""
     from PIL import Image, ImageOps
 
     with reading_image(name), Image.open(file) as image:
-        upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
-        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR))
+        return np.asarray(ImageOps.fit(upright_rgb(image), (size, size), Image.Resampling.BILINEAR))
+
+
+def _square_or_damage(file: Path, size: int) -> np.ndarray | DataFileError:
+    try:
+        return read_square(file, size, file)
+    except DataFileError as error:
+        return error
+
+
+def _damage(file: Path, error: DataFileError) -> str:
+    "The reason why a damaged file is left out."
+    from PIL.Image import DecompressionBombError
+
+    if isinstance(error.__cause__, DecompressionBombError):
+        return "images with too many pixels for Pillow"
+    return "empty files" if not file.stat().st_size else "damaged images"
+
+# %% ../../nbs/foundations/folders.ipynb #c0f16306
+def _read(samples: Sequence[tuple[Path, int]], n: int | None, size: int,
+          skip_damaged: bool = False) -> tuple[np.ndarray, np.ndarray, Counter]:
+    """Pixels and labels of the first `n` files, and the reasons why some are left out."""
+    from tqdm import tqdm
+
+    wanted, squares, labels, damaged, start = first_of(n, len(samples)), [], [], Counter(), 0
+    while len(squares) < wanted and start < len(samples):
+        part = samples[start : start + wanted - len(squares)]
+        with ThreadPoolExecutor() as pool:
+            found = pool.map(lambda sample: _square_or_damage(sample[0], size), part)
+            for (file, label), square in zip(part, tqdm(found, total=len(part), desc="reading images", delay=2,
+                                                        leave=False)):
+                if isinstance(square, DataFileError):
+                    if not skip_damaged:
+                        raise square
+                    damaged[_damage(file, square)] += 1
+                else:
+                    squares.append(square)
+                    labels.append(label)
+        start += len(part)
+    if not squares:
+        raise DataFileError(f"none of the {len(samples)} images can be read, {samples[0][0]} among them")
+    return np.stack(squares), np.array(labels), damaged
 
 
 def decode_samples(samples: Sequence[tuple[Path, int]], *, n: int | None, size: int, channels: int | None) -> Images:
     """Read the first `n` files, scaled and centre-cropped to squares."""
-    from tqdm import tqdm
-
-    count = first_of(n, len(samples))
-    with ThreadPoolExecutor() as pool:
-        squares = pool.map(lambda sample: read_square(sample[0], size, sample[0]), samples[:count])
-        pixels = np.stack(list(tqdm(squares, total=count, desc="reading images", delay=2, leave=False)))
-    return as_images(pixels, np.array([label for _, label in samples]), n=n, size=size, channels=channels)
+    pixels, labels, _ = _read(samples, n, size)
+    return as_images(pixels, labels, n=n, size=size, channels=channels)

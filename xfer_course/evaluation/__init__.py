@@ -14,7 +14,7 @@ from ..figures import (
     tsne_figure,
 )
 from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
-from .measures import accuracy, evaluation_mode, knn_accuracy, linear_probe, predict, proxy_a_distance
+from .measures import accuracy, evaluation_mode, knn_accuracy, linear_probe, logits_of, predict, proxy_a_distance
 
 __all__ = [
     "FLIPBOOK_BYTES",
@@ -30,6 +30,7 @@ __all__ = [
     "interval_text",
     "knn_accuracy",
     "linear_probe",
+    "logits_of",
     "mean_and_interval",
     "paired_difference",
     "predict",

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import array, labels as class_numbers, one_of, same_length, tensor, whole
+from ..checks import (array, label_array, labels as class_numbers, logits as class_scores, one_of,
+                                same_length, tensor, whole)
 
 # %% auto #0
-__all__ = ['evaluation_mode', 'predict', 'accuracy', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
+__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
 
 # %% ../../nbs/foundations/measures.ipynb #477cda81
 if TYPE_CHECKING:
@@ -37,36 +38,103 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
         for module, training in modes.items():
             module.training = training
 
+# %% ../../nbs/foundations/measures.ipynb #a7c42011
+def logits_of(output: Any) -> torch.Tensor:
+    """The tensor that counts in what a network returns.
+
+    That is the output itself; what stands under `logits` in a dict, a named tuple or another object; the first part of
+    any other tuple; or the only entry of a dict.
+
+    Raises:
+        TypeError: none of these is a tensor; the sentence says what was returned.
+    """
+    import torch
+
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
+    elif not isinstance(output, torch.Tensor):
+        first = output[0] if isinstance(output, (tuple, list)) and output else None
+        found = getattr(output, "logits", first)
+    if not isinstance(found, torch.Tensor):
+        inside = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+        raise TypeError("model must return a tensor, a tuple that begins with one, or a dict or an object with logits, "
+                        f"got {type(output).__name__}{inside}: wrap it in a module that returns the tensor")
+    return found
+
+# %% ../../nbs/foundations/measures.ipynb #a7c42013
+def _batches_of(images: Any, batch_size: int) -> Iterable:
+    "Batches of a tensor, of a data set, or of a loader as they come. Raises TypeError for anything else."
+    import torch
+    from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+    if isinstance(images, torch.Tensor):
+        whole("the number of dimensions of images", tensor("images", images).ndim)
+        return images.split(batch_size)
+    if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
+        return DataLoader(images, batch_size)
+    if not isinstance(images, Iterable) or isinstance(images, (Mapping, str, tuple, list, np.ndarray)):
+        inside = f" with {', '.join(map(str, images))}" if isinstance(images, Mapping) else ""
+        raise TypeError("images must be a tensor, or a loader or data set that gives tensors, got "
+                        f"{type(images).__name__}{inside}")
+    return images
+
+# %% ../../nbs/foundations/measures.ipynb #a7c42016
+def _inputs_and_rest(batch: Any, place: int) -> tuple[torch.Tensor, tuple]:
+    "The inputs of a batch, and what stands behind them."
+    import torch
+
+    inputs, *rest = batch if isinstance(batch, (tuple, list)) and batch else (batch,)
+    if not isinstance(inputs, torch.Tensor):
+        inside = f" with {', '.join(map(str, inputs))}" if isinstance(inputs, Mapping) else ""
+        raise TypeError(f"batch {place} must be a tensor, or a tuple that begins with one, got "
+                        f"{type(inputs).__name__}{inside}: pass a generator such as ((b['x'], b['y']) for b in loader)")
+    return tensor(f"batch {place}", inputs), tuple(rest)
+
+# %% ../../nbs/foundations/measures.ipynb #a7c42014
+def _outputs(model: nn.Module, batches: Iterable, labels: list | None = None) -> torch.Tensor:
+    "What `model` says about every batch, on its device; the labels behind the inputs are added to `labels`."
+    import torch
+
+    outputs = []
+    with evaluation_mode(model):
+        for place, batch in enumerate(batches):
+            inputs, rest = _inputs_and_rest(batch, place)
+            output = logits_of(model(inputs.to(next(model.parameters(), inputs).device)))
+            if output.ndim == 0 or len(output) != len(inputs):
+                raise ValueError(f"model must return a row for each of {len(inputs)} inputs, got shape "
+                                 f"{tuple(output.shape)}")
+            outputs.append(output)
+            if labels is not None:
+                labels.append(class_numbers(f"labels of batch {place}", rest[0] if rest else None, len(inputs)))
+    if not outputs:
+        raise ValueError("images must be at least one batch, got none: is the loader used up?")
+    return torch.cat(outputs)
+
 # %% ../../nbs/foundations/measures.ipynb #b7947e03
-def predict(model: nn.Module, images: torch.Tensor, batch_size: int = 500, accelerator=None) -> torch.Tensor:
+def predict(model: nn.Module, images: Any, batch_size: int = 500, accelerator=None) -> torch.Tensor:
     """Outputs of `model` for many inputs, batch by batch, in evaluation mode and without gradients.
 
     Args:
-        model: a module; if it returns a tuple, the first entry counts.
-        images: inputs, shape `(N, ...)`, on any device; batches are moved to the model's device.
-        batch_size: inputs per forward pass.
-        accelerator: an `accelerate.Accelerator`; each of several processes then works on a share of the inputs, and
-            all of them get all outputs.
+        model: a module; of what it returns, `logits_of` counts.
+        images: inputs, shape `(N, ...)`, on any device; batches are moved to the model's device. Or a loader, a data
+            set or a generator of batches: tensors, or tuples that begin with the inputs. Rows come in its order.
+        batch_size: inputs per forward pass; a loader has its own.
+        accelerator: an `accelerate.Accelerator`; each of several processes then works on a share of a tensor of inputs,
+            and all of them get all outputs. A loader is read by every process.
 
     Returns:
         A tensor of shape `(N, ...)` on the CPU.
 
     Raises:
-        ValueError, TypeError: no inputs, or a batch size below 1.
+        ValueError, TypeError: no inputs, a batch size below 1, or inputs or outputs that are something else.
     """
     import torch
 
-    tensor("images", images)
     batch_size = whole("batch_size", batch_size)
-    shared = accelerator is not None and accelerator.num_processes > 1
-    share = _share_of(images, accelerator) if shared else images
-    device = next(model.parameters(), images).device
-    outputs = []
-    with evaluation_mode(model):
-        for batch in share.split(batch_size):
-            output = model(batch.to(device))
-            outputs.append(output[0] if isinstance(output, tuple) else output)
-    outputs = torch.cat(outputs)
+    shared = accelerator is not None and accelerator.num_processes > 1 and isinstance(images, torch.Tensor)
+    share = _share_of(tensor("images", images), accelerator) if shared else images
+    outputs = _outputs(model, _batches_of(share, batch_size))
     return (accelerator.gather(outputs)[: len(images)] if shared else outputs).cpu()
 
 # %% ../../nbs/foundations/measures.ipynb #1bdf91b1
@@ -79,30 +147,47 @@ def _share_of(images: torch.Tensor, accelerator) -> torch.Tensor:
     return images[rows.clamp(max=len(images) - 1)]
 
 # %% ../../nbs/foundations/measures.ipynb #f8cf0bfd
-def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch_size: int = 500,
+def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
              accelerator=None) -> float:
     """Share in [0, 1] of inputs whose largest output stands at the label.
 
     Args:
         model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
-        labels: classes 0 to K - 1, shape `(N,)`.
+        labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
+            `(inputs, labels)`, whatever its order.
 
     Raises:
-        ValueError, TypeError: labels that are not (N,) whole numbers from 0 up, or what `predict` refuses.
+        ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
+            without a finite largest value in every row, or what `predict` refuses.
     """
-    same_length("labels", labels, "images", images)
-    class_numbers("labels", labels)
-    return (predict(model, images, batch_size, accelerator).argmax(1) == labels.cpu()).double().mean().item()
+    import torch
+
+    batched, found = not isinstance(images, torch.Tensor), []
+    if batched != (labels is None):
+        given = f"{type(images).__name__} and {'no labels' if labels is None else 'labels'}"
+        raise TypeError(f"images must be a tensor with labels, or a loader that gives both, got {given}")
+    if batched:
+        outputs = _outputs(model, _batches_of(images, whole("batch_size", batch_size)), found)
+        labels = torch.cat([part.cpu() for part in found])
+    else:
+        class_numbers("labels", labels)
+        same_length("labels", labels, "images", images)
+        outputs = predict(model, images, batch_size, accelerator)
+    outputs = class_scores("what model returns", outputs.cpu())
+    class_numbers("labels", labels, len(outputs), outputs.shape[1])
+    return (outputs.argmax(1) == labels.cpu().long()).double().mean().item()
 
 # %% ../../nbs/foundations/measures.ipynb #429fd743
 def _split(train_features, train_labels, test_features, test_labels) -> tuple[np.ndarray, ...]:
     """The four arrays of a training and a test part, checked one by one and against each other."""
     train_x = array("train_features", train_features, "N D")
     test_x = array("test_features", test_features, f"N {train_x.shape[1]}")
-    train_y = array("train_labels", train_labels, "N", numbers=False)
-    test_y = array("test_labels", test_labels, "N", numbers=False)
+    train_y = label_array("train_labels", train_labels)
+    test_y = label_array("test_labels", test_labels, like=("train_labels", train_y))
     same_length("train_labels", train_y, "train_features", train_x)
     same_length("test_labels", test_y, "test_features", test_x)
+    if len(unknown := np.setdiff1d(test_y, train_y)):
+        raise ValueError(f"test_labels must be classes of train_labels, got {unknown.tolist()[0]!r}, which is none")
     return train_x, train_y, test_x, test_y
 
 # %% ../../nbs/foundations/measures.ipynb #f237e9ad
@@ -112,7 +197,7 @@ def linear_probe(train_features, train_labels, test_features, test_labels, *, C:
 
     Args:
         train_features, test_features: shape `(N, D)` and `(M, D)`, arrays or tensors.
-        train_labels, test_labels: shape `(N,)` and `(M,)`.
+        train_labels, test_labels: shape `(N,)` and `(M,)`, whole numbers or names.
         C: inverse strength of the L2 regularisation. Choose it on validation data, never on the test part.
         max_iter: steps of the solver; scikit-learn warns if they do not suffice.
 
@@ -120,7 +205,8 @@ def linear_probe(train_features, train_labels, test_features, test_labels, *, C:
         Share in [0, 1] of test examples that are classified correctly.
 
     Raises:
-        ValueError, TypeError: shapes do not fit, features are not finite, or the training labels hold one class only.
+        ValueError, TypeError: shapes do not fit, features are not finite, or the training labels hold one class only
+            or lack a class of the test labels.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -139,7 +225,7 @@ def knn_accuracy(train_features, train_labels, test_features, test_labels, *, k:
 
     Args:
         train_features, test_features: shape `(N, D)` and `(M, D)`, arrays or tensors.
-        train_labels, test_labels: shape `(N,)` and `(M,)`.
+        train_labels, test_labels: shape `(N,)` and `(M,)`, whole numbers or names.
         k: neighbours that vote, at most N.
         metric: "cosine", "euclidean" or another metric of scikit-learn's neighbours.
 
@@ -147,7 +233,8 @@ def knn_accuracy(train_features, train_labels, test_features, test_labels, *, k:
         Share in [0, 1] of test examples that are classified correctly.
 
     Raises:
-        ValueError, TypeError: shapes do not fit, features are not finite, or k is not between 1 and N.
+        ValueError, TypeError: shapes do not fit, features are not finite, the training labels lack a class of the test
+            labels, or k is not between 1 and N.
     """
     from sklearn.neighbors import KNeighborsClassifier
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 # %% auto #0
 __all__ = ['Task', 'ATTEMPTS', 'available_jobs', 'on_cores', 'chosen_devices', 'see_only', 'on_devices', 'chosen_cluster',
-           'connected', 'on_one_thread', 'on_cluster', 'results_of', 'runs_at_a_time']
+           'check_reachable', 'connected', 'on_one_thread', 'on_cluster', 'results_of', 'runs_at_a_time']
 
 # %% ../../nbs/foundations/engine.ipynb #ab19df19
 Task = Callable[[int], dict]
@@ -22,7 +23,7 @@ Task = Callable[[int], dict]
 def available_jobs() -> int:
     """How many experiments to run at a time on the CPU: `XFER_JOBS` if set, else the cores this process may use."""
     if value := os.environ.get("XFER_JOBS"):
-        if not value.isdigit() or int(value) < 1:
+        if not value.isdecimal() or not value.isascii() or int(value) < 1:
             raise ValueError(f"XFER_JOBS must be a whole number of at least 1, got {value!r}")
         return int(value)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -50,7 +51,7 @@ def chosen_devices(device: str) -> list[str]:
     if not value or not device.startswith("cuda"):
         return [device]
     devices = [name.strip() for name in value.split(",")]
-    if len(set(devices)) < len(devices) or not all(re.fullmatch(r"cuda:\d+", name) for name in devices):
+    if len(set(devices)) < len(devices) or not all(re.fullmatch(r"cuda:(0|[1-9]\d*)", name) for name in devices):
         raise ValueError(f"XFER_DEVICES must name each GPU once, as in cuda:0,cuda:1, got {value!r}")
     return devices
 
@@ -123,12 +124,25 @@ def chosen_cluster() -> str | None:
         ValueError: if `XFER_ENGINE` is anything else.
     """
     value = os.environ.get("XFER_ENGINE", "")
-    found = re.fullmatch(r"dask://([\w.-]+:\d+)", value)
+    found = re.fullmatch(r"dask://((?:[\w.-]+|\[[0-9a-fA-F:]+\]):\d+)", value)
     if value and not found:
         raise ValueError(f"XFER_ENGINE must be dask://host:port, got {value!r}")
     return found[1] if found else None
 
 
+def check_reachable(address: str, seconds: float = 5) -> None:
+    """Whether something answers at `host:port`, asked before the work begins.
+
+    Raises:
+        OSError: if not; the sentence names the address.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        raise OSError(f"no scheduler answers at {address} ({error}); start one with `dask scheduler`") from None
+
+# %% ../../nbs/foundations/engine.ipynb #5ca1ab01
 def connected(address: str, seconds: float = 120) -> Any:
     """A Dask client of the scheduler at `host:port`, with at least one worker there.
 

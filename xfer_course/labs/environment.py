@@ -104,11 +104,11 @@ def resolve_device(device: str = "auto") -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if str(device).startswith("meta"):
-        raise ValueError("device is 'meta', which holds no numbers; try 'auto' or 'cpu'")
+        raise ValueError("device must hold numbers, as 'auto' or 'cpu' does, got 'meta'")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"device is {device!r}, which is not available here; try 'auto' or 'cpu'") from None
+        raise ValueError(f"device must be one that is here, such as 'auto' or 'cpu', got {device!r}") from None
     return device
 
 # %% ../../nbs/foundations/environment.ipynb #7a9da9f8

@@ -11,7 +11,8 @@ from datetime import date
 from typing import Any
 
 # %% auto #0
-__all__ = ['FINGERPRINT_SEEDS', 'LOSS_TOLERANCE', 'fingerprint_of', 'fingerprint_differences', 'vouch', 'with_fingerprint']
+__all__ = ['FINGERPRINT_SEEDS', 'LOSS_TOLERANCE', 'fingerprint_of', 'fingerprint_differences', 'setting_differences', 'vouch',
+           'with_fingerprint']
 
 # %% ../../nbs/foundations/freshness.ipynb #3a13d2bd
 from .environment import same_environment
@@ -23,7 +24,7 @@ LOSS_TOLERANCE = 2e-3
 
 
 def fingerprint_of(smoke: Record) -> dict[str, Any]:
-    """The fingerprint in a record of the smoke profile: environment, seeds, metrics and first losses.
+    """The fingerprint in a record of the smoke profile: environment, seeds, metrics, claims and first losses.
 
     Raises:
         ValueError: if the record is of another profile.
@@ -32,7 +33,8 @@ def fingerprint_of(smoke: Record) -> dict[str, Any]:
         raise ValueError(f"smoke must be a record of the smoke profile, got {smoke.profile!r}")
     environment = {name: smoke.measured[name]
                    for name in ("commit", "experiment", "date", "cpu", "kernels", "versions")}
-    return {**environment, "seeds": list(smoke.seeds), "metrics": smoke.metrics,
+    claims = {claim.statement: list(claim.measured) for claim in smoke.claims if not claim.timed}
+    return {**environment, "seeds": list(smoke.seeds), "metrics": smoke.metrics, "claims": claims,
             "first_losses": smoke.notes.get("first_losses", {})}
 
 # %% ../../nbs/foundations/freshness.ipynb #330a1548
@@ -56,7 +58,8 @@ def fingerprint_differences(record: Record, smoke: Record) -> list[str]:
 
     First losses are compared everywhere, to a relative 0.002. Metrics are compared, to a relative 0.000001, where CPU
     model, kernels and minor versions of the libraries are those of the fingerprint. Metrics of time (names that contain
-    "seconds", "times faster" or "memory") are never compared.
+    "second", "faster", "speed", "memory" or "bytes") are never compared, nor are claims about time. Of claims, those
+    with the same sentence in both are compared.
     """
     if record.fingerprint is None:
         return ["the record has no fingerprint"]
@@ -67,12 +70,24 @@ def fingerprint_differences(record: Record, smoke: Record) -> list[str]:
              if old["first_losses"] else [])
     if same_environment(old, new):
         found += _compared("metric", _untimed(old["metrics"]), _untimed(new["metrics"]), 1e-6)
+        both = old.get("claims", {}).keys() & new["claims"].keys()
+        claims = [{name: each["claims"][name] for name in sorted(both)} for each in (old, new)]
+        found += _compared("claim", *claims, 1e-6)
     return found
 
 
 def _untimed(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
     return {name: values for name, values in metrics.items()
-            if not any(word in name for word in ("second", "times faster", "faster", "speed", "memory", "bytes"))}
+            if not any(word in name for word in ("second", "faster", "speed", "memory", "bytes"))}
+
+# %% ../../nbs/foundations/freshness.ipynb #0ffe2ed3
+def setting_differences(record: Record, smoke: Record) -> list[str]:
+    "One sentence per value of a record's setting that its profile names otherwise today, as a smoke run reports it."
+    today = smoke.notes.get("settings", {}).get(record.profile)
+    if today is None:
+        return [f"the lab has no profile {record.profile}"]
+    return [f"{name} of {record.profile} was {value!r} and is {today[name]!r}" for name, value in record.setting.items()
+            if name in today and today[name] not in (value, "auto")]
 
 # %% ../../nbs/foundations/freshness.ipynb #b145ef83
 def _same_lab(record: Record, smoke: Record) -> None:
@@ -85,15 +100,15 @@ def vouch(record: Record, smoke: Record) -> Record:
 
     Args:
         smoke: the record of a smoke run with the code that is to be vouched for; it was measured by its `experiment` of
-            the smoke profile, and `smoke.notes["experiments"]` names the experiments of the other
-            profiles at that moment.
+            the smoke profile, and `smoke.notes["experiments"]` and `["settings"]` name the experiments and settings of
+            the other profiles at that moment.
 
     Raises:
-        ValueError: if the fingerprint differs (the sentence says in what), if nothing of it can be compared on this
-            machine, or if `smoke` is of another lab.
+        ValueError: if the fingerprint or the setting differs (the sentence says in what), if nothing can be compared on
+            this machine, if the code is not committed, or if `smoke` is of another lab.
     """
     _same_lab(record, smoke)
-    if differences := fingerprint_differences(record, smoke):
+    if differences := setting_differences(record, smoke) + fingerprint_differences(record, smoke):
         raise ValueError(f"{record.lab}: the numbers have moved: {differences[0]}")
     if not record.fingerprint["first_losses"] and not same_environment(record.fingerprint, smoke.measured):
         raise ValueError(f"{record.lab}: nothing can be compared here: its fingerprint has no first losses, and its "
@@ -101,6 +116,8 @@ def vouch(record: Record, smoke: Record) -> Record:
     experiment = smoke.notes["experiments"][record.profile]
     if experiment in record.experiments:
         return record
+    if smoke.measured["commit"] is None:
+        raise ValueError(f"{record.lab}: its code must be committed before anything can vouch for it")
     by = "smoke metrics and first losses" if same_environment(record.fingerprint, smoke.measured) else "first losses"
     entry = {"experiment": experiment, "commit": smoke.measured["commit"], "date": date.today().isoformat(), "by": by}
     return replace(record, vouched=(*record.vouched, entry))

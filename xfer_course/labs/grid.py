@@ -19,15 +19,58 @@ from typing import Any
 import numpy as np
 
 # %% auto #0
-__all__ = ['FIRST_LOSSES', 'choose_profile', 'plain_value', 'run_point', 'save_point', 'load_point', 'Runs', 'run_points',
-           'run_grid']
+__all__ = ['FIRST_LOSSES', 'plain_value', 'offered_settings', 'choose_profile', 'run_point', 'save_point', 'load_point', 'Runs',
+           'run_points', 'run_grid']
 
 # %% ../../nbs/foundations/runs.ipynb #005e54b0
 from ..checks import one_of
 from ..data import write_atomically
 from .engine import results_of
 from .environment import measuring_environment
+from ..registry import PROFILE_NAMES
 from ..training import peak_memory, recorded_losses
+
+# %% ../../nbs/foundations/runs.ipynb #405507fa
+def plain_value(value: Any) -> Any:
+    """A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text.
+
+    Raises:
+        TypeError: for arrays and tensors, whose text leaves numbers out, and for functions, sets and objects without a
+            text of their own.
+    """
+    def plain(v: Any) -> Any:
+        if getattr(v, "shape", ()):
+            raise TypeError("a point must hold JSON-able values and dataclass instances, got an array or tensor of "
+                            f"shape {tuple(v.shape)}; let the experiment make it from a seed")
+        if hasattr(v, "item"):
+            return v.item()
+        if callable(v) or isinstance(v, set | frozenset) or type(v).__repr__ is object.__repr__:
+            raise TypeError(f"a point must hold JSON-able values and dataclass instances, got {v!r}, which has no text "
+                            "that a later run could find it by")
+        return asdict(v) if is_dataclass(v) else str(v)
+
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=plain))
+
+
+def _named(point: dict) -> dict:
+    "What tells a point from the others of its grid: the values that are no settings."
+    plain = {name: plain_value(value) for name, value in point.items() if name != "device"}
+    return {name: value for name, value in plain.items() if not isinstance(value, dict)}
+
+
+def _point_file(cache: Path, point: dict, experiment: Callable[..., dict]) -> Path:
+    "Named by the point and by the experiment: two of one lab may have equal arguments."
+    parts = {**point, "_by": getattr(experiment, "__name__", "")}
+    text = json.dumps({name: plain_value(value) for name, value in parts.items()}, sort_keys=True)
+    return cache / (hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz")
+
+# %% ../../nbs/foundations/runs.ipynb #0ffe2ed1
+_OFFERED: dict[str, dict] = {}
+
+
+def offered_settings() -> dict[str, dict]:
+    "What each profile of the lab in this process says, as plain values: name → setting."
+    return dict(_OFFERED)
 
 # %% ../../nbs/foundations/runs.ipynb #4827078a
 def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> Any:
@@ -44,37 +87,28 @@ def choose_profile(profiles: Mapping[str, Any], profile: str, **knobs: Any) -> A
     setting = profiles[one_of("profile", profile, profiles)]
     known = {f.name for f in fields(setting)}
     if unknown := sorted(set(knobs) - known):
-        raise ValueError(f"unknown knob {unknown[0]!r}; this lab has {', '.join(sorted(known))}")
-    return replace(setting, **{name: value for name, value in knobs.items() if value is not None})
-
-# %% ../../nbs/foundations/runs.ipynb #405507fa
-def plain_value(value: Any) -> Any:
-    """A value as JSON knows it: dataclasses as the dict of their fields, tuples as lists, anything unknown as its text.
-
-    Raises:
-        TypeError: for arrays and tensors, whose text leaves numbers out.
-    """
-    def plain(v: Any) -> Any:
-        if getattr(v, "shape", ()):
-            raise TypeError("a point must hold JSON-able values and dataclass instances, got an array or tensor of "
-                            f"shape {tuple(v.shape)}; let the experiment make it from a seed")
-        return asdict(v) if is_dataclass(v) else str(v)
-
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value, default=plain))
-
-
-def _named(point: dict) -> dict:
-    "What tells a point from the others of its grid: the values that are no settings."
-    plain = {name: plain_value(value) for name, value in point.items() if name != "device"}
-    return {name: value for name, value in plain.items() if not isinstance(value, dict)}
-
-
-def _point_file(cache: Path, point: dict) -> Path:
-    text = json.dumps({name: plain_value(value) for name, value in point.items()}, sort_keys=True)
-    return cache / (hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz")
+        raise ValueError(f"a knob of this lab must be one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+    given = {name: value for name, value in knobs.items() if value is not None}
+    _OFFERED.update({name: plain_value(replace(each, **given)) for name, each in profiles.items()
+                     if name in PROFILE_NAMES})
+    return replace(setting, **given)
 
 # %% ../../nbs/foundations/runs.ipynb #327888e6
 FIRST_LOSSES = 5
+_ADDED = ("seconds", "peak_bytes", "first_losses", "environment", "point")  # what a run says beside its result
+
+
+def _result_of(experiment: Callable[..., dict], point: dict) -> dict:
+    try:
+        result = experiment(**point)
+    except Exception as error:
+        error.add_note(f"in the run of {_named(point)}")
+        raise
+    if not isinstance(result, dict):
+        raise TypeError(f"experiment must return a dict, got {type(result).__name__}")
+    if taken := [name for name in _ADDED if name in result]:
+        raise ValueError(f"experiment must not return {taken[0]!r}, which is added to every result")
+    return result
 
 
 def run_point(experiment: Callable[..., dict], point: dict, device: str, threads: int | None = None) -> dict:
@@ -91,9 +125,7 @@ def run_point(experiment: Callable[..., dict], point: dict, device: str, threads
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     with recorded_losses(FIRST_LOSSES) as losses:
-        result = experiment(**point)
-    if not isinstance(result, dict):
-        raise TypeError(f"experiment must return a dict, got {type(result).__name__}")
+        result = _result_of(experiment, point)
     return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak_memory(torch.device(device)),
             "first_losses": [float(f"{loss:.6g}") for loss in losses[0]] if losses else [],
             "environment": measuring_environment(device)}
@@ -170,6 +202,17 @@ def run_points(experiment: Callable[..., dict], points: Sequence[dict], missing:
 
 
 # %% ../../nbs/foundations/runs.ipynb #b05e4cf7
+def _points(grid: Iterable[dict]) -> list[dict]:
+    if not isinstance(grid, Iterable) or isinstance(grid, Mapping | str):
+        raise TypeError(f"grid must be an iterable of dicts, one per run, got {type(grid).__name__}")
+    points = list(grid)
+    if wrong := [point for point in points if not isinstance(point, Mapping)]:
+        raise TypeError(f"a point of grid must be a dict of the experiment's arguments, got {wrong[0]!r}")
+    if not points:
+        raise ValueError("grid must hold at least one point, got none")
+    return points
+
+# %% ../../nbs/foundations/runs.ipynb #5ca1ab03
 def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: str = "cpu",
              cache: str | Path | None = None, desc: str = "runs") -> Runs:
     """Run `experiment(**point)` for every point of the grid, and return the results in the order of the grid.
@@ -183,21 +226,19 @@ def run_grid(experiment: Callable[..., dict], grid: Iterable[dict], *, device: s
             numbers must come from a seed in the point.
         grid: keyword arguments of each run: JSON-able values and dataclass instances.
         device: "cpu", "cuda", "mps" ...; says where the experiment runs, it is not passed on.
-        cache: folder that keeps each finished point; points found there are not run again. A folder serves one
-            experiment: points are found by their arguments, whatever function gave the result.
+        cache: folder that keeps each finished point; points found there are not run again. They are found by the name
+            of the experiment and their arguments.
 
     Returns:
-        One dict per point: what the experiment returned, and `seconds`, `peak_bytes`, `first_losses` and `measured`
-        (where and when) of that run.
+        One dict per point: what the experiment returned, and `seconds`, `peak_bytes`, `first_losses`, `environment`
+        (where and when) and `point` (what tells it from the others) of that run.
 
     Raises:
-        ValueError: if the grid is empty.
-        TypeError: if the experiment returns anything but a dict.
+        ValueError: if the grid is empty, or the experiment returns one of the names above.
+        TypeError: if a point is no dict or holds what cannot be written as JSON, or the experiment returns no dict.
     """
-    points = list(grid)
-    if not points:
-        raise ValueError("grid is empty; it needs at least one point to run")
-    files = [_point_file(Path(cache), {**point, "_on": device}) if cache else None for point in points]
+    points = _points(grid)
+    files = [_point_file(Path(cache), {**point, "_on": device}, experiment) if cache else None for point in points]
     results: list[dict | None] = [load_point(f) if f and f.exists() else None for f in files]
     missing = [i for i, result in enumerate(results) if result is None]
     with _progress_bar(len(points), len(points) - len(missing), desc) as bar:

@@ -21,6 +21,7 @@ __all__ = ['Reader', 'REPORTING', 'read_tree', 'read_commit', 'Experiment', 'exp
            'measuring_commit']
 
 # %% ../../nbs/foundations/provenance.ipynb #4e406bc1
+from .normal_form import called_name, normal_form, plain_tree
 from ..registry import course_root
 
 # %% ../../nbs/foundations/provenance.ipynb #069a162d
@@ -44,80 +45,6 @@ def read_commit(root: Path, commit: str) -> Reader:
         return done.stdout if done.returncode == 0 else None
     return read
 
-# %% ../../nbs/foundations/provenance.ipynb #64875fa9
-def _called(node: ast.AST) -> str:
-    "The last name of what a call calls: `whole` for `checks.whole(...)`; an empty text for anything else."
-    function = node.func if isinstance(node, ast.Call) else None
-    return getattr(function, "attr", getattr(function, "id", ""))
-
-
-def _is_check(call: ast.AST, checks: frozenset[str]) -> bool:
-    "Whether an expression calls a check: `checks.whole(...)`, an imported `whole(...)`, or a function `_check...`."
-    if not isinstance(call, ast.Call):
-        return False
-    owner = getattr(getattr(call.func, "value", None), "id", None)
-    return owner == "checks" or _called(call) in checks or _called(call).startswith("_check")
-
-
-def _is_guard(node: ast.stmt, checks: frozenset[str] = frozenset()) -> bool:
-    "Whether a statement can only refuse its input or do nothing."
-    if isinstance(node, ast.If | ast.For):
-        binds = any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
-        return not binds and all(isinstance(n, ast.Raise) or _is_guard(n, checks) for n in node.body + node.orelse)
-    if isinstance(node, ast.Expr):
-        return _is_check(node.value, checks)
-    if isinstance(node, ast.Assign) and _is_check(node.value, checks) and len(node.targets) == 1:  # x = whole("x", x)
-        given = [ast.unparse(argument) for argument in node.value.args[1:2]]
-        return given == [ast.unparse(node.targets[0])]
-    return False
-
-# %% ../../nbs/foundations/provenance.ipynb #944ce00c
-class _Normal(ast.NodeTransformer):
-    "Takes out of a syntax tree what cannot change a number."
-
-    def __init__(self, checks: Iterable[str] = ()):
-        self.checks = frozenset(checks)
-
-    def _body(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        words = (n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)))
-        return [self.visit(n) for n in words if not _is_guard(n, self.checks)] or [ast.Pass()]
-
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        for name in ("annotation", "returns"):
-            if getattr(node, name, None) is not None:
-                setattr(node, name, ast.Constant(0) if isinstance(node, ast.AnnAssign) else None)
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(body := getattr(node, name, None), list):
-                setattr(node, name, self._body(body) if body else [])
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            node.exc.args = []
-        for name, value in ast.iter_fields(node):
-            if name not in ("body", "orelse", "finalbody") or not isinstance(value, list):
-                setattr(node, name, self._visit_field(value))
-        return node
-
-    def _visit_field(self, value):
-        if isinstance(value, list):
-            return [self.visit(v) if isinstance(v, ast.AST) else v for v in value]
-        return self.visit(value) if isinstance(value, ast.AST) else value
-
-# %% ../../nbs/foundations/provenance.ipynb #da9e7019
-def _plain(node) -> object:
-    "A syntax tree as nested lists of names and constants: the same in every version of Python."
-    if isinstance(node, ast.AST):
-        fields = [(name, _plain(value)) for name, value in ast.iter_fields(node)
-                  if name not in ("ctx", "kind", "type_comment", "type_params")]
-        return [type(node).__name__, *([name, value] for name, value in fields if value not in (None, []))]
-    if isinstance(node, list):
-        return [_plain(each) for each in node]
-    return node if node is None or isinstance(node, str | bool) else repr(node)
-
-
-def _normal_form(node: ast.stmt, checks: Iterable[str] = ()) -> ast.stmt:
-    "A copy of a statement without what cannot change a number."
-    copy = ast.parse(ast.unparse(node))
-    return ast.fix_missing_locations(_Normal(checks).visit(copy)).body[0]
-
 # %% ../../nbs/foundations/provenance.ipynb #6561d72f
 def _globals_of(node: ast.stmt) -> set[str]:
     "The global names that a top-level statement refers to."
@@ -136,24 +63,42 @@ def _attributes_of(node: ast.stmt) -> set[tuple[str, str]]:
     return {(n.value.id, n.attr) for n in ast.walk(node) if isinstance(n, ast.Attribute)
             and isinstance(n.value, ast.Name)}
 
+# %% ../../nbs/foundations/provenance.ipynb #5ca1ab04
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_CHANGES = ("append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort", "seed",
+            "manual_seed", "register_forward_hook")
 
-def _defined_names(node: ast.stmt) -> list[str]:
-    "The names that a top-level statement defines."
-    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+
+def _changed_by(call: ast.expr) -> list[str]:
+    "The name whose value a call changes in place: a list that grows, a class given an attribute, `torch.set_...`."
+    name, target = called_name(call), None
+    if name in ("setattr", "delattr") and call.args:
+        target = call.args[0]
+    elif name in _CHANGES or name.startswith("set_"):
+        target = call.func
+    while isinstance(target, ast.Attribute | ast.Subscript):
+        target = target.value
+    return [target.id] if isinstance(target, ast.Name) else []
+
+
+def _defined_names(node: ast.AST) -> list[str]:
+    "The names that a top-level statement defines or changes, also inside its loops and branches."
+    if isinstance(node, _FUNCTIONS):
         return [node.name]
-    targets = (node.targets if isinstance(node, ast.Assign) else [node.target]
-               if isinstance(node, ast.AnnAssign | ast.AugAssign) else [])
-    if isinstance(node, ast.If | ast.For | ast.With | ast.Try):
-        return [name for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.stmt)
-                for name in _defined_names(inner)]
-    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    if isinstance(node, ast.Lambda):
+        return []
+    targets = [*getattr(node, "targets", []), getattr(node, "target", None), getattr(node, "optional_vars", None)]
+    names = [n.id for target in targets if target for n in ast.walk(target) if isinstance(n, ast.Name)]
+    changed = _changed_by(node.value) if isinstance(node, ast.Expr) else []
+    inner = [child for child in ast.iter_child_nodes(node) if child not in targets]
+    return names + changed + [name for child in inner for name in _defined_names(child)]
 
 # %% ../../nbs/foundations/provenance.ipynb #21537690
 _PACKAGE = "xfer_course"
 
-# These refuse, draw, keep, fetch or report, and cannot move a measured number.
-REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "data.files", "data.archives",
-             "data.catalogue", "cli", "registry", "atlas")
+# These refuse, draw, keep, fetch or report; should one move a number after all, the tests' smoke runs tell.
+REPORTING = ("checks", "figures", "intervals", "labs", "results", "training.checkpoint", "training.same_run",
+             "data.files", "data.archives", "data.catalogue", "cli", "registry", "atlas")
 
 
 def _is_reporting(module: str) -> bool:
@@ -190,7 +135,7 @@ class _Definition:
 
     @cached_property
     def normal(self) -> ast.stmt:
-        return _normal_form(self.node, self.checks)
+        return normal_form(self.node, self.checks)
 
     @cached_property
     def refers_to(self) -> set[tuple[str, str | None]]:
@@ -200,7 +145,7 @@ class _Definition:
 
     @cached_property
     def plain(self) -> object:
-        return _plain(self.normal)
+        return plain_tree(self.normal)
 
     @cached_property
     def texts(self) -> set[str]:
@@ -227,11 +172,21 @@ def _definitions(text: str, module: str, is_package: bool = False) -> tuple[dict
     checks = tuple(name for name, (target, _) in bound.items() if target.split(".")[0] == "checks")
     found: dict[str, list[_Definition]] = {}
     for node in tree.body:
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            definition = _Definition(node, module, bound, checks)
-            for name in _defined_names(node):
-                found.setdefault(name, []).append(definition)
+        for name, part in _parts(node):
+            found.setdefault(name, []).append(_Definition(part, module, bound, checks))
     return found, bound
+
+
+def _parts(node: ast.stmt) -> list[tuple[str, ast.stmt]]:
+    "(name, statement) of all that a statement defines; what is imported from other libraries is a definition too."
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return [(name, node) for name in dict.fromkeys(_defined_names(node))]
+    if isinstance(node, ast.Import):
+        return [(alias.asname or alias.name.split(".")[0], ast.Import([alias])) for alias in node.names
+                if alias.name.split(".")[0] != _PACKAGE]
+    if node.level or node.module.split(".")[0] in (_PACKAGE, "__future__"):
+        return []
+    return [(alias.asname or alias.name, ast.ImportFrom(node.module, [alias], 0)) for alias in node.names]
 
 # %% ../../nbs/foundations/provenance.ipynb #fdab90b4
 class _Library:
@@ -277,10 +232,19 @@ def _closure(roots: Iterable[tuple[str, str]], library: _Library,
 
 # %% ../../nbs/foundations/provenance.ipynb #eca4df7b
 def _notebook_source(content: bytes) -> str:
-    "The plain Python of a notebook's code cells; cells with magics are left out."
+    "The plain Python of a notebook's code cells; cells with magics are left out, and that of the parameters."
     cells = [c for c in json.loads(content)["cells"] if c["cell_type"] == "code"]
     sources = ["".join(c["source"]) for c in cells if "parameters" not in c.get("metadata", {}).get("tags", [])]
-    return "\n".join(source for source in sources if not re.search(r"^\s*[%!]", source, re.M))
+    return "\n".join(source for source in sources if _is_python(source))
+
+
+def _is_python(source: str) -> bool:
+    "Whether a cell is plain Python: one with a line such as `%matplotlib` does not parse."
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _profile_entry(tree: ast.Module, profile: str) -> ast.expr | None:
@@ -294,22 +258,24 @@ def _profile_entry(tree: ast.Module, profile: str) -> ast.expr | None:
 
 def _grid_roots(tree: ast.Module) -> set[str]:
     "The names in the first two arguments of every call of `run_grid`: what is run, and on which points."
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and _called(n) == "run_grid"]
-    return {n.id for call in calls for argument in call.args[:2] for n in ast.walk(argument) if isinstance(n, ast.Name)}
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called_name(n) == "run_grid"]
+    return {name for call in calls for argument in call.args[:2] for name in _globals_of(ast.Expr(argument))}
 
 # %% ../../nbs/foundations/provenance.ipynb #1503d9f5
 @dataclass(frozen=True)
 class Experiment:
-    """What a lab measures with: a hash, and the shipped files that go in.
+    """What a lab measures with: a hash, the shipped files that go in, and the data sets that may be read.
 
     Attributes:
         hash: changes when a definition that the lab's runs reach changes, wherever it stands, or a file that goes in.
         inputs: file below `data/checkpoints` → the first 16 digits of its SHA-256.
+        data_sets: names of the [manifest](catalogue.ipynb) that the readers of data which it reaches ask for.
         definitions: the names that count, for a reader who asks why.
     """
 
     hash: str
     inputs: dict[str, str]
+    data_sets: tuple[str, ...]
     definitions: tuple[str, ...]
 
 
@@ -323,6 +289,13 @@ def _shipped_inputs(texts: set[str], read: Reader) -> dict[str, str]:
         named |= {f"{text}.safetensors" for text in texts if re.fullmatch(r"[a-z]\w*_\w+", text)}
     files = {name: read(f"data/checkpoints/{name}") for name in sorted(named - {""})}
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in files.items() if content is not None}
+
+
+def _data_sets(reached: dict[tuple[str, str], list[_Definition]], read: Reader) -> tuple[str, ...]:
+    "The sets of the manifest that definitions in the modules of data name."
+    readers = [d for (module, _), found in reached.items() if module.startswith("data.") for d in found]
+    known = json.loads(read("data/manifest.json") or b'{"datasets": {}}')["datasets"]
+    return tuple(name for name in known if any(name in reader.texts for reader in readers))
 
 # %% ../../nbs/foundations/provenance.ipynb #fc8b0c24
 def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) -> Experiment:
@@ -348,7 +321,7 @@ def experiment_of(lab: str, profile: str = "cpu", read: Reader | None = None) ->
     parts = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     inputs = _shipped_inputs({text for found in reached.values() for d in found for text in d.texts}, read)
     digest = hashlib.sha256(json.dumps([parts, inputs], sort_keys=True).encode()).hexdigest()
-    return Experiment(f"v4:{digest[:16]}", inputs, tuple(name for name, _ in parts))
+    return Experiment(f"v5:{digest[:16]}", inputs, _data_sets(reached, read), tuple(name for name, _ in parts))
 
 # %% ../../nbs/foundations/provenance.ipynb #33a43eec
 def _shown_files(source: str, root: Path) -> list[Path]:
@@ -362,14 +335,14 @@ def code_hash(notebook: str | Path) -> str:
     "A short hash of the code cells of a notebook (its path), and of every definition of the library that they reach."
     root, content = course_root(), json.loads(Path(notebook).read_bytes())
     cells = ["".join(c["source"]) for c in content["cells"] if c["cell_type"] == "code"]
-    plain = [cell for cell in cells if not re.search(r"^\s*[%!]", cell, re.M)]
+    plain = [cell for cell in cells if _is_python(cell)]
     magic = [cell for cell in cells if cell not in plain]
     tree, library = ast.parse("\n".join(plain)), _Library(read_tree(root))
     bound = _imports(ast.walk(tree))
     used = {each for node in tree.body for name in _globals_of(node) & set(bound)
             for each in _reached(name, bound, node, "")}
     reached = _closure({each for each in used if each[0]}, library, {})
-    shown = [_plain(_Normal().visit(node)) for node in tree.body]
+    shown = [plain_tree(normal_form(node)) for node in tree.body]
     used = sorted((name, json.dumps([d.plain for d in found])) for (_, name), found in reached.items())
     parts = [shown, magic, used, *(path.read_text("utf-8") for path in _shown_files("\n".join(plain), root))]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,17 +9,22 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 # %% auto #0
-__all__ = ['Record', 'record_to_json', 'check_values_per_seed', 'record_from_json', 'load_records', 'committed_record',
-           'best_records', 'is_comparable', 'on_the_border', 'disagreements', 'verdicts_of', 'with_repeat']
+__all__ = ['Record', 'record_to_json', 'check_values_per_seed', 'record_from_json', 'read_record', 'load_records',
+           'committed_record', 'best_records', 'is_comparable', 'on_the_border', 'disagreements', 'uncompared',
+           'verdicts_of', 'with_repeat']
 
 # %% ../../nbs/foundations/records.ipynb #0110d137
 from ..checks import number, one_of
 from ..data import shipped, write_atomically
-from .claims import Claim, agreement_limit, agrees, measured_text
+from .claims import VERDICTS, Claim, agreement_limit, agrees, measured_text
 from ..registry import PROFILE_NAMES
 
 # %% ../../nbs/foundations/records.ipynb #ccc79469
@@ -28,7 +33,8 @@ class Record:
     """Everything that is kept of one run of a lab; see `finish` for the meaning of the fields.
 
     Attributes:
-        measured: `commit`, `experiment`, `inputs`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`.
+        measured: `commit`, `experiment`, `inputs`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`, and
+            `data` (which copies of its data sets were there), which records before November 2026 lack.
         page: hash of all code of the notebook that showed these numbers.
         fingerprint: numbers of the smoke profile that belong to this experiment, or `None`.
         vouched: one entry per later experiment whose fingerprint agreed: `experiment`, `commit`, `date`, `by`.
@@ -97,9 +103,13 @@ def record_to_json(record: Record) -> dict:
 
 def _claim_from_json(content: dict) -> Claim:
     "A claim as the file has it; raises ValueError where its mean or verdict is not what its measurements give."
+    _check_types(content, _CLAIM, "a claim")
     known = {f.name: content[f.name] for f in fields(Claim) if f.name in content}
     claim = Claim(**{**known, "measured": tuple(known["measured"])})
-    if claim.verdict != content["verdict"] or not math.isclose(claim.mean, float(content["mean"]), abs_tol=1e-12):
+    stored, given = [content["mean"], *(content["interval"] or [])], [claim.mean, *claim.interval]
+    given = given if len(claim.measured) > 1 else given[:1]
+    same = len(stored) == len(given) and np.allclose(np.array(stored, float), given, rtol=0, atol=1e-12)
+    if claim.verdict != content["verdict"] or not same:
         raise ValueError(f"the stored result of {claim.statement!r} is not what its measurements give")
     return claim
 
@@ -110,6 +120,12 @@ _TYPES = {"lab": str, "profile": str, "seeds": list, "setting": dict, "metrics":
           "fingerprint": dict | None, "vouched": list, "repeats": list}
 _MEASURED = {"commit": str | None, "experiment": str, "inputs": dict, "date": str, "device": str, "cpu": str,
              "kernels": str, "threads": int, "versions": dict}
+_CLAIM = {"statement": str, "measured": list, "unit": str, "paper": int | float | None, "reason": str | None,
+          "mean": int | float, "interval": list | None, "verdict": str}
+_VOUCHED = {"experiment": str, "commit": str | None, "date": str, "by": str}
+_REPEAT = {"experiment": str, "date": str, "cpu": str, "versions": dict, "seconds": int | float, "means": dict,
+           "verdicts": dict, "disagreements": list}
+_FINGERPRINT = {"seeds": list, "metrics": dict, "first_losses": dict, "cpu": str, "kernels": str, "versions": dict}
 
 
 def _check_types(content: Any, wanted: dict[str, Any], of: str) -> None:
@@ -121,6 +137,22 @@ def _check_types(content: Any, wanted: dict[str, Any], of: str) -> None:
         if not isinstance(content[name], kind) or isinstance(content[name], bool):
             raise ValueError(f"{name} of {of} has the wrong form: {content[name]!r}")
 
+
+def _check_parts(content: dict) -> None:
+    "The parts of a record, each with the fields that readers of records ask for."
+    _check_types(content, _TYPES, "the record")
+    _check_types(content["measured"], _MEASURED, "measured")
+    _check_types(content["measured"].get("data", {}), dict.fromkeys(content["measured"].get("data", {}), str), "data")
+    for name, wanted in (("vouched", _VOUCHED), ("repeats", _REPEAT)):
+        for entry in content[name]:
+            _check_types(entry, wanted, name)
+    for verdict in (verdict for repeat in content["repeats"] for verdict in repeat["verdicts"].values()):
+        one_of("a verdict of repeats", verdict, VERDICTS)
+    if content["fingerprint"] is not None:
+        _check_types(content["fingerprint"], _FINGERPRINT, "fingerprint")
+    for date_text in (entry["date"] for entry in (content["measured"], *content["vouched"], *content["repeats"])):
+        date.fromisoformat(date_text)
+
 # %% ../../nbs/foundations/records.ipynb #15766da0
 def check_values_per_seed(seeds: Sequence[int], metrics: Mapping[str, Sequence[float]],
                           claims: Sequence[Claim]) -> None:
@@ -129,8 +161,8 @@ def check_values_per_seed(seeds: Sequence[int], metrics: Mapping[str, Sequence[f
     Raises:
         ValueError: for another number of values, or a seed that comes twice.
     """
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must differ from each other, got {list(seeds)}")
+    if len(set(seeds)) != len(seeds) or not all(isinstance(seed, Integral) for seed in seeds):
+        raise ValueError(f"seeds must be whole numbers that differ from each other, got {list(seeds)}")
     counts = {f"metrics[{name!r}]": len(values) for name, values in metrics.items()}
     counts |= {f"claim {claim.statement!r}": len(claim.measured) for claim in claims}
     for name, count in counts.items():
@@ -159,21 +191,35 @@ def record_from_json(content: dict) -> Record:
             one its measurements give.
     """
     try:
-        _check_types(content, _TYPES, "the record")
-        _check_types(content["measured"], _MEASURED, "measured")
+        _check_parts(content)
         claims = tuple(_claim_from_json(each) for each in content["claims"])
         numbers = {"metrics": _numbers(content["metrics"])}
         _check_values(content, numbers["metrics"], claims)
         if content["fingerprint"]:
             numbers["fingerprint"] = {**content["fingerprint"],
                                       "metrics": _numbers(content["fingerprint"].get("metrics", {}))}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a run record ({type(error).__name__}: {error})") from None
     values = {name: content[name] for name in _TYPES}
     lists = {name: tuple(content[name]) for name in ("seeds", "vouched", "repeats")}
     return Record(**{**values, **lists, **numbers, "claims": claims})
 
 # %% ../../nbs/foundations/records.ipynb #504eb60c
+def read_record(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        ValueError: if the file is not a record, or is that of another lab or profile; the sentence names it.
+    """
+    try:
+        record = Record.from_json(json.loads(path.read_text("utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if record.file_name != path.name:
+        raise ValueError(f"{path.name}: holds the record that belongs into {record.file_name}")
+    return record
+
+# %% ../../nbs/foundations/records.ipynb #5ca1ab02
 def load_records(folder: str | Path | None = None) -> list[Record]:
     """All records of a folder (default: those that ship with the course), sorted by file name.
 
@@ -185,17 +231,14 @@ def load_records(folder: str | Path | None = None) -> list[Record]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of records at {folder}")
     for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(Record.from_json(json.loads(path.read_text("utf-8"))))
-        except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from None
+        records.append(read_record(path))
     return records
 
 
 def committed_record(lab: str, profile: str) -> Record | None:
-    "The record of a lab that ships with the course, or `None`."
+    "The record of a lab that ships with the course, or `None`; ValueError if the file is not a record."
     path = shipped("results") / f"{lab.replace('/', '-')}-{profile}.json"
-    return Record.from_json(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def _size(record: Record) -> int:
@@ -246,6 +289,14 @@ def _against_committed(run: Record, compare: Callable[[Record, Record], list[str
     "What a comparison says of a run and the committed record, where the two are comparable."
     committed = committed_record(run.lab, run.profile)
     return compare(run, committed) if committed and is_comparable(run, committed) else []
+
+
+def uncompared(run: Record) -> list[str]:
+    "A sentence where no committed record can be compared with a run; `smoke` is never compared."
+    committed = committed_record(run.lab, run.profile)
+    if run.profile == "smoke" or (committed and is_comparable(run, committed)):
+        return []
+    return [f"{run.lab}: compared with nothing: no record of {run.profile} has these seeds and this setting"]
 
 
 def verdicts_of(record: Record, claim: Claim) -> tuple[str, ...]:

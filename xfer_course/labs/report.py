@@ -18,10 +18,11 @@ __all__ = ['RECORD_TYPE', 'partial_folder', 'lab_notebook', 'is_current', 'recor
 
 # %% ../../nbs/foundations/finish.ipynb #7397353e
 from ..checks import one_of
+from ..data import data_versions
 from .claims import Claim
 from .environment import measuring_environment, minor, speed_probe
 from .engine import chosen_cluster, runs_at_a_time
-from .grid import plain_value
+from .grid import offered_settings, plain_value
 from .provenance import code_hash, experiment_of, measuring_commit
 from .record import Record, check_values_per_seed
 from .tables import claim_rows, describe, html_table, markdown_table
@@ -93,7 +94,8 @@ def _measured(lab: str, profile: str, runs: Sequence[dict], device: str) -> dict
     kept = [run["environment"] for run in runs if "environment" in run]
     environment = dict(min(kept, key=lambda each: each["date"]) if kept else measuring_environment(device))
     commit = measuring_commit(lab, profile, experiment.hash, environment.pop("head"))
-    return {"commit": commit, "experiment": experiment.hash, "inputs": experiment.inputs, **environment}
+    return {"commit": commit, "experiment": experiment.hash, "inputs": experiment.inputs,
+            "data": data_versions(experiment.data_sets), **environment}
 
 # %% ../../nbs/foundations/finish.ipynb #bcf6ba5e
 def _is_main_process() -> bool:
@@ -102,9 +104,9 @@ def _is_main_process() -> bool:
 
 
 def _smoke_notes(lab: str, runs: Sequence[dict]) -> dict[str, Any]:
-    "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments as they are."
+    "What a smoke record carries for the fingerprint: first losses, and the other profiles' experiments and settings."
     others = {profile: experiment_of(lab, profile).hash for profile in PROFILE_NAMES if profile != "smoke"}
-    return {"first_losses": _first_losses(runs), "experiments": others}
+    return {"first_losses": _first_losses(runs), "experiments": others, "settings": offered_settings()}
 
 
 def _costs(runs: Sequence[dict], started: float, device: str) -> tuple[float, int]:

@@ -73,6 +73,8 @@ def describe(record: Record) -> str:
         f"torch {versions.get('torch', '?')}, {measured['date']}")
     if measured.get("commit"):
         line += f", commit {measured['commit'][:7]}"
+    if data := measured.get("data"):
+        line += "; data: " + ", ".join(name + (" (absent)" if copy == "absent" else "") for name, copy in data.items())
     if record.vouched:
         line += f"; vouched for by {record.vouched[-1]['by']} on {record.vouched[-1]['date']}"
     if record.repeats:

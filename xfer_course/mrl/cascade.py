@@ -16,6 +16,13 @@ from .. import checks
 from .heads import MatryoshkaHead
 
 # %% ../../nbs/mrl/cascade.ipynb #de6db501
+def _judged(logits: Sequence[Tensor], labels: Tensor, rows: int) -> tuple[Sequence[Tensor], Tensor]:
+    "Logits of every size with a largest value in every row, and labels that are classes of theirs."
+    for each in logits:
+        checks.logits("what head returns", each, rows)
+    return logits, checks.labels("labels", labels, rows, logits[0].shape[1]).long()
+
+
 def _learned_thresholds(logits: Tensor, labels: Tensor, grid: np.ndarray) -> np.ndarray:
     "For each size and the next, the smallest threshold of `grid` with the highest accuracy; `logits` are `(G, N, L)`."
     confidence, prediction = logits.softmax(-1).max(-1)
@@ -61,7 +68,7 @@ class AdaptiveClassifier:
         logits = self.head(checks.tensor("features", features, "N D", kind="float", finite=True))
         if len(logits) != len(self.nesting_dims):
             raise ValueError(f"head must give {len(self.nesting_dims)} sizes, as nesting_dims has, got {len(logits)}")
-        self.thresholds_ = _learned_thresholds(logits, checks.labels("labels", labels, logits.shape[1]), self.grid)
+        self.thresholds_ = _learned_thresholds(*_judged(logits, labels, len(features)), self.grid)
         self.expected_dim = float(self.predict(features)[1].double().mean())
         return self
 
@@ -88,8 +95,8 @@ def oracle(predictions: Tensor, labels: Tensor) -> Tensor:
     bound for any rule that picks a size per example, never a method.
     Source: Kusupati et al. (2022), section 5 (oracle routing).
     """
-    checks.tensor("labels", labels, "N")
-    checks.tensor("predictions", predictions, f"G {len(labels)}")
+    labels = checks.labels("labels", labels).long()
+    checks.tensor("predictions", predictions, f"G {len(labels)}", kind="integer")
     right = predictions == labels
     right[-1] = True
     return right.int().argmax(0)  # the first of equal values

@@ -115,9 +115,7 @@ def class_targets(targets: Tensor, rows: int, classes: int, ignored: int = 0) ->
     checks.tensor("targets", targets, f"{rows}", kind="integer")
     if targets.dtype != torch.long:
         raise TypeError(f"targets must be torch.int64, got {targets.dtype}")
-    if targets.device.type == "cpu":
-        checks.labels("targets", targets.where(targets != ignored, 0), rows, classes)
-    return targets
+    return checks.labels("targets", targets, rows, classes, in_step=True, ignored=ignored)
 
 
 def relative_importance(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..data import Images, digits
+from ..training import cross_entropy, in_single_precision
 from .fused import class_targets, relative_importance, tied_logits, tied_loss, untied_loss
 
 # %% ../../nbs/mrl/mrl.ipynb #ab462668
@@ -56,7 +57,8 @@ def truncate(embeddings: np.ndarray | Tensor, dim: int) -> np.ndarray | Tensor:
     if isinstance(embeddings, np.ndarray):
         prefixes = prefixes.contiguous()  # of a file on disk, only the prefixes are read
     checks.directions("embeddings", prefixes)
-    unit = prefixes / torch.linalg.vector_norm(prefixes, dim=-1, keepdim=True)
+    wide = torch.promote_types(prefixes.dtype, torch.float32)  # float16 holds no length above 65,504
+    unit = (prefixes / torch.linalg.vector_norm(prefixes, dim=-1, keepdim=True, dtype=wide)).to(prefixes.dtype)
     return unit.numpy() if isinstance(embeddings, np.ndarray) else unit
 
 # %% ../../nbs/mrl/mrl.ipynb #25d5d911
@@ -85,7 +87,7 @@ class MatryoshkaLoss(nn.Module):
             probabilities = isinstance(targets, Tensor) and (targets.dtype, targets.shape) == (each.dtype, each.shape)
             if not probabilities:
                 class_targets(targets, n, classes, self.cross_entropy_options.get("ignore_index", -100))
-        return torch.stack([F.cross_entropy(z, targets, **self.cross_entropy_options) for z in logits])
+        return torch.stack([cross_entropy(z, targets, **self.cross_entropy_options) for z in logits])
 
     def forward(self, logits: Sequence[Tensor] | Tensor, targets: Tensor) -> Tensor:
         "The weighted sum, a scalar; arguments as in `per_size`."
@@ -153,6 +155,7 @@ class MatryoshkaHead(nn.Module):
         return untied_loss(x, [first, *others], biases, targets, self.nesting_dims, weights, label_smoothing)
 
 # %% ../../nbs/mrl/mrl.ipynb #6d579928
+@in_single_precision
 def _nested_similarities(anchors: Tensor, positives: Tensor, dims: Sequence[int]) -> Tensor:
     "Cosine similarities `(G, N, N)`: dot products and squared lengths of the prefixes are running sums."
     dtype = torch.promote_types(anchors.dtype, torch.float32)
@@ -200,9 +203,9 @@ class MatryoshkaContrastive(nn.Module):
         _check_pairs(anchors, positives, self.nesting_dims)
         logits = self.scale * self.similarities(anchors, positives)
         targets = torch.arange(len(anchors), device=anchors.device)
-        losses = torch.stack([F.cross_entropy(z, targets) for z in logits])
+        losses = torch.stack([cross_entropy(z, targets) for z in logits])
         if self.symmetric:
-            losses = (losses + torch.stack([F.cross_entropy(z.T, targets) for z in logits])) / 2
+            losses = (losses + torch.stack([cross_entropy(z.T, targets) for z in logits])) / 2
         return losses
 
     def forward(self, anchors: Tensor, positives: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from .. import checks
 # %% ../../nbs/mrl/metrics.ipynb #721e54ec
 def _hits(indices, gallery_labels, query_labels, k: int) -> np.ndarray:
     "Whether each of the first k neighbours has the label of its query: bool `(Q, k)`."
-    gallery_labels = checks.array("gallery_labels", gallery_labels, "N", numbers=False)
-    query_labels = checks.array("query_labels", query_labels, "Q", numbers=False)
+    gallery_labels = checks.label_array("gallery_labels", gallery_labels)
+    query_labels = checks.label_array("query_labels", query_labels, like=("gallery_labels", gallery_labels))
     indices = checks.array("indices", indices, f"{len(query_labels)} K", numbers=False)
     checks.whole("k", k, 1, indices.shape[1])
     if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= len(gallery_labels):

@@ -9,7 +9,6 @@ __all__ = ['LinearProbe', 'NonLinearProbe', 'ConvProbe', 'few_labels', 'Transfer
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -103,10 +102,7 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
     Raises `ValueError` if `per_class` is below 1 or a class has fewer examples.
     Source: Gidaris et al. (2018), section 3.1 (semi-supervised setting).
     """
-    if not isinstance(labels, Tensor) and np.asarray(labels).dtype.kind in "OSU":
-        raise TypeError(f"labels must be class numbers, got {np.asarray(labels).dtype}")
-    labels = checks.tensor("labels", torch.as_tensor(labels), "N", kind="real").cpu()
-    checks.finite_values("labels", labels)
+    labels = torch.from_numpy(checks.label_array("labels", labels, numbers=True))
     checks.whole("per_class", per_class)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     kept = []
@@ -152,4 +148,4 @@ class TransferClassifier(nn.Module):
         checks.tensor("images", images, "N C H W", kind="float")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone(images)
-        return self.head(features)
+        return self.head(features.clone())  # a copy, which a head may overwrite

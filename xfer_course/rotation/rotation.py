@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy
 
 # %% ../../nbs/rotation/rotation.ipynb #5a2c6b2f
 def _planes(images: Tensor) -> Tensor:
@@ -183,13 +184,14 @@ class RotationPretext(nn.Module):
         Raises what `rotate_batch` raises. Source: Gidaris et al. (2018), equations (1) to (3).
         """
         rotated, turns = rotate_batch(images, self.quarter_turns)
-        return F.cross_entropy(self(rotated), turns)
+        return cross_entropy(self(rotated), turns)
 
     @torch.no_grad()
     def correct(self, images: Tensor) -> Tensor:
         "Which turned copies are recognised: a boolean tensor `(N, R)`; its mean is the rotation accuracy."
         rotated, turns = rotate_batch(images, self.quarter_turns)
-        return (self(rotated).argmax(dim=1) == turns).view(len(images), -1)
+        logits = checks.logits("what backbone and head return", self(rotated), in_step=True)
+        return (logits.argmax(dim=1) == turns).view(len(images), -1)
 
 # %% ../../nbs/rotation/rotation.ipynb #c5e11ce2
 def nin_block(in_channels: int, widths: Sequence[int], kernel: int) -> nn.Sequential:

@@ -3,10 +3,14 @@ from .checkpoint import Checkpoint
 from .devices import (
     average_gradients,
     broadcast_tensors,
+    check_optimizer,
     choose_accelerator,
+    cross_entropy,
+    in_single_precision,
     part_of_batch,
     peak_memory,
     step_optimizer,
+    unit_vectors,
 )
 from .history import History, Log
 from .loop import (
@@ -14,12 +18,14 @@ from .loop import (
     epoch_seed,
     fit,
     modules_of,
+    rate_shares,
     recorded_losses,
     scheduled_rate,
     seed_epoch,
     seed_everything,
     set_learning_rate,
 )
+from .same_run import data_fingerprint, step_settings
 
 __all__ = [
     "Checkpoint",
@@ -27,17 +33,24 @@ __all__ = [
     "Log",
     "average_gradients",
     "broadcast_tensors",
+    "check_optimizer",
     "choose_accelerator",
     "cosine",
+    "cross_entropy",
+    "data_fingerprint",
     "epoch_seed",
     "fit",
+    "in_single_precision",
     "modules_of",
     "part_of_batch",
     "peak_memory",
+    "rate_shares",
     "recorded_losses",
     "scheduled_rate",
     "seed_epoch",
     "seed_everything",
     "set_learning_rate",
     "step_optimizer",
+    "unit_vectors",
+    "step_settings",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,10 +139,31 @@ def _restore(checkpoint: Checkpoint, state: dict) -> None:
 _ANEW = "pass resume=False to start anew, or choose another folder"
 
 
-def _check_same_run(file: Path, found: dict, wanted: dict) -> None:
-    other = [key for key, value in wanted.items() if found.get(key) != value]
-    if other:
-        raise ValueError(f"{file} belongs to a run with other {other[0]}: {_ANEW}")
+_STEP, _SINCE = "settings of the step", ("data", "settings of the step")  # not in the checkpoints of before
+
+
+def _check_same_run(file: Path, state: dict, wanted: dict) -> None:
+    found = state["run"]
+    for key, value in wanted.items():
+        before = found.get(key, value if key in _SINCE else None)
+        if key == _STEP:  # what only one of the two refers to says nothing
+            before = value | {name: each for name, each in before.items() if name in value}
+        if before == value:
+            continue
+        change = f" ({text})" if (text := _change(before, value)) else ""
+        if key != _STEP or state["epochs_done"] == found.get("epochs"):
+            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{change}")
+        warnings.warn(f"{file} is continued with other {key}{change}", stacklevel=4)
+
+
+def _change(before: Any, now: Any, name: str = "") -> str:
+    "The first thing that differs: its name, what it was and what it is; an empty text where it has no name."
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        other = next(key for key in [*now, *before] if before.get(key) != now.get(key))
+        return _change(before.get(other), now.get(other), other if isinstance(other, str) else name)
+    return f"{name} was {before or 'not there'}, is {now or 'not there'}" if name else ""
 
 
 def _restore_or_say_why(checkpoint: Checkpoint, state: dict) -> None:
@@ -181,7 +203,7 @@ class Checkpoint:
         if self.file is None or not self.file.exists():
             return 0
         state = _read_state(self.file)
-        _check_same_run(self.file, state["run"], self.run)
+        _check_same_run(self.file, state, self.run)
         _restore_or_say_why(self, state)
         return state["epochs_done"]
 

@@ -5,16 +5,20 @@
 # %% ../../nbs/foundations/devices.ipynb #e04add1a
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional as F
 
-from ..checks import one_of
+from ..checks import module, one_of
 
 # %% auto #0
-__all__ = ['choose_accelerator', 'peak_memory', 'step_optimizer', 'part_of_batch', 'broadcast_tensors', 'average_gradients']
+__all__ = ['choose_accelerator', 'peak_memory', 'in_single_precision', 'unit_vectors', 'cross_entropy', 'check_optimizer',
+           'step_optimizer', 'part_of_batch', 'broadcast_tensors', 'average_gradients']
 
 # %% ../../nbs/foundations/devices.ipynb #595410c8
 if TYPE_CHECKING:
@@ -58,14 +62,70 @@ def peak_memory(device: torch.device) -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
+# %% ../../nbs/foundations/devices.ipynb #3d5a70c1
+def _single(x: Any) -> Any:
+    "A tensor in half precision as float32; anything else as it is."
+    return x.float() if isinstance(x, torch.Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def in_single_precision(function: Callable) -> Callable:
+    """The same function, which takes tensors in half precision as float32 and computes without autocast.
+
+    For losses whose products leave the range of half precision. Tensors are looked at where they are arguments by
+    position, the first of which is one; float32 and float64 stay what they are, and so do the numbers.
+    """
+    @functools.wraps(function)
+    def computed(first: torch.Tensor, *others: Any, **options: Any) -> Any:
+        device, arguments = first.device.type, [_single(x) for x in (first, *others)]
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return function(*arguments, **options)
+        with torch.autocast(device, enabled=False):
+            return function(*arguments, **options)
+
+    return computed
+
+# %% ../../nbs/foundations/devices.ipynb #3d5a70d2
+def unit_vectors(x: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """`x` with length 1 along `dim`, in its own precision; lengths are computed in float32 at least, zeros stay zeros.
+
+    Half precision alone has no lengths above 65,504, and its zero vector would become NaN.
+    """
+    return F.normalize(_single(x), dim=dim).to(x.dtype)
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor, **options: Any) -> torch.Tensor:
+    """`torch.nn.functional.cross_entropy`, in float32 at least: float16 cannot hold the sum over a large batch."""
+    return F.cross_entropy(_single(logits), _single(targets), **{name: _single(x) for name, x in options.items()})
+
 # %% ../../nbs/foundations/devices.ipynb #800078a9
+_CLOSURE = ("optimizer must take its step from the gradients alone, got {}, whose step needs a closure that computes "
+            "the loss again: take another optimizer, or write the loop yourself")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raises TypeError for anything but an optimizer whose `step` can be called without arguments."""
+    step = inspect.signature(module("optimizer", optimizer, torch.optim.Optimizer).step).parameters.values()
+    needs = any(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in step)
+    if needs or (hasattr(optimizer, "first_step") and hasattr(optimizer, "second_step")):  # as SAM is usually written
+        raise TypeError(_CLOSURE.format(type(optimizer).__name__))
+
+# %% ../../nbs/foundations/devices.ipynb #800078b2
 def step_optimizer(optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-    """Update the weights; in fp16 a gradient scaler undoes the scaling first and skips the step if it overflowed."""
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
-        scaler.update()
+    """Update the weights; in fp16 a gradient scaler undoes the scaling first and skips the step if it overflowed.
+
+    Raises TypeError for an optimizer that turns out to need a closure.
+    """
+    try:
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+    except Exception as error:
+        said = f"{type(error).__name__} {error}"
+        if "closure" not in said.lower() and "'NoneType' object is not callable" not in said:
+            raise
+        raise TypeError(_CLOSURE.format(type(optimizer).__name__)) from error
 
 # %% ../../nbs/foundations/devices.ipynb #891fb0a8
 def part_of_batch(batch: Any, process: int, processes: int) -> Any:

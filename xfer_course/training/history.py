@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..checks import one_of, whole
-from ..figures import STYLE
+from ..figures import training_figure
 from .devices import peak_memory
 
 # %% auto #0
@@ -26,30 +25,6 @@ __all__ = ['History', 'Log']
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from matplotlib.figure import Figure
-
-# %% ../../nbs/foundations/history.ipynb #e538b90e
-def _curves_figure(panels: dict[str, dict[str, list[float]]], smooth: int) -> Figure:
-    """One panel for each entry that has curves: title → name of a curve → its values over the steps."""
-    import matplotlib.pyplot as plt
-
-    panels = {title: curves for title, curves in panels.items() if curves}
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
-        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-            for name, values in curves.items():
-                _draw_curve(ax, name, values, smooth)
-            ax.set(title=title, xlabel="step")
-            if len(curves) > 1:
-                ax.legend()
-    return fig
-
-
-def _draw_curve(ax: Any, name: str, values: list[float], smooth: int) -> None:
-    """Draw `values` over the steps: pale as they are, and in full colour their mean over `smooth` steps."""
-    window = max(1, min(smooth, len(values)))
-    means = np.convolve(values, np.ones(window) / window, mode="valid")
-    (line,) = ax.plot(np.arange(window - 1, len(values)), means, label=name)
-    ax.plot(values, color=line.get_color(), alpha=0.25, linewidth=0.8)
 
 # %% ../../nbs/foundations/history.ipynb #6a167ba9
 @dataclass
@@ -87,8 +62,7 @@ class History:
 
         `smooth` is a twentieth of the run if left out.
         """
-        panels = {"loss": {"loss": self.loss}, "metrics": self.metrics, "learning rate": {"lr": self.lr}}
-        return _curves_figure(panels, smooth or len(self.loss) // 20)
+        return training_figure(self.loss, self.metrics, self.lr, smooth or len(self.loss) // 20)
 
 # %% ../../nbs/foundations/history.ipynb #9b4f5199
 def _one_number(name: str, value: Any, device: torch.device) -> torch.Tensor:

@@ -8,29 +8,34 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..checks import module, number, whole
 from .checkpoint import Checkpoint
 from xfer_course.training.devices import (
     average_gradients,
     broadcast_tensors,
+    check_optimizer,
     choose_accelerator,
     part_of_batch,
     step_optimizer,
 )
 from .history import History, Log
+from .same_run import data_fingerprint, step_settings
 
 # %% auto #0
-__all__ = ['cosine', 'epoch_seed', 'seed_everything', 'seed_epoch', 'modules_of', 'scheduled_rate', 'set_learning_rate',
-           'recorded_losses', 'fit']
+__all__ = ['cosine', 'epoch_seed', 'seed_everything', 'seed_epoch', 'modules_of', 'scheduled_rate', 'rate_shares',
+           'set_learning_rate', 'recorded_losses', 'fit']
 
 # %% ../../nbs/foundations/training.ipynb #d529bd02
 if TYPE_CHECKING:
@@ -135,41 +140,94 @@ def scheduled_rate(schedule: Callable[[float], float], p: float) -> float:
     """The learning rate `schedule(p)`; raises ValueError or TypeError unless it is finite and at least 0."""
     return number(f"schedule({p:g})", schedule(p), 0)
 
+# %% ../../nbs/foundations/training.ipynb #b5dde0a2
+def rate_shares(optimizer: torch.optim.Optimizer) -> list[float]:
+    """Learning rate of every parameter group, as a share of the highest: 1 for all of them where the rates are equal.
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Callable | None, p: float) -> float:
-    """Give all parameter groups the rate `schedule(p)`, if there is a schedule, and return the rate of the first."""
+    Shares are rounded to 12 digits, so that they stay the same while a schedule moves the rates. Raises ValueError for
+    several groups that all have the rate 0, whose ratio is unknown.
+    """
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    if not any(rates) and len(rates) > 1:
+        raise ValueError("optimizer must have a learning rate above 0 in one of its parameter groups, as a schedule "
+                         f"keeps their ratio, got {rates}")
+    return [float(f"{rate / max(rates):.12g}") if any(rates) else 1.0 for rate in rates]
+
+# %% ../../nbs/foundations/training.ipynb #b5dde0a4
+def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Callable | None, p: float,
+                      shares: Sequence[float] | None = None) -> float:
+    """Give the fastest parameter group the rate `schedule(p)`, if there is a schedule, and each of the others its share
+    of it (None: `rate_shares(optimizer)`). Returns the rate of the first group."""
     if schedule is not None:
         rate = scheduled_rate(schedule, p)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        shares = rate_shares(optimizer) if shares is None else shares
+        # A group that a step has added meanwhile has no share yet: it gets the whole rate.
+        for group, share in zip_longest(optimizer.param_groups, shares, fillvalue=1.0):
+            group["lr"] = rate * share
     return float(optimizer.param_groups[0]["lr"])
 
 # %% ../../nbs/foundations/training.ipynb #4cebbab3
-def _identity(epochs: int, seed: int, epoch_steps: int, model: nn.Module, optimizer: torch.optim.Optimizer,
-              schedule: Callable | None, accelerator: Accelerator) -> dict:
+def _identity(epochs: int, seed: int, loader: Any, model: nn.Module, optimizer: torch.optim.Optimizer,
+              schedule: Callable | None, accelerator: Accelerator, step: Any) -> dict:
     """What makes two runs the same one, so that the second may continue the first.
 
-    Where there is a schedule, the optimizer's own learning rate does not count: the schedule replaces it.
+    Where there is a schedule, the optimizer's own learning rates do not count, only their ratio: the schedule replaces
+    them. Without a step, which is where nothing is kept, data and step are not looked at.
     """
     ignored = {"params"} | (set() if schedule is None else {"lr", "initial_lr"})
+    shares = [1.0] * len(optimizer.param_groups) if schedule is None else rate_shares(optimizer)
     options = [{name: _option(group[name]) for name in sorted(set(group) - ignored)}
-               for group in optimizer.param_groups]
+               | ({} if share == 1 else {"share of the rate": share})
+               for group, share in zip(optimizer.param_groups, shares, strict=True)]
     rates = None if schedule is None else [scheduled_rate(schedule, p) for p in (0.0, 0.2, 0.4, 0.6, 0.8)]
     return {
         "epochs": int(epochs),
         "seed": int(seed),
-        "steps per epoch": epoch_steps,
+        "steps per epoch": len(loader),
         "parameters": {name: list(parameter.shape) for name, parameter in model.named_parameters()},
         "optimizer": type(optimizer).__name__,
         "optimizer options": options,
         "schedule": rates,
         "precision": accelerator.mixed_precision,
+        **({"data": _data(loader), "settings of the step": step_settings(step)} if step else {}),
     }
+
+
+def _data(loader: Any) -> dict[str, str]:
+    "The fingerprint of a loader's data, and a warning where there is nothing to take one of."
+    found = data_fingerprint(loader)
+    if not found:
+        warnings.warn(f"loader is a {type(loader).__name__} without tensors, arrays or lists: the checkpoint cannot "
+                      "tell whether its data change", stacklevel=5)
+    return found
 
 
 def _option(value: Any) -> str:
     "An optimizer's option as text; Adam's `betas`, a tuple, come back from a checkpoint as a list, and are the same."
     return repr(tuple(value) if isinstance(value, list) else value)
+
+# %% ../../nbs/foundations/training.ipynb #7c31e5a1
+def _left_in_evaluation(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The outermost modules in evaluation mode that hold weights to train, save those that are so on purpose."""
+    trained = {id(parameter) for parameter in _parameters(optimizer) if parameter.requires_grad}
+    found, todo = [], [("", model)]
+    while todo:
+        name, part = todo.pop(0)
+        if part.training and type(part).train is nn.Module.train:
+            todo += [(f"{name}.{child}".lstrip("."), module) for child, module in part.named_children()]
+        elif not (part.training or name and isinstance(part, _BatchNorm)):
+            found += [f"{name} ({type(part).__name__})".lstrip()] * any(id(p) in trained for p in part.parameters())
+    return found
+
+# %% ../../nbs/foundations/training.ipynb #7c31e5a2
+def _begin(saved: Checkpoint, epochs_done: int, epochs: int, progress: bool) -> None:
+    """Say what was loaded, and which modules are to be trained in evaluation mode."""
+    if epochs_done and progress:
+        saved.accelerator.print(f"loaded {saved.file}: {epochs_done} of {epochs} epochs are done")
+    left = _left_in_evaluation(saved.model, saved.optimizer) if epochs_done < epochs else []
+    if left:
+        warnings.warn(f"fit trains {', '.join(left)} in eval mode, with batch norm frozen and without dropout: "
+                      "call model.train() before it, unless this is meant", stacklevel=4)
 
 # %% ../../nbs/foundations/training.ipynb #58d71335
 _recorders: list[tuple[int, list[list[float]]]] = []
@@ -215,15 +273,15 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
             its order is set. With several processes all read the same batches, and each works on an equal part.
         optimizer: a PyTorch optimizer over the parameters to train.
         epochs: passes over the loader.
-        schedule: function from `p` to the learning rate of all parameter groups, called before each step; None
-            leaves the optimizer's rates alone.
+        schedule: function from `p` to the learning rate, called before each step: that of the fastest parameter group,
+            the others keep their ratio to it. None leaves the optimizer's rates alone.
         checkpoint: folder for the state after every epoch; None keeps nothing.
-        resume: continue from the checkpoint, or return its history if the run is finished; False starts anew.
+        resume: continue from the checkpoint of this very run, or return its history if finished; False starts anew.
         seed: decides all random numbers inside the run. It does not seed the weights: make them after
             `seed_everything`.
         accelerator: an `accelerate.Accelerator`; None takes `choose_accelerator()`.
         model: module or modules that `step` uses, if `modules_of(step)` does not find them. They are moved to the
-            device, trained in place in whatever mode (`train` or `eval`) they are in, and saved.
+            device, trained in place in whatever mode they are in (a warning names those left in `eval`), and saved.
         progress: whether to show a bar and say what was loaded.
 
     Returns:
@@ -245,18 +303,18 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
     model = _find_model(step, model, optimizer).to(device)
     broadcast_tensors([*model.parameters(), *model.buffers()], accelerator)
     history, epoch_steps = History(device=device.type), len(loader)
-    run = _identity(epochs, seed, epoch_steps, model, optimizer, schedule, accelerator)
+    shares = None if schedule is None else rate_shares(optimizer)
+    run = _identity(epochs, seed, loader, model, optimizer, schedule, accelerator, checkpoint and step)
     saved = Checkpoint(checkpoint, run, model, optimizer, accelerator, history)
     first_epoch = saved.load() if resume else 0
-    if first_epoch and progress:
-        accelerator.print(f"loaded {saved.file}: {first_epoch} of {epochs} epochs are done")
+    _begin(saved, first_epoch, epochs, progress)
 
     with Log(history, accelerator, epochs, epoch_steps, progress) as log:
         for epoch in range(first_epoch, epochs):
             seed_epoch(loader, seed, epoch)
             for i, batch in enumerate(loader):
                 p = (epoch * epoch_steps + i) / (epochs * epoch_steps)
-                lr = set_learning_rate(optimizer, schedule, p)
+                lr = set_learning_rate(optimizer, schedule, p, shares)
                 batch = send_to_device(part_of_batch(batch, process, processes), device)
                 with accelerator.autocast():
                     loss, metrics = _check_step(step(batch, p))
@@ -276,7 +334,7 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
 def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, accelerator: Any) -> None:
     from accelerate import Accelerator
 
-    module("optimizer", optimizer, torch.optim.Optimizer)
+    check_optimizer(optimizer)
     if accelerator is not None:
         module("accelerator", accelerator, Accelerator)
     if not callable(step):

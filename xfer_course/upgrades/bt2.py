@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy, in_single_precision, unit_vectors
 from .oca import OrthogonalLayer
 
 # %% auto #0
@@ -59,7 +60,7 @@ class BasisTransformation(nn.Module):
     def forward(self, features: Tensor) -> Bases:
         checks.tensor("features", features, f"N {self.in_features}", kind="float", empty=True)
         checks.same_dtype("features", features, "the weights", self.added.weight)
-        new, added = F.normalize(features[:, : self.new_dim]), F.normalize(self.added(F.relu(features)))
+        new, added = unit_vectors(features[:, : self.new_dim]), unit_vectors(self.added(F.relu(features)))
         joined = torch.cat([added, self.new_basis(self.scale * new)], dim=1)
         old = self.old_basis(joined[:, : self.old_dim])
         return Bases(torch.cat([old, joined[:, self.old_dim :]], dim=1), old, new)
@@ -69,8 +70,8 @@ def _near_old_means(old_block: Tensor, labels: Tensor, means: Tensor, scale: flo
     "Cross-entropy of the unit old block against the old model's class means: the released influence term."
     checks.tensor("means", means, f"K {old_block.shape[1]}", kind="float")
     checks.same_dtype("means", means, "bases.old", old_block)
-    checks.labels("labels", labels, rows=len(old_block), classes=len(means))
-    return F.cross_entropy(scale * F.normalize(old_block) @ means.detach().T, labels)
+    labels = checks.labels("labels", labels, rows=len(old_block), classes=len(means), in_step=True)
+    return cross_entropy(scale * unit_vectors(old_block) @ means.detach().T, labels)
 
 # %% ../../nbs/upgrades/bt2.ipynb #dc8a3408
 def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, labels: Tensor | None = None,
@@ -92,9 +93,13 @@ def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, labels:
     checks.tensor("new_features", new_features, "{} {}".format(*bases.new.shape), kind="float")
     if (labels is None) != (means is None):
         raise ValueError("labels and means must be given together, got one of them")
-    to_old = 1 - F.cosine_similarity(bases.old, old_features.detach()).mean()
-    to_new = 1 - F.cosine_similarity(bases.new, new_features.detach()).mean()
+    to_old, to_new = _apart(bases.old, old_features.detach()), _apart(bases.new, new_features.detach())
     loss = old_weight * to_old + new_weight * to_new
     if labels is None:
         return loss
     return loss + influence_weight * _near_old_means(bases.old, labels, means, influence_scale)
+
+
+@in_single_precision
+def _apart(features: Tensor, wanted: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(features, wanted).mean()

@@ -38,11 +38,13 @@ class UpgradeCheck(NamedTuple):
     "whether the mean gain is above the margin; where `gain.low` is not, more queries would make it surer"
 
 
-def _precisions(index: FunnelRetrieval, labels: Tensor, queries: Tensor, query_labels: Tensor, k: int) -> np.ndarray:
+def _precisions(index: FunnelRetrieval, labels: Tensor, queries: Tensor, query_labels: np.ndarray,
+                k: int) -> np.ndarray:
     "AP@k of every query, `(Q,)`."
     found = index.search(torch.as_tensor(queries), k)[1]
-    return np.array([mean_average_precision_at_k(rows[None], labels, [label], k)
-                     for rows, label in zip(found, torch.as_tensor(query_labels).tolist())])
+    ranks = np.arange(k)[None]
+    return np.array([mean_average_precision_at_k(ranks, labels[rows], [label], k)
+                     for rows, label in zip(found, query_labels.tolist())])
 
 
 def _cut(queries: np.ndarray | Tensor, width: int) -> np.ndarray | Tensor:
@@ -58,7 +60,10 @@ def _copy(values) -> Tensor:
     "A tensor with memory of its own: what the caller does to `values` later changes nothing."
     if not (hasattr(values, "__len__") or hasattr(values, "shape")):
         raise TypeError(f"embeddings and labels must be tensors, arrays or lists, got {type(values).__name__}")
-    return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
+    try:
+        return values.detach().clone() if isinstance(values, Tensor) else torch.tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"embeddings and labels must be numbers, got {type(values).__name__} ({error})") from None
 
 
 def _row_labels(labels, rows: int) -> Tensor | None:
@@ -176,6 +181,8 @@ def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queri
         raise ValueError(
             "this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
     checks.same_length("new_queries", new_queries, "old_queries", old_queries)
+    known = "the gallery's labels", checks.as_array(gallery.labels)
+    query_labels = checks.label_array("query_labels", query_labels, like=known)
     checks.same_length("query_labels", query_labels, "old_queries", old_queries)
     checks.whole("number of queries (two queries make an interval)", len(query_labels), 2)
     width = gallery.embeddings.shape[1]

@@ -18,7 +18,7 @@ from .. import checks
 from ..data import Images, batches
 from ..figures import STYLE
 from ..mrl import FunnelRetrieval, digit_rotations, mean_average_precision_at_k
-from ..training import choose_accelerator, cosine, fit
+from ..training import choose_accelerator, cosine, cross_entropy, fit, unit_vectors
 
 # %% auto #0
 __all__ = ['UpgradeTask', 'upgrade_task', 'CosineClassifier', 'small_encoder', 'train_with', 'cross_test', 'compatibility_matrix',
@@ -67,7 +67,7 @@ class CosineClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         checks.tensor("features", features, f"N {self.weight.shape[1]}", kind="float", empty=True)
         checks.same_dtype("features", features, "the weights", self.weight)
-        return self.scale * F.normalize(features) @ F.normalize(self.weight).T
+        return self.scale * unit_vectors(features) @ unit_vectors(self.weight).T
 
 # %% ../../nbs/upgrades/measures.ipynb #a73b8ae3
 def small_encoder(dim: int, hidden: int) -> nn.Sequential:
@@ -103,6 +103,7 @@ def cross_test(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_l
     """
     checks.tensor("queries", queries, "N D", kind="float")
     checks.tensor("gallery", gallery, "N D", kind="float")
+    gallery_labels = checks.label_array("gallery_labels", gallery_labels)
     checks.same_length("gallery_labels", gallery_labels, "gallery", gallery)
     dim = min(queries.shape[1], gallery.shape[1])
     found = FunnelRetrieval(gallery[:, :dim], [dim], [], progress=False).search(queries[:, :dim], k)[1]
@@ -211,7 +212,8 @@ def _class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Ten
     if (counts == 0).any():
         raise ValueError(f"labels must hold every class 0..{num_classes - 1}, but class "
                          f"{int((counts == 0).nonzero()[0])} has no example")
-    return features.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, F.normalize(features)), counts
+    unit = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)))  # sums need the precision
+    return unit.new_zeros(num_classes, features.shape[1]).index_add_(0, labels, unit), counts
 
 # %% ../../nbs/upgrades/measures.ipynb #36fecd81
 def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -221,7 +223,7 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     Source: Zhou et al. (2023), the pseudo classifier of the authors' code for BT² (`train_feature_transfer.py`).
     """
     sums, counts = _class_sums(features, labels, num_classes)
-    return sums / counts[:, None]
+    return (sums / counts[:, None]).to(features.dtype)
 
 
 def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -231,7 +233,7 @@ def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tens
     Source: Shen et al. (2020), synthesised weights of the old classifier for new classes.
     """
     sums, _ = _class_sums(features, labels, num_classes)
-    return F.normalize(sums)
+    return F.normalize(sums).to(features.dtype)
 
 # %% ../../nbs/upgrades/measures.ipynb #b82d666b
 def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: float = 16.0) -> Tensor:
@@ -244,5 +246,5 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
     checks.same_dtype("prototypes", prototypes, "features", features)
-    checks.labels("labels", labels, rows=len(features), classes=len(prototypes))
-    return F.cross_entropy(scale * F.normalize(features) @ F.normalize(prototypes.detach()).T, labels)
+    labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
+    return cross_entropy(scale * unit_vectors(features) @ unit_vectors(prototypes.detach()).T, labels)

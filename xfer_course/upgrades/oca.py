@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
+from ..training import cross_entropy
 from .measures import CosineClassifier, influence_loss
 
 # %% auto #0
@@ -81,4 +81,4 @@ class OrthogonalCompatibleHead(nn.Module):
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
         checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
         aligned = influence_loss(features[:, : self.old_dim], prototypes, labels, self.scale)
-        return F.cross_entropy(self(features), labels) + self.weight * aligned
+        return cross_entropy(self(features), labels.long()) + self.weight * aligned

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..training import unit_vectors
 
 # %% auto #0
 __all__ = ['simplex', 'SimplexClassifier', 'higher_order_loss']
@@ -54,7 +55,7 @@ class SimplexClassifier(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         checks.tensor("features", features, f"N {self.feature_dim}", kind="float", empty=True)
         checks.same_dtype("features", features, "the weights", self.weight)
-        return features @ self.weight.T if self.scale is None else self.scale * F.normalize(features) @ self.weight.T
+        return features @ self.weight.T if self.scale is None else self.scale * unit_vectors(features) @ self.weight.T
 
 # %% ../../nbs/upgrades/stationary.ipynb #2b01952b
 def higher_order_loss(features: Tensor, old_features: Tensor, labels: Tensor, scale: float = 10.0) -> Tensor:
@@ -71,7 +72,7 @@ def higher_order_loss(features: Tensor, old_features: Tensor, labels: Tensor, sc
     checks.tensor("features", features, "N D", kind="float")
     checks.tensor("old_features", old_features, "{} {}".format(*features.shape), kind="float")
     checks.same_dtype("old_features", old_features, "features", features)
-    checks.tensor("labels", labels, f"{len(features)}")
-    similarities = scale * F.normalize(features) @ F.normalize(old_features.detach()).T
+    checks.labels("labels", labels, rows=len(features), in_step=True)
+    similarities = scale * unit_vectors(features) @ unit_vectors(old_features.detach()).T
     others = similarities.masked_fill(labels[:, None] == labels[None, :], -torch.inf).logsumexp(1)
     return (others.masked_fill(others.isneginf(), 0) - similarities.diagonal()).mean()
