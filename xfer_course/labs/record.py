@@ -33,8 +33,7 @@ class Record:
     """Everything that is kept of one run of a lab; see `finish` for the meaning of the fields.
 
     Attributes:
-        measured: `commit`, `experiment`, `inputs`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`, and
-            `data` (which copies of its data sets were there), which records before November 2026 lack.
+        measured: `commit`, `experiment`, `inputs`, `data`, `date`, `device`, `cpu`, `kernels`, `threads`, `versions`.
         page: hash of all code of the notebook that showed these numbers.
         fingerprint: numbers of the smoke profile that belong to this experiment, or `None`.
         vouched: one entry per later experiment whose fingerprint agreed: `experiment`, `commit`, `date`, `by`.
