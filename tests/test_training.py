@@ -896,10 +896,12 @@ def train_in_this_process(kind: str, folder: Path) -> dict:
 
 SCRIPT = """
 import pathlib, sys
+from accelerate import PartialState
 from test_training import train_in_this_process
 
 def main():
     train_in_this_process(sys.argv[1], pathlib.Path(sys.argv[2]))
+    PartialState().destroy_process_group()  # without it the process that is left alone may abort
 
 if __name__ == "__main__":
     if len(sys.argv) > 3:

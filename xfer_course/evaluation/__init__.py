@@ -11,6 +11,7 @@ from ..figures import (
     course_style,
     flipbook,
     show,
+    training_figure,
     tsne_figure,
 )
 from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
@@ -36,5 +37,6 @@ __all__ = [
     "predict",
     "proxy_a_distance",
     "show",
+    "training_figure",
     "tsne_figure",
 ]

@@ -269,7 +269,7 @@ class Experiment:
     Attributes:
         hash: changes when a definition that the lab's runs reach changes, wherever it stands, or a file that goes in.
         inputs: file below `data/checkpoints` → the first 16 digits of its SHA-256.
-        data_sets: names of the [manifest](catalogue.ipynb) that the readers of data which it reaches ask for.
+        data_sets: names of the manifest that the readers of data which it reaches ask for.
         definitions: the names that count, for a reader who asks why.
     """
 
