@@ -52,7 +52,8 @@ def test_classes_are_equally_likely_and_can_be_told_apart():
     train, test = synthetic_signs(6000, seed=0), synthetic_signs(1000, seed=1)
     counts = torch.bincount(train.labels, minlength=43)
     assert counts.min() > 90 and counts.max() < 190  # 140 each, five standard deviations
-    flat = [((x := part.images.flatten(1)) - x.mean(1, keepdim=True)) / x.std(1, keepdim=True) for part in (train, test)]
+    pixels = [part.images.flatten(1) for part in (train, test)]
+    flat = [(x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True) for x in pixels]
     centres = torch.stack([flat[0][train.labels == label].mean(0) for label in range(43)])
     found = torch.cdist(flat[1], centres).argmin(1)
     assert (found == test.labels).double().mean() > 10 / 43
