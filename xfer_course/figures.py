@@ -356,8 +356,8 @@ def training_figure(loss: Sequence[float], metrics: Mapping[str, Sequence[float]
 
 
 def _draw_curve(ax, name: str, values: Sequence[float], smooth: int) -> None:
-    """Draw `values` over the steps: pale as they are, and in full colour their mean over the `smooth` steps around."""
+    """Draw `values` over the steps: pale as they are, and in full colour their mean over `smooth` steps."""
     window = max(1, min(smooth, len(values)))
     means = np.convolve(values, np.ones(window) / window, mode="valid")
-    (line,) = ax.plot(np.arange(len(means)) + (window - 1) / 2, means, label=name)
+    (line,) = ax.plot(np.arange(window - 1, len(values)), means, label=name)
     ax.plot(values, color=line.get_color(), alpha=0.25, linewidth=0.8)
