@@ -8,17 +8,19 @@ __all__ = ['SIGN_CLASSES', 'sign_picture', 'synthetic_signs']
 # %% ../../nbs/foundations/signs.ipynb #1a08fd40
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from .. import checks
 from .batching import Images
 from .generated import jitter, photo_patches, photos
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 # %% ../../nbs/foundations/signs.ipynb #c1f2e16f
 _Point = tuple[float, float]
@@ -118,6 +120,8 @@ class _Pen:
     "Draws in coordinates from -1 to 1 on a transparent square of `size` pixels."
 
     def __init__(self, size: int):
+        from PIL import Image, ImageDraw
+
         self.half, self.image = size / 2, Image.new("RGBA", (size, size))
         self.draw = ImageDraw.Draw(self.image)
 
@@ -135,6 +139,9 @@ class _Pen:
         self.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, **outline)
 
     def text(self, text: str, height: float, fill: tuple) -> None:
+        from matplotlib import get_data_path
+        from PIL import ImageFont
+
         file = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"
         font = ImageFont.truetype(str(file), round(height * self.half))
         self.draw.text((self.half, self.half), text, font=font, fill=fill, anchor="mm")
@@ -237,11 +244,13 @@ _SIGNS: tuple[tuple[str, Callable, str], ...] = (
 SIGN_CLASSES = tuple(name for name, _, _ in _SIGNS)
 
 # %% ../../nbs/foundations/signs.ipynb #bdfc76af
-def sign_picture(label: int, size: int = 48) -> Image.Image:
+def sign_picture(label: int, size: int = 48) -> "Picture":
     """The drawing of a sign, `size` pixels square, with an alpha channel that is 0 outside the sign.
 
     `label` is the number of a class of GTSRB, 0 to 42, named in `SIGN_CLASSES`. ValueError or TypeError otherwise.
     """
+    from PIL import Image
+
     label, size = checks.whole("label", label, 0, len(SIGN_CLASSES) - 1), checks.whole("size", size)
     _, draw, what = _SIGNS[label]
     pen = _Pen(4 * size)
