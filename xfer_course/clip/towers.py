@@ -77,11 +77,7 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`layers` blocks on `(N, L, width)`, with the initial weights of the text tower in OpenAI's code.
-
-    Its image towers start with PyTorch's defaults, and its output projections without bias; loaded weights replace
-    all of these.
-    """
+    """`layers` blocks on `(N, L, width)`, initialised like OpenAI's for text, but for the bias of `out_proj`."""
 
     def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu",
                  mlp_width: int | None = None):

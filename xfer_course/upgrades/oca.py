@@ -50,20 +50,24 @@ class OrthogonalLayer(nn.Module):
         checks.same_dtype("features", features, "the weights", self.free)
         return features @ self.weight.T
 
+# %% ../../nbs/upgrades/oca.ipynb #0dd7c183
+@in_single_precision
+def _apart(features: Tensor, wanted: Tensor) -> Tensor:
+    "One minus the mean cosine of rows that belong together."
+    return 1 - F.cosine_similarity(features, wanted).mean()
+
 # %% ../../nbs/upgrades/oca.ipynb #0dd7c182
 class OrthogonalCompatibleHead(nn.Module):
     """Training head of OCA: a classifier behind a learned rotation, and an alignment of the first block.
 
     Features are `(N, old_dim + extra_dim)`; their first `old_dim` numbers are compared with the old model's vectors,
     so they are what to store. `head(features)` gives logits `(N, num_classes)` of the new classifier, `head.loss`
-    the training loss: `class_weight` times that of the new classifier, `weight` times the influence term, whose logits
-    are multiplied by `scale`, and `cosine_weight` times the distance from the old class mean. `rotate=False` leaves
-    the orthogonal layer out (extra dimensions only).
+    the training loss: `class_weight` times that of the new classifier, `weight` times the influence term with logits
+    times `scale`, `cosine_weight` times the distance from the old class mean. `rotate=False`: extra dimensions only.
 
-    Raises `TypeError` or `ValueError` for sizes below 1 (`extra_dim` may be 0), a weight below 0 or a scale that is
-    not positive.
-    Source: Ricci et al. (2024), OCA; weights and scale of the authors' code (github.com/z3n0e/OCA,
-    `trainers/OCA_trainer.py`), which has a linear classifier where this has a `CosineClassifier`.
+    Raises `TypeError` or `ValueError` for sizes below 1 (`extra_dim`: 0), weights below 0, a scale of 0 or less.
+    Source: Ricci et al. (2024), OCA; weights and scale of the authors' code (github.com/z3n0e/OCA, `OCA_trainer.py`),
+    where the classifier is linear.
     """
 
     def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 10.0, scale: float = 1.0,
@@ -94,7 +98,3 @@ class OrthogonalCompatibleHead(nn.Module):
         return (self.class_weight * cross_entropy(self(features), labels) + self.weight * influence
                 + self.cosine_weight * _apart(block, means[labels]))
 
-
-@in_single_precision
-def _apart(features: Tensor, wanted: Tensor) -> Tensor:
-    return 1 - F.cosine_similarity(features, wanted).mean()
