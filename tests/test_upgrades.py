@@ -158,14 +158,24 @@ def test_one_step_of_bct_against_a_naive_reference():
 
 def test_oca_loss_is_classification_of_the_turned_and_alignment_of_the_first_block():
     torch.manual_seed(0)
-    head, z, y, prototypes = (OrthogonalCompatibleHead(4, 3, 5, weight=2.0, scale=6.0), normal(9, 7),
-                              torch.arange(9) % 5, normal(5, 4, seed=3))
+    head, z, y, means = (OrthogonalCompatibleHead(4, 3, 5, scale=6.0), normal(9, 7), torch.arange(9) % 5,
+                         normal(5, 4, seed=3))
     head.rotation.free.data.normal_()
     q, w = head.rotation.weight, F.normalize(head.classifier.weight)
-    own = 6 * torch.stack([w @ (q @ row) / row.norm() for row in z])
-    block = 6 * torch.stack([F.normalize(prototypes) @ row[:4] / row[:4].norm() for row in z])
-    torch.testing.assert_close(head.loss(z, y, prototypes),
-                               naive_cross_entropy(own, y) + 2 * naive_cross_entropy(block, y), rtol=1e-4, atol=1e-5)
+    own = 16 * torch.stack([w @ (q @ row) / row.norm() for row in z])
+    block = torch.stack([row[:4] / row[:4].norm() for row in z])
+    apart = torch.stack([1 - means[k] @ row / means[k].norm() for row, k in zip(block, y)]).mean()
+    # 5, 10 and 5: github.com/z3n0e/OCA, trainers/OCA_trainer.py
+    torch.testing.assert_close(
+        head.loss(z, y, means),
+        5 * naive_cross_entropy(own, y) + 10 * naive_cross_entropy(6 * block @ means.T, y) + 5 * apart,
+        rtol=1e-4, atol=1e-5)
+
+
+def test_oca_without_alignment_is_classification_alone():
+    head = OrthogonalCompatibleHead(4, 3, 5, 0, class_weight=2, cosine_weight=0)
+    z, y = normal(9, 7), torch.arange(9) % 5
+    torch.testing.assert_close(head.loss(z, y, normal(5, 4, seed=3)), 2 * F.cross_entropy(head(z), y))
 
 
 def test_extra_dimensions_alone_equal_oca_at_the_start():
@@ -211,8 +221,8 @@ def test_class_means_are_means_of_unit_vectors():
 def test_higher_order_loss_against_loops():
     new, old, y = normal(6, 4), normal(6, 4, seed=1), torch.tensor([0, 0, 1, 1, 2, 2])
     a, b = F.normalize(new), F.normalize(old)
-    terms = [-3 * a[i] @ b[i] + torch.log(sum(torch.exp(3 * a[i] @ b[j]) for j in range(6) if y[j] != y[i]))
-             for i in range(6)]
+    terms = [-3 * a[i] @ b[i] + torch.log(sum(torch.exp(3 * b[i] @ a[j]) for j in range(6) if y[j] != y[i]))
+             for i in range(6)]  # the old picture is the anchor, as in the authors' `HocLoss`
     torch.testing.assert_close(higher_order_loss(new, old, y, scale=3.0), torch.stack(terms).mean())
 
 
@@ -457,7 +467,7 @@ BAD = {
     "pairs": (lambda: higher_order_loss(Z, Z[:2], Y), r"old_features must be of shape \(4 3\), got \(2, 3\)"),
     "extra": (lambda: OrthogonalCompatibleHead(3, -1, 2), "extra_dim must be a whole number of at least 0, got -1"),
     "weight": (lambda: OrthogonalCompatibleHead(3, 1, 2, weight=-1.0),
-               "weight must be a finite number above 0, got -1"),
+               "weight must be a finite number of at least 0, got -1"),
     "labels alone": (lambda: basis_loss(Bases(Z, Z, Z), Z, Z, torch.zeros(len(Z), dtype=torch.long)),
                      "labels and means must be given together"),
     "too much extra": (lambda: BasisTransformation(4, 4, 5),

@@ -77,7 +77,7 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`layers` blocks on `(N, L, width)`, initialised as in OpenAI's code."""
+    """`layers` blocks on `(N, L, width)`, initialised like OpenAI's for text, but for the bias of `out_proj`."""
 
     def __init__(self, width: int, layers: int, heads: int, activation: str = "quick_gelu",
                  mlp_width: int | None = None):

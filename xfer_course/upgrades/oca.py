@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .. import checks
-from ..training import cross_entropy
-from .measures import CosineClassifier, influence_loss
+from ..training import cross_entropy, in_single_precision, unit_vectors
+from .measures import CosineClassifier
 
 # %% auto #0
 __all__ = ['cayley', 'OrthogonalLayer', 'OrthogonalCompatibleHead']
@@ -49,36 +50,51 @@ class OrthogonalLayer(nn.Module):
         checks.same_dtype("features", features, "the weights", self.free)
         return features @ self.weight.T
 
+# %% ../../nbs/upgrades/oca.ipynb #0dd7c183
+@in_single_precision
+def _apart(features: Tensor, wanted: Tensor) -> Tensor:
+    "One minus the mean cosine of rows that belong together."
+    return 1 - F.cosine_similarity(features, wanted).mean()
+
 # %% ../../nbs/upgrades/oca.ipynb #0dd7c182
 class OrthogonalCompatibleHead(nn.Module):
     """Training head of OCA: a classifier behind a learned rotation, and an alignment of the first block.
 
     Features are `(N, old_dim + extra_dim)`; their first `old_dim` numbers are compared with the old model's vectors,
     so they are what to store. `head(features)` gives logits `(N, num_classes)` of the new classifier, `head.loss`
-    the training loss. `rotate=False` leaves the orthogonal layer out (extra dimensions only).
+    the training loss: `class_weight` times that of the new classifier, `weight` times the influence term with logits
+    times `scale`, `cosine_weight` times the distance from the old class mean. `rotate=False`: extra dimensions only.
 
-    Raises `TypeError` or `ValueError` for sizes below 1 (`extra_dim` may be 0) or a weight that is not positive.
-    Source: Ricci et al. (2024), OCA; weight and scale are this course's, see the chapter.
+    Raises `TypeError` or `ValueError` for sizes below 1 (`extra_dim`: 0), weights below 0, a scale of 0 or less.
+    Source: Ricci et al. (2024), OCA; weights and scale of the authors' code (github.com/z3n0e/OCA, `OCA_trainer.py`),
+    where the classifier is linear.
     """
 
-    def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 1.0, scale: float = 16.0,
-                 rotate: bool = True) -> None:
+    def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 10.0, scale: float = 1.0,
+                 rotate: bool = True, *, class_weight: float = 5.0, cosine_weight: float = 5.0) -> None:
         super().__init__()
         self.old_dim, dim = checks.whole("old_dim", old_dim), old_dim + checks.whole("extra_dim", extra_dim, 0)
-        self.weight, self.scale = checks.number("weight", weight, above=0), checks.number("scale", scale, above=0)
+        self.weight, self.scale = checks.number("weight", weight, 0), checks.number("scale", scale, above=0)
+        self.class_weight = checks.number("class_weight", class_weight, 0)
+        self.cosine_weight = checks.number("cosine_weight", cosine_weight, 0)
         self.rotation = OrthogonalLayer(dim) if rotate else nn.Identity()
-        self.classifier = CosineClassifier(dim, num_classes, scale)
+        self.classifier = CosineClassifier(dim, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.classifier(self.rotation(features))
 
     def loss(self, features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-        """Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and old prototypes
-        `(num_classes, old_dim)`.
+        """Scalar loss for features `(N, old_dim + extra_dim)`, labels `(N,)` and the old model's class means
+        `(num_classes, old_dim)`, which `class_means` makes; `class_prototypes` are the same at unit length.
 
         Raises `TypeError` or `ValueError` for features or prototypes of another shape or dtype.
         """
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
         checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
-        aligned = influence_loss(features[:, : self.old_dim], prototypes, labels, self.scale)
-        return cross_entropy(self(features), labels.long()) + self.weight * aligned
+        checks.same_dtype("prototypes", prototypes, "features", features)
+        labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
+        block, means = unit_vectors(features[:, : self.old_dim]), prototypes.detach()
+        influence = cross_entropy(self.scale * block @ means.T, labels)
+        return (self.class_weight * cross_entropy(self(features), labels) + self.weight * influence
+                + self.cosine_weight * _apart(block, means[labels]))
+

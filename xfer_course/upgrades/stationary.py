@@ -61,18 +61,19 @@ class SimplexClassifier(nn.Module):
 def higher_order_loss(features: Tensor, old_features: Tensor, labels: Tensor, scale: float = 10.0) -> Tensor:
     """Contrastive loss between two models' features of the same pictures: a scalar.
 
-    Row i of `features` and of `old_features`, both `(N, D)`, is one picture with label `labels[i]`. Each new feature
-    is pulled to its own old one and pushed from the old ones of *other* classes; `scale` is the paper's mu.
+    Row i of `features` and of `old_features`, both `(N, D)`, is one picture with label `labels[i]`. Each old feature
+    pulls its own new one and pushes the new ones of *other* classes; `scale` is the paper's mu.
     Rows without any other class in the batch count their pull only.
 
     Raises `TypeError` or `ValueError` for shapes that differ.
-    Source: Biondi et al. (2024), equations (3) and (4). The authors' code sets the similarities of a picture's own
-    class to zero, which leaves a constant in the sum; here they are left out.
+    Source: Biondi et al. (2024), equations (3) and (4), as in the authors' code (github.com/miccunifi/iamcl2r,
+    `methods/hoc.py`). That sets the similarities of a picture's own class to zero, which leaves a one for each in the
+    sum; here they are left out.
     """
     checks.tensor("features", features, "N D", kind="float")
     checks.tensor("old_features", old_features, "{} {}".format(*features.shape), kind="float")
     checks.same_dtype("old_features", old_features, "features", features)
     checks.labels("labels", labels, rows=len(features), in_step=True)
-    similarities = scale * unit_vectors(features) @ unit_vectors(old_features.detach()).T
+    similarities = scale * unit_vectors(old_features.detach()) @ unit_vectors(features).T
     others = similarities.masked_fill(labels[:, None] == labels[None, :], -torch.inf).logsumexp(1)
     return (others.masked_fill(others.isneginf(), 0) - similarities.diagonal()).mean()
