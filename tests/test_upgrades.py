@@ -172,6 +172,13 @@ def test_oca_loss_is_classification_of_the_turned_and_alignment_of_the_first_blo
         rtol=1e-4, atol=1e-5)
 
 
+def test_linear_oca_reads_unit_features_as_released():
+    head, z = OrthogonalCompatibleHead(4, 3, 5, linear=True), normal(9, 7)
+    head.rotation.free.data.normal_()
+    torch.testing.assert_close(head(z), F.normalize(z) @ head.rotation.weight.T @ head.classifier.weight.T)
+    assert head.classifier.bias is None
+
+
 def test_oca_without_alignment_is_classification_alone():
     head = OrthogonalCompatibleHead(4, 3, 5, 0, class_weight=2, cosine_weight=0)
     z, y = normal(9, 7), torch.arange(9) % 5
