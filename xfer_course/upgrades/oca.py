@@ -64,15 +64,13 @@ class OrthogonalCompatibleHead(nn.Module):
     so they are what to store. `head(features)` gives logits `(N, num_classes)` of the new classifier, `head.loss`
     the training loss: `class_weight` times that of the new classifier, `weight` times the influence term with logits
     times `scale`, `cosine_weight` times the distance from the old class mean. `rotate=False`: extra dimensions only;
-    `linear=True`: the released classifier, a linear layer on unit features, instead of a `CosineClassifier`.
-
+    `linear=True`: the released linear layer instead of a `CosineClassifier`.
     Raises `TypeError` or `ValueError` for sizes below 1 (`extra_dim`: 0), weights below 0, a scale of 0 or less.
     Source: Ricci et al. (2024), OCA; weights and scale of the authors' code (github.com/z3n0e/OCA, `OCA_trainer.py`).
     """
 
     def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 10.0, scale: float = 1.0,
-                 rotate: bool = True, *, class_weight: float = 5.0, cosine_weight: float = 5.0,
-                 linear: bool = False) -> None:
+                 rotate: bool = True, *, linear: bool = False, class_weight: float = 5.0, cosine_weight: float = 5.0):
         super().__init__()
         self.old_dim, dim = checks.whole("old_dim", old_dim), old_dim + checks.whole("extra_dim", extra_dim, 0)
         self.weight, self.scale = checks.number("weight", weight, 0), checks.number("scale", scale, above=0)
