@@ -78,8 +78,10 @@ def image_folder(path: str | Path, size: int | None, *, n: int | None = None, ch
 # %% ../../nbs/foundations/folders.ipynb #c0f1630f
 def _check_reading(size: int | None, channels: int, lazy: bool, transform: Callable | None) -> None:
     checks.one_of("lazy", lazy, (True, False))
-    if not (lazy and size is None):
-        checks.whole("size (None is for lazy=True)" if size is None else "size", size)
+    if size is None and not lazy:
+        raise TypeError("size must be a whole number of at least 1 without lazy=True, got None")
+    if size is not None:
+        checks.whole("size", size)
     checks.one_of("channels", channels, (1, 3))
     if transform is not None and not lazy:
         raise ValueError(f"transform must be None without lazy=True, got {transform!r}: call it on the images")

@@ -104,7 +104,7 @@ class LazyImages(_ImageFiles):
         super().__init__(root, files, labels, classes)
         self.size = None if size is None else checks.whole("size", size)
         self.channels = checks.one_of("channels", channels, (1, 3))
-        if transform is not None and not callable(transform):
+        if transform is not None and (isinstance(transform, type) or not callable(transform)):
             raise TypeError(f"transform must be a function of an image (C, H, W), or None, got {transform!r}")
         self.transform = transform
 
@@ -135,6 +135,8 @@ def _transformed(image: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor
 
 
 def _fingerprint(data: LazyImages) -> str:
-    files = [(data._files[place], _bytes_of(data.path(place))) for place in range(len(data))]
-    made = data.size, data.channels, _described(data.transform), data.classes, data.labels.tolist(), files
-    return f"{len(data)} files {hashlib.blake2b(os.fsencode(repr(made)), digest_size=6).hexdigest()}"
+    made = data.size, data.channels, _described(data.transform), data.classes
+    digest = hashlib.blake2b(os.fsencode(repr(made)) + data.labels.numpy().tobytes(), digest_size=6)
+    for place in range(len(data)):
+        digest.update(os.fsencode(f"{data._files[place]}\0{_bytes_of(data.path(place))}\0"))
+    return f"{len(data)} files {digest.hexdigest()}"

@@ -84,6 +84,14 @@ def _stacked(column: Sequence[Any]) -> Any:
                         f"{_ADVICE}") from None
 
 
+def _columns(items: Sequence[tuple]) -> list:
+    "The parts of items, each stacked."
+    lengths = sorted({len(item) for item in items})
+    if len(lengths) > 1:
+        raise ValueError(f"items of a data set must have equally many parts, got {lengths[0]} and {lengths[-1]}")
+    return [_stacked(column) for column in zip(*items)]
+
+
 _ADVICE = "v2.ToImage() and v2.ToDtype(torch.float32, scale=True), at the end of its transform, make a tensor"
 
 # %% ../../nbs/foundations/loading.ipynb #2b3f6d0f
@@ -147,7 +155,7 @@ def _rows_of(part: Tensor | Dataset, rows: Sequence[int], keys: Sequence[tuple[i
     for row, key in zip(rows, keys):
         seed_random(*key)
         items.append(_parts(part[row]))
-    return [_stacked(column) for column in zip(*items, strict=True)]
+    return _columns(items)
 
 # %% ../../nbs/foundations/loading.ipynb #2b3f6d15
 def worker_options(parts: Sequence[Tensor | Dataset], workers: int, prefetch: int) -> dict[str, Any]:
@@ -170,6 +178,9 @@ def worker_options(parts: Sequence[Tensor | Dataset], workers: int, prefetch: in
 def _check_sendable(data: Tensor | Dataset) -> None:
     "Raise TypeError where a function that a data set holds, its transform, cannot be sent to a new process."
     for name, value in getattr(data, "__dict__", {}).items():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, Dataset):  # of a Subset, or one of a ConcatDataset
+                _check_sendable(inner)
         if callable(value):
             try:
                 ForkingPickler.dumps(value)
