@@ -34,7 +34,16 @@ from torchvision.transforms import v2
 from conftest import ROOT
 from test_data import LITTER, cut_short, odd_images, save_png
 from xfer_course.dann import DANN
-from xfer_course.data import DataFileError, Images, LazyImages, batches, domain_batches, image_folder, kept_random
+from xfer_course.data import (
+    DataFileError,
+    Images,
+    LazyImages,
+    batches,
+    domain_batches,
+    image_folder,
+    kept_random,
+    worker_options,
+)
 from xfer_course.evaluation import accuracy, features_and_labels, linear_probe, predict
 from xfer_course.mrl import MatryoshkaHead
 from xfer_course.rotation import NetworkInNetwork, RotationPretext, TransferClassifier
@@ -80,6 +89,9 @@ class Plain(Dataset):
 class Stream(IterableDataset):
     def __iter__(self):
         return ((torch.full((3, 16, 16), float(i)), i) for i in range(11))
+
+
+HOT, LABELS = Plain(lambda row: (torch.rand(3, 8, 8), row)), torch.arange(10)
 
 
 def same(one, other) -> bool:
@@ -352,6 +364,23 @@ def test_workers_that_start_anew_read_the_same(folder):
     assert torch.equal(torch.cat([images for images, _ in plain]), image_folder(folder, 8)[0].images)
 
 
+def test_items_are_pinned_for_a_gpu_and_tensors_in_memory_are_not(monkeypatch):
+    "Whose batches would be copied once more for it."
+    assert not worker_options([HOT], 0, 2)["pin_memory"] or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert batches(HOT, batch_size=2).pin_memory and not batches(LABELS, batch_size=2).pin_memory
+    assert worker_options([HOT, LABELS], 3, 5) == {"num_workers": 3, "prefetch_factor": 5, "pin_memory": True}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_of_items_lie_in_pinned_memory():
+    for workers in (0, 1):
+        images, labels = next(iter(batches(HOT, batch_size=2, workers=workers)))
+        assert images.is_pinned() and labels.is_pinned()
+    with pytest.raises(ValueError, match="workers must be 0 for tensors on cuda"):
+        batches(LABELS.cuda(), batch_size=2, workers=1)
+
+
 # --- loaders as they are
 
 
@@ -436,7 +465,6 @@ def labelled(label) -> Plain:
     return Plain(lambda row: (torch.rand(3, 8, 8), label))
 
 
-HOT = Plain(lambda row: (torch.rand(3, 8, 8), row))
 BAD = {
     "dicts": (lambda: batches(Plain(of_dicts), batch_size=2), TypeError,
               "data set 0 must give tensors, .* got dict with image, label"),
@@ -482,7 +510,6 @@ BAD = {
     "data set in a pair": (lambda: domain_batches((HOT, LABELS), HOT, 2, steps=1), TypeError,
                            "source images must be a tensor, got Plain"),
 }
-LABELS = torch.arange(10)
 FOLDER_BAD = {
     "no size": ({"size": None}, TypeError, "size must be a whole number of at least 1 without lazy=True, got None"),
     "transform": ({"size": 8, "transform": CROPS}, ValueError, "transform must be None without lazy=True, got Compose"),
