@@ -121,7 +121,9 @@ def predict(model: nn.Module, images: Any, batch_size: int = 500, accelerator=No
     Args:
         model: a module; of what it returns, `logits_of` counts.
         images: inputs, shape `(N, ...)`, on any device; batches are moved to the model's device. Or a loader, a data
-            set or a generator of batches: tensors, or tuples that begin with the inputs. Rows come in its order.
+            set or a generator of batches: tensors, or tuples that begin with the inputs. Rows come in its order. What
+            a loader reads is forgotten batch by batch; `batches(data, ..., shuffle=False, drop_last=False, workers=2)`
+            lets workers read a data set.
         batch_size: inputs per forward pass; a loader has its own.
         accelerator: an `accelerate.Accelerator`; each of several processes then works on a share of a tensor of inputs,
             and all of them get all outputs. A loader is read by every process.
