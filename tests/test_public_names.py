@@ -60,14 +60,14 @@ NAMES = {
         "read_idx", "unpack",
         "write_atomically", "mnist", "fashion_mnist", "usps", "cifar10", "svhn", "gtsrb", "image_folder", "upright_rgb",
         "office31", "Reviews",
-        "amazon_reviews", "topic_shift_reviews", "bsds500", "mnist_m", "make", "get",
+        "amazon_reviews", "topic_shift_reviews", "bsds500", "mnist_m", "make", "get", "LazyImages", "LoaderBatches",
     ],
     "evaluation": [
         "PALETTE", "STYLE", "FLIPBOOK_BYTES", "course_style", "show", "flipbook", "evaluation_mode",
         "predict", "accuracy", "logits_of",
         "confusion_figure", "linear_probe", "knn_accuracy", "proxy_a_distance", "tsne_figure", "Interval",
         "mean_and_interval",
-        "paired_difference", "arms_figure",
+        "paired_difference", "arms_figure", "features_and_labels",
     ],
     "mrl": [
         "doubling_dims", "digit_rotations", "truncate", "MatryoshkaLoss", "MatryoshkaHead", "MatryoshkaContrastive",

@@ -2,8 +2,8 @@
 and files that can be trusted.
 
 One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
-`batching`, `decoding`, `generated`, `signs`, `reviews`, `folders`, `sets`, `domains` and `built`; and for captioned pictures `shapes`,
-`scenes`, `captions` and `captioned`.
+`batching`, `loading`, `decoding`, `lazy`, `generated`, `signs`, `reviews`, `folders`, `sets`, `domains` and `built`;
+and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
 from .batching import Images, PassSampler, TensorBatches, batches, domain_batches
@@ -11,7 +11,7 @@ from .built import BSDS500_COUNTS, bsds500, make, mnist_m
 from .captioned import SHIFTS, TEMPLATES, FewShotTask, Pictures, few_shot_tasks, pictures, shifted
 from .captions import caption, synonyms
 from .catalogue import built_file, data_versions, datasets, expected_bytes, find_file, get, manifest
-from .decoding import (GREY, as_images, check_request, decode_image, first_of, reading_image, to_float,
+from .decoding import (GREY, as_images, check_request, decode_image, first_of, read_picture, reading_image, to_float,
                        upright_rgb)
 from .domains import (OFFICE_CALTECH_CLASSES, OFFICE_CALTECH_DOMAINS, Features, Tracks, gtsrb32, office_caltech,
                       office_caltech_features)
@@ -21,6 +21,9 @@ from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_
 from .folders import decode_samples, folder_samples, image_folder, read_square
 from .generated import (blend, crops, digits, jitter, moons, moons_pair, photo_digits, photo_patches,
                         photos, split_photos)
+from .lazy import LazyImages
+from .loading import (ItemBatches, LoaderBatches, SeededRows, first_item, kept_random, rows_of_loader, seed_random,
+                      worker_options)
 from .reviews import AMAZON_DOMAINS, AMAZON_FEATURES, Reviews, amazon_reviews, topic_shift_reviews
 from .scenes import (BACKGROUNDS, COLOURS, COUNTS, FACTORS, POSITIONS, SIZES, STYLES, TEXTURES, Factors,
                      draw_factors, render)
@@ -33,13 +36,15 @@ __all__ = [
     "Images", "PassSampler", "TensorBatches", "batches", "domain_batches",
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "data_versions", "datasets", "expected_bytes", "find_file", "get", "manifest",
-    "GREY", "as_images", "check_request", "decode_image", "first_of", "reading_image", "to_float", "upright_rgb",
+    "GREY", "as_images", "check_request", "decode_image", "first_of", "read_picture", "reading_image", "to_float", "upright_rgb",
     "OFFICE_CALTECH_CLASSES", "OFFICE_CALTECH_DOMAINS", "Features", "Tracks", "gtsrb32", "office_caltech",
     "office_caltech_features",
     "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash",
     "make_writable", "read_idx",
     "reading", "shipped", "write_atomically",
     "decode_samples", "folder_samples", "image_folder", "read_square",
+    "LazyImages", "ItemBatches", "LoaderBatches", "SeededRows", "first_item", "kept_random", "rows_of_loader",
+    "seed_random", "worker_options",
     "blend", "crops", "digits", "jitter", "moons", "moons_pair", "photo_digits", "photo_patches", "photos",
     "split_photos",
     "AMAZON_DOMAINS", "AMAZON_FEATURES", "Reviews", "amazon_reviews", "topic_shift_reviews",

@@ -8,14 +8,16 @@ __all__ = ['Images', 'TensorBatches', 'PassSampler', 'batches', 'domain_batches'
 # %% ../../nbs/foundations/batching.ipynb #ab1df197
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, TensorDataset
 
 from .. import checks
+from .loading import ItemBatches, LoaderBatches, SeededRows, first_item, rows_of_loader, worker_options
 
 # %% ../../nbs/foundations/batching.ipynb #cf8eaa95
 class Images(NamedTuple):
@@ -92,44 +94,58 @@ class PassSampler(Sampler):
         return torch.cat(passes)[: self.length]
 
 # %% ../../nbs/foundations/batching.ipynb #b3c99c95
-def batches(*tensors: Tensor, batch_size: int, steps: int | None = None, shuffle: bool = True,
-            drop_last: bool = True, seed: int = 0) -> DataLoader:
-    """A loader over tensors in memory.
+def batches(*tensors: Tensor | Dataset | DataLoader, batch_size: int, steps: int | None = None, shuffle: bool = True,
+            drop_last: bool = True, seed: int = 0, workers: int = 0, prefetch: int = 2) -> DataLoader | LoaderBatches:
+    """A loader over tensors in memory, over data sets, or over another loader.
 
     Args:
-        tensors: at least one; all have the same number of rows N and may lie on any device.
+        tensors: at least one; all have the same number of rows N and may lie on any device. Data sets with a length
+            count as their items, tensors or tuples that begin with one. A `DataLoader` comes alone, in its own order.
         batch_size: rows in a batch.
         steps: number of batches in an epoch, with as many passes over the rows as that takes; None for one pass.
         shuffle: draw each pass at random, else in file order.
         drop_last: leave out a last batch that is not full.
-        seed: seed of the order, which depends on it and on the epoch alone.
+        seed: seed of the order, which depends on it and on the epoch alone. So do the global random numbers that an
+            item of a data set draws, and on its place in the epoch; not on `workers`.
+        workers: processes that make batches; 0 for none beside this one.
+        prefetch: batches that each of them prepares ahead.
 
     Returns:
-        A `DataLoader` that yields tuples with a tensor `(batch_size, ...)` for each of `tensors`.
+        A `DataLoader` that yields tuples with a tensor `(batch_size, ...)` for each of `tensors` and each part of an
+        item; pinned, if they are items and there is a GPU. For a loader, `LoaderBatches`, which yield the same.
 
     Raises:
         TypeError, ValueError: no tensors, empty ones, different numbers of rows, or an epoch without any batch.
     """
-    if not tensors:
-        raise ValueError("tensors must be at least one, as in batches(images, labels, batch_size=64), got none")
-    rows = _rows([f"tensor {i}" for i in range(len(tensors))], tensors)
+    parts = _unpacked(tensors)
     batch_size = checks.whole("batch_size", batch_size)
+    if any(isinstance(part, DataLoader) for part in parts):
+        return _of_loader(parts, batch_size, steps, drop_last, seed, workers)
+    names = [f"{'data set' if isinstance(part, Dataset) else 'tensor'} {i}" for i, part in enumerate(parts)]
+    rows = _rows(names, parts)
     if steps is None and drop_last and rows < batch_size:
         raise ValueError(
             f"batch_size must be at most {rows}, the number of rows, or drop_last leaves no batch, got {batch_size}")
     length = rows if steps is None else checks.whole("steps", steps) * batch_size
-    return _loader([tensors], batch_size, length, shuffle, drop_last, seed)
+    return _loader([parts], [None], batch_size, length, shuffle, drop_last, seed, workers, prefetch)
 
 # %% ../../nbs/foundations/batching.ipynb #3cf528f3
-def _loader(groups: Sequence[Sequence[Tensor]], batch_size: int, length: int, shuffle: bool, drop_last: bool,
-            seed: int) -> DataLoader:
+def _loader(groups: Sequence[Sequence[Tensor | Dataset]], widths: Sequence[int | None], batch_size: int, length: int,
+            shuffle: bool, drop_last: bool, seed: int, workers: int, prefetch: int) -> DataLoader:
     seed = checks.whole("seed", seed, 0)
-    sampler = PassSampler([len(tensors[0]) for tensors in groups], length, shuffle, seed)
+    every = [part for parts in groups for part in parts]
+    options = worker_options(every, workers, prefetch)
+    sampler = PassSampler([len(parts[0]) for parts in groups], length, shuffle, seed)
+    if all(isinstance(part, Tensor) for part in every):
+        data, options = TensorBatches(*groups), options | {"pin_memory": False}
+    else:
+        data, sampler = ItemBatches(groups, widths, seed), SeededRows(sampler)
     return DataLoader(
-        TensorBatches(*groups),
+        data,
         batch_sampler=BatchSampler(sampler, batch_size, drop_last),
         collate_fn=_as_is,
         generator=torch.Generator().manual_seed(seed),  # else each epoch would draw from the global generator
+        **options,
     )
 
 
@@ -138,41 +154,95 @@ def _as_is(batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return batch
 
 
-def _rows(names: Sequence[str], tensors: Sequence[Tensor]) -> int:
-    """The number of rows that all of the tensors have."""
+def _rows(names: Sequence[str], tensors: Sequence[Tensor | Dataset]) -> int:
+    """The number of rows that all of the tensors and data sets have."""
     for name, tensor in zip(names, tensors):
-        if checks.tensor(name, tensor, empty=True).ndim == 0 or len(tensor) == 0:
+        if isinstance(tensor, Dataset):
+            first_item(name, tensor)
+        elif checks.tensor(name, tensor, empty=True).ndim == 0 or len(tensor) == 0:
             raise ValueError(f"{name} must have at least one row, got shape {tuple(tensor.shape)}")
         checks.same_length(name, tensor, names[0], tensors[0])
     return len(tensors[0])
 
+# %% ../../nbs/foundations/batching.ipynb #3cf52902
+def _unpacked(given: Sequence[Tensor | Dataset | DataLoader]) -> list:
+    parts = [part for each in given for part in (each.tensors if isinstance(each, TensorDataset) else [each])]
+    if not parts:
+        raise ValueError("tensors must be at least one, as in batches(images, labels, batch_size=64), got none")
+    return parts
+
+
+def _of_loader(parts: Sequence, batch_size: int, steps: int | None, drop_last: bool, seed: int,
+               workers: int) -> LoaderBatches:
+    if len(parts) > 1:
+        raise ValueError(f"a DataLoader must come alone, as its order is its own, got {len(parts)} things with it")
+    checks.one_of("workers (a DataLoader has its own)", workers, (0,))
+    rows = rows_of_loader(parts[0])
+    if steps is None and rows is None:
+        raise ValueError("steps must be a whole number for a DataLoader that cannot say how many rows it has, got None")
+    if steps is None and rows < (batch_size if drop_last else 1):
+        raise ValueError(f"batch_size must be at most {rows}, the number of rows, or it has no batch, got {batch_size}")
+    steps = None if steps is None else checks.whole("steps", steps)
+    return LoaderBatches(parts, batch_size, steps, [None], drop_last, checks.whole("seed", seed, 0))
+
+# %% ../../nbs/foundations/batching.ipynb #96fff901
+def _source_parts(source: Images | Dataset | DataLoader) -> list:
+    """Images and labels of a source: two tensors, or one data set or loader of both."""
+    if isinstance(source, DataLoader):
+        return [source]
+    if isinstance(source, Dataset) and not isinstance(source, TensorDataset):
+        _, label, *_ = (*first_item("source", source), None)
+        if not (isinstance(label, Integral) or (isinstance(label, (Tensor, np.generic, np.ndarray)) and label.ndim == 0
+                                                and "int" in str(label.dtype))):
+            raise TypeError("source must be a data set that gives (image, label), with a whole number as label, got "
+                            f"{'no label' if label is None else repr(label)}")
+        return [source]
+    pair = source.tensors if isinstance(source, TensorDataset) else source
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"source must be Images, or a pair (images, labels) of tensors, got {type(source).__name__}")
+    checks.tensor("source images", pair[0], empty=True)
+    _rows(["source images", "source labels"], pair)
+    checks.labels("source labels", pair[1])
+    return list(pair)
+
+
+def _shape_of(name: str, part: Tensor | Dataset | DataLoader) -> tuple[int, ...] | None:
+    """The shape of a row; None for a loader, whose rows are seen when they come."""
+    if isinstance(part, DataLoader):
+        return None
+    _rows([name], [part])
+    return tuple(part.shape[1:] if isinstance(part, Tensor) else np.shape(first_item(name, part)[0]))
+
 # %% ../../nbs/foundations/batching.ipynb #96fff9eb
-def domain_batches(source: Images, target_images: Tensor, batch_size: int = 64, *, steps: int,
-                   shuffle: bool = True, seed: int = 0) -> DataLoader:
+def domain_batches(source: Images | Dataset | DataLoader, target_images: Tensor | Dataset | DataLoader,
+                   batch_size: int = 64, *, steps: int, shuffle: bool = True, seed: int = 0, workers: int = 0,
+                   prefetch: int = 2) -> DataLoader | LoaderBatches:
     """A loader that pairs a batch of the labelled source with a batch of the unlabelled target.
 
     Args:
-        source: `Images`, or any pair of tensors with equally many rows, on any device; labels count from 0.
-        target_images: `(M, ...)`, rows shaped like those of the source; M may differ from N.
+        source: `Images`, or any pair of tensors with equally many rows, on any device; labels count from 0. Or a data
+            set of such pairs, or a `DataLoader` of batches of them.
+        target_images: `(M, ...)`, rows shaped like those of the source; M may differ from N. Or a data set, or a
+            `DataLoader`, of images or of tuples that begin with them.
         batch_size: rows from each domain.
         steps: number of batches in an epoch.
-        shuffle: draw each pass at random, else in file order.
-        seed: seed of the order, which depends on it and on the epoch alone.
+        shuffle, seed, workers, prefetch: as for `batches`; a `DataLoader` has its own order and workers.
 
     Returns:
-        A `DataLoader` that yields `(source_images, source_labels, target_images)`, `batch_size` rows each.
+        A `DataLoader` that yields `(source_images, source_labels, target_images)`, `batch_size` rows each;
+        `LoaderBatches`, which yield the same, if a domain is a `DataLoader`.
 
     Raises:
         TypeError, ValueError: an empty domain, or rows that do not fit together.
     """
-    if not isinstance(source, (tuple, list)) or len(source) != 2:
-        raise TypeError(f"source must be Images, or a pair (images, labels) of tensors, got {type(source).__name__}")
-    source = Images(*source)
-    _rows(["source images", "source labels"], source)
-    _rows(["target_images"], [target_images])
-    checks.labels("source labels", source.labels)
-    if target_images.shape[1:] != source.images.shape[1:]:
-        raise ValueError(f"target_images must have rows of shape {tuple(source.images.shape[1:])}, as the source, got "
-                         f"{tuple(target_images.shape[1:])}")
+    groups = [_source_parts(source), _unpacked([target_images])[:1]]
+    shapes = [_shape_of("source images", groups[0][0]), _shape_of("target_images", groups[1][0])]
+    if None not in shapes and shapes[0] != shapes[1]:
+        raise ValueError(f"target_images must have rows of shape {shapes[0]}, as the source, got {shapes[1]}")
     batch_size, steps = checks.whole("batch_size", batch_size), checks.whole("steps", steps)
-    return _loader([source, (target_images,)], batch_size, steps * batch_size, shuffle, True, seed)
+    rows, options = steps * batch_size, (shuffle, True, seed, workers, prefetch)
+    if all(isinstance(parts[0], (Tensor, Dataset)) for parts in groups):
+        return _loader(groups, [2, 1], batch_size, rows, *options)
+    loaders = [parts[0] if isinstance(parts[0], DataLoader) else _loader([parts], [width], batch_size, rows, *options)
+               for parts, width in zip(groups, [2, 1])]
+    return LoaderBatches(loaders, batch_size, steps, [2, 1], seed=checks.whole("seed", seed, 0))

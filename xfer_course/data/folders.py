@@ -10,38 +10,55 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, overload
 
 import numpy as np
+from torch import Tensor
 
 from .. import checks
 from .batching import Images
-from .decoding import as_images, first_of, reading_image, upright_rgb
+from .decoding import as_images, first_of, read_picture
 from .files import DataFileError
+from .lazy import LazyImages
+
+# %% ../../nbs/foundations/folders.ipynb #c0f1630e
+@overload
+def image_folder(path: str | Path, size: int, *, n: int | None = None, channels: int = 3,
+                 classes: Sequence[str] | None = None, skip_damaged: bool = False, lazy: Literal[False] = False,
+                 transform: None = None, check: bool = False) -> tuple[Images, list[str]]: ...
+
+
+@overload
+def image_folder(path: str | Path, size: int | None, *, n: int | None = None, channels: int = 3,
+                 classes: Sequence[str] | None = None, skip_damaged: bool = False, lazy: Literal[True],
+                 transform: Callable[[Tensor], Tensor] | None = None, check: bool = False) -> LazyImages: ...
 
 # %% ../../nbs/foundations/folders.ipynb #110d076b
-def image_folder(path: str | Path, size: int, *, n: int | None = None, channels: int = 3,
-                 classes: Sequence[str] | None = None, skip_damaged: bool = False) -> tuple[Images, list[str]]:
+def image_folder(path: str | Path, size: int | None, *, n: int | None = None, channels: int = 3,
+                 classes: Sequence[str] | None = None, skip_damaged: bool = False, lazy: bool = False,
+                 transform: Callable[[Tensor], Tensor] | None = None, check: bool = False):
     """Read a folder with one sub-folder of images per class, or a folder of images without any sub-folder.
 
     Args:
         path: the folder; `path/cat/1.jpg` is an image of the class "cat". Without sub-folders, all images
             `path/1.jpg` are one class, named like the folder: what is needed where there are no labels.
-        size: height and width; each image is scaled and centre-cropped to a square.
+        size: height and width; each image is scaled and centre-cropped to a square. With `lazy`, None leaves sizes.
         n: only the first `n` images, in which the classes take turns; None for all.
         channels: 1 (grey) or 3 (colour).
         classes: the names that labels count from 0, as the call for the training part returned them. Without it they
             are the sorted sub-folders, so that a part that lacks a class would count differently.
         skip_damaged: leave out files that are empty, cut short, too large for Pillow, or no images.
+        lazy: read an image when it is asked for, and call `transform` on it then. A damaged file is refused when it is
+            asked for; with `check` or `skip_damaged` all are read once now, and it is refused or left out now.
 
     Returns:
-        `(images, class_names)`: `Images`, and the names that labels are numbers of. Hidden files and folders, and those
-        of file managers and archives, are passed over; what else is left out is counted in one warning.
+        `(images, class_names)`: `Images`, and the names that labels are numbers of; with `lazy`, `LazyImages`. Hidden
+        files and folders, and those of file managers, are passed over; what else is left out is counted in one warning.
 
     Raises:
         FileNotFoundError: no such folder, no images in it, or a sub-folder without any (allowed with `classes`).
@@ -49,14 +66,25 @@ def image_folder(path: str | Path, size: int, *, n: int | None = None, channels:
         ValueError: a sub-folder that is not among `classes`, a class folder that holds a link to another folder, or
             a folder of parts (train, test) instead of classes.
     """
-    size, path = checks.whole("size", size), Path(path).expanduser()
-    checks.one_of("channels", channels, (1, 3))
-    flat = path.is_dir() and not _class_folders(path)
-    samples, names, left_out = (_flat_samples if flat else _class_samples)(path, _class_names(classes))
-    pixels, labels, damaged = _read(samples, n, size, skip_damaged)
+    _check_reading(size, channels, lazy, transform)
+    path = Path(path).expanduser()
+    samples, names, left_out = _listed(path, _class_names(classes))
+    images, damaged = (_lazily(path, samples, n, size, skip_damaged, check) if lazy
+                       else _at_once(samples, n, size, channels, skip_damaged))
     if left_out + damaged:
         warnings.warn(f"{path}: {_counted(left_out + damaged)}", stacklevel=2)
-    return as_images(pixels, labels, n=n, size=size, channels=channels), names
+    return LazyImages(*images, names, size=size, channels=channels, transform=transform) if lazy else (images, names)
+
+# %% ../../nbs/foundations/folders.ipynb #c0f1630f
+def _check_reading(size: int | None, channels: int, lazy: bool, transform: Callable | None) -> None:
+    checks.one_of("lazy", lazy, (True, False))
+    if size is None and not lazy:
+        raise TypeError("size must be a whole number of at least 1 without lazy=True, got None")
+    if size is not None:
+        checks.whole("size", size)
+    checks.one_of("channels", channels, (1, 3))
+    if transform is not None and not lazy:
+        raise ValueError(f"transform must be None without lazy=True, got {transform!r}: call it on the images")
 
 # %% ../../nbs/foundations/folders.ipynb #08059338
 _SYSTEM = frozenset(("__macosx", "__pycache__", "@eadir", "@recycle", "@tmp", "#recycle", "$recycle.bin", "lost+found",
@@ -73,18 +101,18 @@ def _class_folders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not _is_hidden(child.name))
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below a folder in the order of their names. The folder may be a link; links to folders inside it are
-    refused, since they can lead round in a circle."""
-    found = []
-    for inside, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        for name in folders:
-            if os.path.islink(os.path.join(inside, name)):
-                raise ValueError(f"{os.path.join(inside, name)} is a link to a folder inside a class folder, whose "
-                                 "images could be read twice or without end: put the images themselves there")
-        found.append((inside, sorted(name for name in names if not _is_hidden(name))))
-    return [Path(inside, name) for inside, names in sorted(found) for name in names]
+def _entries(folder: str | Path) -> Iterator[os.DirEntry]:
+    """What a folder holds, in any order, hidden files and folders left out."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not _is_hidden(entry.name))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    return entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
 
 # %% ../../nbs/foundations/folders.ipynb #c0f16302
 _PICTURES = frozenset((
@@ -104,10 +132,10 @@ def _opened() -> frozenset[str]:
     return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN) & _PICTURES
 
 
-def _reason(file: Path) -> str | None:
+def _reason(entry: os.DirEntry) -> str | None:
     """Why a file is left out; None for an image."""
-    ending = file.suffix.lower()
-    if not file.is_file():
+    ending = os.path.splitext(entry.name)[1].lower().rstrip(".")
+    if not _is_file(entry):
         return "broken links and pipes"
     if ending not in _PICTURES:
         return f"no images ({ending or 'no ending'})"
@@ -115,11 +143,25 @@ def _reason(file: Path) -> str | None:
     return None if ending in _opened() else f"images that Pillow cannot open here ({ending}{advice})"
 
 # %% ../../nbs/foundations/folders.ipynb #c0f16307
-def _sorted_out(files: Iterable[Path], left_out: Counter) -> list[Path]:
-    """The images among the files; the reasons for the others are counted."""
-    reasons = {file: _reason(file) for file in files}
-    left_out.update(reason for reason in reasons.values() if reason)
-    return [file for file, reason in reasons.items() if reason is None]
+def _image_files(folder: Path, left_out: Counter) -> list[str]:
+    """All images below a folder in the order of their names; the reasons for other files are counted. The folder may
+    be a link; links to folders inside it are refused, since they can lead round in a circle."""
+    found, waiting = [], [os.fspath(folder)]
+    while waiting:
+        inside, images = waiting.pop(), []
+        for entry in _entries(inside):
+            if not _is_folder(entry):
+                if reason := _reason(entry):
+                    left_out[reason] += 1
+                else:
+                    images.append(entry.path)
+            elif entry.is_symlink():
+                raise ValueError(f"{entry.path} is a link to a folder inside a class folder, whose images could be "
+                                 "read twice or without end: put the images themselves there")
+            else:
+                waiting.append(entry.path)
+        found.append((inside, sorted(images)))
+    return [image for _, images in sorted(found) for image in images]
 
 
 def _why(left_out: Counter) -> str:
@@ -159,10 +201,11 @@ def folder_samples(path: Path, classes: Sequence[str] | None = None) -> tuple[li
 
     `classes` and errors are those of `image_folder`; files that are no images are left out without a word.
     """
-    return _class_samples(Path(path), _class_names(classes))[:2]
+    samples, names, _ = _class_samples(Path(path), _class_names(classes))
+    return [(Path(file), label) for file, label in samples], names
 
 
-def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[Path, int]], list[str], Counter]:
+def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[str, int]], list[str], Counter]:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is not a folder: give one that holds images, or a folder of images per class")
     folders, left_out = _class_folders(path), Counter()
@@ -172,18 +215,18 @@ def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[Pa
     if all(folder.name.casefold() in _PARTS and _class_folders(folder) for folder in folders):
         raise ValueError(f"path must be a folder of classes, got {path} with the parts "
                          f"{', '.join(folder.name for folder in folders)}: give one of them, such as {folders[0]}")
-    images = {folder.name: _sorted_out(_files(folder), left_out) for folder in folders}
+    images = {folder.name: _image_files(folder, left_out) for folder in folders}
     full = [name for name, files in images.items() if files]
     if not full or (classes is None and len(full) < len(images)):
         raise FileNotFoundError(f"{path} has class folders without any image: "
                                 f"{', '.join(name for name in images if name not in full)}{_why(left_out)}")
-    outside = [child for child in path.iterdir() if not (child.is_dir() or _is_hidden(child.name) or _reason(child))]
-    left_out.update(["images beside the class folders"] * len(outside))
+    outside = sum(not (_is_folder(entry) or _reason(entry)) for entry in _entries(path))
+    left_out += Counter({"images beside the class folders": outside})
     labelled = [(file, number) for name, number in zip(full, _numbers(path, full, classes)) for file in images[name]]
     return _in_turn(labelled), classes or full, left_out
 
 # %% ../../nbs/foundations/folders.ipynb #c0f16305
-def _in_turn(samples: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
+def _in_turn(samples: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
     """The first file of each class, then the second of each, and so on."""
     seen, turns = {}, []
     for file, label in samples:
@@ -192,66 +235,84 @@ def _in_turn(samples: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:
     return [(file, label) for _, label, file in sorted(turns)]
 
 
-def _flat_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[Path, int]], list[str], Counter]:
+def _flat_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[str, int]], list[str], Counter]:
     """The image files of a folder without sub-folders, sorted by name, as one class."""
     left_out, name = Counter(), path.resolve().name
-    files = _sorted_out(sorted(child for child in path.iterdir() if not (child.is_dir() or _is_hidden(child.name))),
-                        left_out)
+    files = _image_files(path, left_out)
     if not files:
         raise FileNotFoundError(f"{path} holds neither images nor folders of images{_why(left_out)}")
-    return [(file, _numbers(path.parent, [name], classes)[0]) for file in files], classes or [name], left_out
+    number = _numbers(path.parent, [name], classes)[0]
+    return [(file, number) for file in files], classes or [name], left_out
+
+
+def _listed(path: Path, classes: list[str] | None) -> tuple[list[tuple[str, int]], list[str], Counter]:
+    flat = path.is_dir() and not _class_folders(path)
+    return (_flat_samples if flat else _class_samples)(path, classes)
 
 # %% ../../nbs/foundations/folders.ipynb #0cdd69ea
-def read_square(file: Path | BinaryIO, size: int, name: str | Path) -> np.ndarray:
+def read_square(file: str | Path | BinaryIO, size: int, name: str | Path) -> np.ndarray:
     """One image file as uint8 `(size, size, 3)`, upright, scaled and centre-cropped; `name` is for the error."""
-    from PIL import Image, ImageOps
-
-    with reading_image(name), Image.open(file) as image:
-        return np.asarray(ImageOps.fit(upright_rgb(image), (size, size), Image.Resampling.BILINEAR))
+    return read_picture(file, size, name)
 
 
-def _square_or_damage(file: Path, size: int) -> np.ndarray | DataFileError:
+def _picture_or_damage(file: str | Path, size: int | None) -> np.ndarray | DataFileError:
     try:
-        return read_square(file, size, file)
+        return read_picture(file, size, file)
     except DataFileError as error:
         return error
 
 
-def _damage(file: Path, error: DataFileError) -> str:
+def _damage(file: str | Path, error: DataFileError) -> str:
     "The reason why a damaged file is left out."
     from PIL.Image import DecompressionBombError
 
     if isinstance(error.__cause__, DecompressionBombError):
         return "images with too many pixels for Pillow"
-    return "empty files" if not file.stat().st_size else "damaged images"
+    return "empty files" if not os.stat(file).st_size else "damaged images"
 
 # %% ../../nbs/foundations/folders.ipynb #c0f16306
-def _read(samples: Sequence[tuple[Path, int]], n: int | None, size: int,
-          skip_damaged: bool = False) -> tuple[np.ndarray, np.ndarray, Counter]:
-    """Pixels and labels of the first `n` files, and the reasons why some are left out."""
+def _read(samples: Sequence[tuple[str | Path, int]], n: int | None, size: int | None, skip_damaged: bool = False,
+          keep: bool = True) -> tuple[list[np.ndarray], list[tuple[str | Path, int]], Counter]:
+    """Pixels (if they are to be kept) of the first `n` images that can be read, their samples, and the reasons why
+    others are left out."""
     from tqdm import tqdm
 
-    wanted, squares, labels, damaged, start = first_of(n, len(samples)), [], [], Counter(), 0
-    while len(squares) < wanted and start < len(samples):
-        part = samples[start : start + wanted - len(squares)]
-        with ThreadPoolExecutor() as pool:
-            found = pool.map(lambda sample: _square_or_damage(sample[0], size), part)
-            for (file, label), square in zip(part, tqdm(found, total=len(part), desc="reading images", delay=2,
-                                                        leave=False)):
-                if isinstance(square, DataFileError):
-                    if not skip_damaged:
-                        raise square
-                    damaged[_damage(file, square)] += 1
+    wanted, pixels, kept, damaged, start = first_of(n, len(samples)), [], [], Counter(), 0
+    with ThreadPoolExecutor() as pool, tqdm(total=wanted, desc="reading images", delay=2, leave=False) as bar:
+        while len(kept) < wanted and start < len(samples):
+            part = samples[start : start + min(wanted - len(kept), 1000)]
+            for sample, found in zip(part, pool.map(lambda sample: _picture_or_damage(sample[0], size), part)):
+                bar.update()
+                if not isinstance(found, DataFileError):
+                    kept.append(sample)
+                    pixels += [found] * keep
+                elif skip_damaged:
+                    damaged[_damage(sample[0], found)] += 1
                 else:
-                    squares.append(square)
-                    labels.append(label)
-        start += len(part)
-    if not squares:
+                    raise found
+            start += len(part)
+    if not kept:
         raise DataFileError(f"none of the {len(samples)} images can be read, {samples[0][0]} among them")
-    return np.stack(squares), np.array(labels), damaged
+    return pixels, kept, damaged
 
 
 def decode_samples(samples: Sequence[tuple[Path, int]], *, n: int | None, size: int, channels: int | None) -> Images:
     """Read the first `n` files, scaled and centre-cropped to squares."""
-    pixels, labels, _ = _read(samples, n, size)
-    return as_images(pixels, labels, n=n, size=size, channels=channels)
+    return _at_once(samples, n, size, channels, skip_damaged=False)[0]
+
+# %% ../../nbs/foundations/folders.ipynb #c0f1630c
+def _at_once(samples: Sequence[tuple[str | Path, int]], n: int | None, size: int, channels: int | None,
+             skip_damaged: bool) -> tuple[Images, Counter]:
+    pixels, kept, damaged = _read(samples, n, size, skip_damaged)
+    labels = np.array([label for _, label in kept])
+    return as_images(np.stack(pixels), labels, n=n, size=size, channels=channels), damaged
+
+
+def _lazily(path: Path, samples: Sequence[tuple[str, int]], n: int | None, size: int | None, skip_damaged: bool,
+            check: bool) -> tuple[tuple[Path, list[str], list[int]], Counter]:
+    """Folder, files in it and labels of the first `n` images."""
+    damaged = Counter()
+    if check or skip_damaged:
+        _, samples, damaged = _read(samples, n, size, skip_damaged, keep=False)
+    kept, inside = samples[: first_of(n, len(samples))], os.path.join(path, "")
+    return (path, [file.removeprefix(inside) for file, _ in kept], [label for _, label in kept]), damaged

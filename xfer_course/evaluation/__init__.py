@@ -15,7 +15,16 @@ from ..figures import (
     tsne_figure,
 )
 from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
-from .measures import accuracy, evaluation_mode, knn_accuracy, linear_probe, logits_of, predict, proxy_a_distance
+from .measures import (
+    accuracy,
+    evaluation_mode,
+    features_and_labels,
+    knn_accuracy,
+    linear_probe,
+    logits_of,
+    predict,
+    proxy_a_distance,
+)
 
 __all__ = [
     "FLIPBOOK_BYTES",
@@ -27,6 +36,7 @@ __all__ = [
     "confusion_figure",
     "course_style",
     "evaluation_mode",
+    "features_and_labels",
     "flipbook",
     "interval_text",
     "knn_accuracy",

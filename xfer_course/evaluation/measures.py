@@ -16,7 +16,8 @@ from ..checks import (array, label_array, labels as class_numbers, logits as cla
                                 same_length, tensor, whole)
 
 # %% auto #0
-__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
+__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'features_and_labels', 'linear_probe', 'knn_accuracy',
+           'proxy_a_distance']
 
 # %% ../../nbs/foundations/measures.ipynb #477cda81
 if TYPE_CHECKING:
@@ -66,13 +67,15 @@ def logits_of(output: Any) -> torch.Tensor:
 def _batches_of(images: Any, batch_size: int) -> Iterable:
     "Batches of a tensor, of a data set, or of a loader as they come. Raises TypeError for anything else."
     import torch
-    from torch.utils.data import DataLoader, Dataset, IterableDataset
+    from torch.utils.data import Dataset, IterableDataset
+
+    from xfer_course.data.batching import batches
 
     if isinstance(images, torch.Tensor):
         whole("the number of dimensions of images", tensor("images", images).ndim)
         return images.split(batch_size)
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-        return DataLoader(images, batch_size)
+        return batches(images, batch_size=batch_size, shuffle=False, drop_last=False)
     if not isinstance(images, Iterable) or isinstance(images, (Mapping, str, tuple, list, np.ndarray)):
         inside = f" with {', '.join(map(str, images))}" if isinstance(images, Mapping) else ""
         raise TypeError("images must be a tensor, or a loader or data set that gives tensors, got "
@@ -92,24 +95,24 @@ def _inputs_and_rest(batch: Any, place: int) -> tuple[torch.Tensor, tuple]:
     return tensor(f"batch {place}", inputs), tuple(rest)
 
 # %% ../../nbs/foundations/measures.ipynb #a7c42014
-def _outputs(model: nn.Module, batches: Iterable, labels: list | None = None) -> torch.Tensor:
-    "What `model` says about every batch, on its device; the labels behind the inputs are added to `labels`."
-    import torch
-
-    outputs = []
-    with evaluation_mode(model):
-        for place, batch in enumerate(batches):
-            inputs, rest = _inputs_and_rest(batch, place)
-            output = logits_of(model(inputs.to(next(model.parameters(), inputs).device)))
-            if output.ndim == 0 or len(output) != len(inputs):
-                raise ValueError(f"model must return a row for each of {len(inputs)} inputs, got shape "
-                                 f"{tuple(output.shape)}")
-            outputs.append(output)
-            if labels is not None:
-                labels.append(class_numbers(f"labels of batch {place}", rest[0] if rest else None, len(inputs)))
-    if not outputs:
+def _outputs(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tensor, tuple]]:
+    "What `model` says about every batch, on its device, and what stands behind its inputs. Needs `evaluation_mode`."
+    place = -1
+    for place, batch in enumerate(batches):
+        inputs, rest = _inputs_and_rest(batch, place)
+        output = logits_of(model(inputs.to(next(model.parameters(), inputs).device)))
+        if output.ndim == 0 or len(output) != len(inputs):
+            raise ValueError(f"model must return a row for each of {len(inputs)} inputs, got shape "
+                             f"{tuple(output.shape)}")
+        yield output, rest
+    if place < 0:
         raise ValueError("images must be at least one batch, got none: is the loader used up?")
-    return torch.cat(outputs)
+
+
+def _labelled(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    "What `model` says about every batch, and the labels behind its inputs. Needs `evaluation_mode`."
+    for place, (output, rest) in enumerate(_outputs(model, batches)):
+        yield output, class_numbers(f"labels of batch {place}", rest[0] if rest else None, len(output))
 
 # %% ../../nbs/foundations/measures.ipynb #b7947e03
 def predict(model: nn.Module, images: Any, batch_size: int = 500, accelerator=None) -> torch.Tensor:
@@ -118,7 +121,9 @@ def predict(model: nn.Module, images: Any, batch_size: int = 500, accelerator=No
     Args:
         model: a module; of what it returns, `logits_of` counts.
         images: inputs, shape `(N, ...)`, on any device; batches are moved to the model's device. Or a loader, a data
-            set or a generator of batches: tensors, or tuples that begin with the inputs. Rows come in its order.
+            set or a generator of batches: tensors, or tuples that begin with the inputs. Rows come in its order. What
+            a loader reads is forgotten batch by batch; `batches(data, ..., shuffle=False, drop_last=False, workers=2)`
+            lets workers read a data set.
         batch_size: inputs per forward pass; a loader has its own.
         accelerator: an `accelerate.Accelerator`; each of several processes then works on a share of a tensor of inputs,
             and all of them get all outputs. A loader is read by every process.
@@ -134,8 +139,10 @@ def predict(model: nn.Module, images: Any, batch_size: int = 500, accelerator=No
     batch_size = whole("batch_size", batch_size)
     shared = accelerator is not None and accelerator.num_processes > 1 and isinstance(images, torch.Tensor)
     share = _share_of(tensor("images", images), accelerator) if shared else images
-    outputs = _outputs(model, _batches_of(share, batch_size))
-    return (accelerator.gather(outputs)[: len(images)] if shared else outputs).cpu()
+    with evaluation_mode(model):
+        found = [each if shared else each.cpu() for each, _ in _outputs(model, _batches_of(share, batch_size))]
+    outputs = torch.cat(found)
+    return accelerator.gather(outputs)[: len(images)].cpu() if shared else outputs
 
 # %% ../../nbs/foundations/measures.ipynb #1bdf91b1
 def _share_of(images: torch.Tensor, accelerator) -> torch.Tensor:
@@ -154,28 +161,63 @@ def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, 
     Args:
         model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
         labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
-            `(inputs, labels)`, whatever its order.
+            `(inputs, labels)`, whatever its order; of those nothing is kept but two counts.
 
     Raises:
         ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
             without a finite largest value in every row, or what `predict` refuses.
     """
+    if _has_labels(images, labels):
+        return _share_right([(predict(model, images, batch_size, accelerator), labels)])
+    with evaluation_mode(model):
+        return _share_right(_labelled(model, _batches_of(images, whole("batch_size", batch_size))))
+
+
+def _has_labels(images: Any, labels: Any) -> bool:
+    "Whether labels come with a tensor of inputs; if not, a loader has them. Raises where it is neither."
     import torch
 
-    batched, found = not isinstance(images, torch.Tensor), []
-    if batched != (labels is None):
+    if isinstance(images, torch.Tensor) == (labels is None):
         given = f"{type(images).__name__} and {'no labels' if labels is None else 'labels'}"
         raise TypeError(f"images must be a tensor with labels, or a loader that gives both, got {given}")
-    if batched:
-        outputs = _outputs(model, _batches_of(images, whole("batch_size", batch_size)), found)
-        labels = torch.cat([part.cpu() for part in found])
-    else:
-        class_numbers("labels", labels)
-        same_length("labels", labels, "images", images)
-        outputs = predict(model, images, batch_size, accelerator)
-    outputs = class_scores("what model returns", outputs.cpu())
-    class_numbers("labels", labels, len(outputs), outputs.shape[1])
-    return (outputs.argmax(1) == labels.cpu().long()).double().mean().item()
+    if labels is not None:
+        same_length("labels", class_numbers("labels", labels), "images", images)
+    return labels is not None
+
+
+def _share_right(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    right, rows, classes = 0, 0, None
+    for outputs, labels in pairs:
+        outputs = class_scores("what model returns", outputs.cpu(), classes=classes)
+        classes = outputs.shape[1]
+        class_numbers("labels", labels, len(outputs), classes)
+        right, rows = right + (outputs.argmax(1) == labels.cpu().long()).sum().item(), rows + len(outputs)
+    return right / rows
+
+# %% ../../nbs/foundations/measures.ipynb #a7c42021
+def features_and_labels(model: nn.Module, images: Any, labels: torch.Tensor | None = None,
+                        batch_size: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs of `model`, a backbone, and the labels of the same rows, batch by batch, in evaluation mode.
+
+    Args:
+        model, images, batch_size: as in `predict`.
+        labels: class numbers, shape `(N,)`. None takes them from a loader or data set that gives `(inputs, labels)`,
+            whatever its order.
+
+    Returns:
+        Features `(N, ...)` and labels `(N,)`, int64, on the CPU. Of a loader's images none is kept.
+
+    Raises:
+        ValueError, TypeError: labels that are not (N,) whole numbers from 0 up, or what `predict` refuses.
+    """
+    import torch
+
+    if _has_labels(images, labels):
+        return predict(model, images, batch_size), labels.cpu().long()
+    with evaluation_mode(model):
+        found = [(output.cpu(), numbers.cpu().long()) for output, numbers
+                 in _labelled(model, _batches_of(images, whole("batch_size", batch_size)))]
+    return tuple(torch.cat(column) for column in zip(*found))
 
 # %% ../../nbs/foundations/measures.ipynb #429fd743
 def _split(train_features, train_labels, test_features, test_labels) -> tuple[np.ndarray, ...]:
