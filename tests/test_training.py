@@ -1139,7 +1139,9 @@ BAD_INPUT = [
     (bad_step(lambda out: (out.mean(), {"lr": 1.0})), "metrics must not be named loss or lr, .* got 'lr'"),
     (bad_step(lambda out: (out.mean(), {"acc": "high"})), "acc of a step must be one number, got 'high'"),
     (changing_metrics, r"metrics must be the same at every step, got \['late'\] after \['early'\]"),
-    (lambda: choose_accelerator("tpu"), "device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"),
+    (lambda: choose_accelerator("tpu"), "device must be one of 'auto', 'cpu'.*, all that PyTorch sees here, got 'tpu'"),
+    (lambda: choose_accelerator("cuda:99"), "all that PyTorch sees here, got 'cuda:99'"),
+    (lambda: choose_accelerator(0), "device must be one of 'auto', 'cpu'.*, all that PyTorch sees here, got 0"),
     (lambda: choose_accelerator("cpu", "int8"), "mixed_precision must be one of 'no', 'bf16', 'fp16', got 'int8'"),
     (lambda: set_learning_rate(Run().optimizer, lambda p: -p, 0.5), r"schedule\(0.5\) must be .* got -0.5"),
     (lambda: History().last("acuracy"), "name must be one of 'loss', 'lr', got 'acuracy'"),
@@ -1157,7 +1159,7 @@ def test_bad_input_gives_one_clear_sentence(call, sentence):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_missing_gpu_is_said():
-    with pytest.raises(ValueError, match="PyTorch sees no GPU here"):
+    with pytest.raises(ValueError, match="one of 'auto', 'cpu'.* all that PyTorch sees here, got 'cuda'"):
         choose_accelerator("cuda")
 
 
@@ -1236,9 +1238,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, history, loop, same_run
+    from xfer_course.training import devices, history, loop, rates, same_run, validation
 
-    modules = (loop, history, checkpoint, devices, same_run)
+    modules = (loop, rates, validation, history, checkpoint, devices, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 
