@@ -43,7 +43,7 @@ def choose_accelerator(device: str | torch.device = "auto", mixed_precision: str
         ValueError: an unknown precision, or a device that PyTorch does not see here.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, is_initialized
+    from accelerate.state import AcceleratorState, PartialState, is_initialized
     from accelerate.utils import patch_environment
 
     device = str(device) if isinstance(device, torch.device) else device
@@ -56,7 +56,7 @@ def choose_accelerator(device: str | torch.device = "auto", mixed_precision: str
     if is_initialized():
         # Accelerate keeps its first choice for the whole process; a session that asks for another must undo it.
         state = AcceleratorState()
-        wanted = torch.device("cpu" if cpu else device if numbered else state.default_device)
+        wanted = torch.device("cpu" if cpu else device if numbered else PartialState().default_device)
         moves = wanted != state.device and state.num_processes == 1
         if moves or mixed_precision != state.mixed_precision:
             AcceleratorState._reset_state(reset_partial_state=moves)

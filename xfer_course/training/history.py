@@ -64,7 +64,7 @@ class History:
         return sum(recent) / len(recent) if recent else math.nan
 
     def figure(self, smooth: int | None = None) -> Figure:
-        """A matplotlib figure of all this over the steps; strong lines are means over `smooth` steps, or a twentieth."""
+        """A matplotlib figure of all this over the steps; strong lines are means over `smooth` of them."""
         return training_figure(self.loss, self.metrics, self.lr, smooth or len(self.loss) // 20, self.validation,
                                self.validation_steps)
 

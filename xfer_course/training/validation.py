@@ -183,4 +183,4 @@ def _note(validation: Validation, saved: Checkpoint, found: dict[str, float], st
         kept[each].append(value)
     if validation.patience is not None:
         in_vain = history.validation_steps[::-1].index(history.best_step)
-        history.stopped_early = in_vain >= validation.patience
+        history.stopped_early = bool(in_vain >= validation.patience)
