@@ -16,7 +16,7 @@ import torch
 from xfer_course.data import write_atomically
 from xfer_course.results import available_jobs, device_name
 
-CHAPTERS = ("rotation", "dann", "mrl", "coop")
+CHAPTERS = ("training", "rotation", "dann", "mrl", "coop")
 LIBRARIES = (
     "torch",
     "torchvision",

@@ -103,7 +103,7 @@ NAMES = {
         "cosine", "epoch_seed", "seed_everything", "History", "Log", "peak_memory", "Checkpoint", "seed_epoch",
         "choose_accelerator",
         "part_of_batch", "broadcast_tensors", "average_gradients", "modules_of", "scheduled_rate", "set_learning_rate",
-        "step_optimizer", "data_fingerprint", "step_settings",
+        "step_optimizer", "data_fingerprint", "step_settings", "rate_shares", "rate_groups", "WeightUpdates", "Validation",
         "fit",
     ],
     "upgrades": [

@@ -30,6 +30,7 @@ from xfer_course.training import (
     Checkpoint,
     History,
     Log,
+    Validation,
     checkpoint,
     choose_accelerator,
     cosine,
@@ -878,6 +879,10 @@ def train_in_this_process(kind: str, folder: Path) -> dict:
     checkpoint._write_state = counted
     optimizer = torch.optim.Adam([*net.parameters(), *unused.parameters()], lr=0.02)
     options = {"epochs": EPOCHS, "accelerator": accelerator, "checkpoint": folder, "progress": False}
+    if kind == "of the course":  # also with all that may be asked of a run
+        options |= {"accumulate": 3, "clip_norm": 0.5, "validate": Validation(
+            lambda: cross_entropy(net(data().tensors[0]), data().tensors[1]), higher_is_better=False, every=5,
+            unit="steps", patience=3)}
     history = fit(step, LOADERS[kind](), optimizer, schedule=lambda p: cosine(p, 0.02), **options)
     checkpoint._write_state = write_state
     (folder / f"written-{accelerator.process_index}.json").write_text(json.dumps(written))
@@ -886,6 +891,8 @@ def train_in_this_process(kind: str, folder: Path) -> dict:
         "processes": accelerator.num_processes,
         "loss": history.loss,
         "accuracy": history.metrics["accuracy"],
+        "validation": history.validation.get("value", []),
+        "measured at": [*history.validation_steps, history.best_step],
         "weights": torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).tolist(),
         "predictions": predict(net, x).tolist(),
         "shared predictions": predict(net, x, 7, accelerator).tolist(),
@@ -945,6 +952,9 @@ def test_two_processes_follow_the_curve_of_one(tmp_path, kind, launcher, record_
     assert first == second
     np.testing.assert_allclose(first["loss"], alone["loss"], rtol=1e-5)
     np.testing.assert_allclose(first["accuracy"], alone["accuracy"], atol=1e-7)
+    np.testing.assert_allclose(first["validation"], alone["validation"], rtol=1e-5)
+    assert first["measured at"] == alone["measured at"] == ([5, 10, 15, 20, 25, 30, 30] if kind == "of the course"
+                                                            else [None])
     np.testing.assert_allclose(first["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(first["shared predictions"], first["predictions"], rtol=1e-5, atol=1e-6)
     written = [json.loads((tmp_path / "two" / f"written-{process}.json").read_text()) for process in (0, 1)]

@@ -132,6 +132,25 @@ def test_gradients_of_a_measure_do_not_reach_the_weights():
     assert numbers(plain.fit()) == numbers(watched.fit(validate=validate))
 
 
+def test_a_measure_may_train_a_probe_with_fit_itself():
+    "Also in the middle of a group of accumulated batches, whose number Accelerate keeps for the whole process."
+    def probe(run):
+        def measure():
+            head = nn.Linear(6, 2)
+            step = lambda batch, p: (cross_entropy(head(batch[0]), batch[1]), {})  # noqa: E731
+            with torch.enable_grad():
+                return fit(step, LOADERS["shuffled"](), torch.optim.SGD(head.parameters(), lr=0.1), epochs=2,
+                           progress=False).last()
+
+        return measure
+
+    plain, watched = Run(), Run()
+    expected = plain.fit(accumulate=4)
+    found = watched.fit(accumulate=4, validate=Validation(probe(watched), every=3, unit="steps", keep_best=False))
+    assert numbers(found) == numbers(expected) and weights(watched) == weights(plain)
+    assert len(set(found.validation["value"])) > 1, "each probe starts from the random numbers of its step"
+
+
 # --- what is kept
 
 

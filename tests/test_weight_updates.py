@@ -416,7 +416,7 @@ def test_the_gpu_of_a_mac_is_chosen(monkeypatch):
         patch.setattr(torch.accelerator, "is_available", lambda: True)
         patch.setattr(state, "is_mps_available", lambda *arguments: True)
         patch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-        for device in ("mps", "auto"):
+        for device in ("mps", "auto", torch.device("mps:0")):
             assert choose_accelerator(device).device == torch.device("mps")
         assert choose_accelerator("cpu").device == torch.device("cpu")
     state.AcceleratorState._reset_state(reset_partial_state=True)

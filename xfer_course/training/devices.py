@@ -46,7 +46,8 @@ def choose_accelerator(device: str | torch.device = "auto", mixed_precision: str
     from accelerate.state import AcceleratorState, PartialState, is_initialized
     from accelerate.utils import patch_environment
 
-    device = str(device) if isinstance(device, torch.device) else device
+    if isinstance(device, torch.device):
+        device = str(device) if device.type == "cuda" else device.type
     if not isinstance(device, str) or device not in _devices_here():
         raise ValueError(f"device must be one of {', '.join(map(repr, _devices_here()))}, all that PyTorch sees here, "
                          f"got {device!r}")
@@ -226,6 +227,7 @@ class WeightUpdates(AbstractContextManager):
         size = max(1, min(self.accumulate, self.epoch_steps - first))
         if i == first:
             self.optimizer.zero_grad()
+        if self.accelerator.gradient_accumulation_steps != size:  # or another accelerator has changed it
             self.accelerator.gradient_accumulation_steps = size
         self.accelerator.backward(loss)
         if i + 1 == first + size:
