@@ -15,7 +15,17 @@ from ..figures import (
     tsne_figure,
 )
 from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
-from .measures import accuracy, evaluation_mode, knn_accuracy, linear_probe, logits_of, predict, proxy_a_distance
+from .measures import (
+    accuracy,
+    accuracy_per_class,
+    balanced_accuracy,
+    evaluation_mode,
+    knn_accuracy,
+    linear_probe,
+    logits_of,
+    predict,
+    proxy_a_distance,
+)
 
 __all__ = [
     "FLIPBOOK_BYTES",
@@ -23,7 +33,9 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "accuracy",
+    "accuracy_per_class",
     "arms_figure",
+    "balanced_accuracy",
     "confusion_figure",
     "course_style",
     "evaluation_mode",

@@ -16,7 +16,8 @@ from ..checks import (array, label_array, labels as class_numbers, logits as cla
                                 same_length, tensor, whole)
 
 # %% auto #0
-__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
+__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'accuracy_per_class', 'balanced_accuracy', 'linear_probe',
+           'knn_accuracy', 'proxy_a_distance']
 
 # %% ../../nbs/foundations/measures.ipynb #477cda81
 if TYPE_CHECKING:
@@ -147,19 +148,9 @@ def _share_of(images: torch.Tensor, accelerator) -> torch.Tensor:
     return images[rows.clamp(max=len(images) - 1)]
 
 # %% ../../nbs/foundations/measures.ipynb #f8cf0bfd
-def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
-             accelerator=None) -> float:
-    """Share in [0, 1] of inputs whose largest output stands at the label.
-
-    Args:
-        model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
-        labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
-            `(inputs, labels)`, whatever its order.
-
-    Raises:
-        ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
-            without a finite largest value in every row, or what `predict` refuses.
-    """
+def _decided(model: nn.Module, images: Any, labels: torch.Tensor | None, batch_size: int,
+             accelerator: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    "The class that `model` decides for, and the label, of every input, and the number of classes; as in `accuracy`."
     import torch
 
     batched, found = not isinstance(images, torch.Tensor), []
@@ -175,7 +166,45 @@ def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, 
         outputs = predict(model, images, batch_size, accelerator)
     outputs = class_scores("what model returns", outputs.cpu())
     class_numbers("labels", labels, len(outputs), outputs.shape[1])
-    return (outputs.argmax(1) == labels.cpu().long()).double().mean().item()
+    return outputs.argmax(1).numpy(), labels.cpu().long().numpy(), outputs.shape[1]
+
+# %% ../../nbs/foundations/measures.ipynb #f8cf0c01
+def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+             accelerator=None) -> float:
+    """Share in [0, 1] of inputs whose largest output stands at the label.
+
+    Args:
+        model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
+        labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
+            `(inputs, labels)`, whatever its order.
+
+    Raises:
+        ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
+            without a finite largest value in every row, or what `predict` refuses.
+    """
+    decided, labels, _ = _decided(model, images, labels, batch_size, accelerator)
+    return float((decided == labels).mean())
+
+# %% ../../nbs/foundations/measures.ipynb #f8cf0c03
+def accuracy_per_class(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+                       accelerator=None) -> np.ndarray:
+    """For each class, the share in [0, 1] of its inputs whose largest output stands at the label: float64 `(K,)`.
+
+    A class of which there is no label is NaN. Arguments and errors are those of `accuracy`.
+    """
+    decided, labels, classes = _decided(model, images, labels, batch_size, accelerator)
+    counts = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[decided == labels], minlength=classes)
+    return np.divide(right, counts, out=np.full(classes, np.nan), where=counts > 0)
+
+
+def balanced_accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+                      accelerator=None) -> float:
+    """The mean of `accuracy_per_class` over the classes that have labels, a number in [0, 1].
+
+    Arguments and errors are those of `accuracy`. Source: `sklearn.metrics.balanced_accuracy_score`.
+    """
+    return float(np.nanmean(accuracy_per_class(model, images, labels, batch_size, accelerator)))
 
 # %% ../../nbs/foundations/measures.ipynb #429fd743
 def _split(train_features, train_labels, test_features, test_labels) -> tuple[np.ndarray, ...]:
