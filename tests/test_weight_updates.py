@@ -218,6 +218,7 @@ BAD = [
     ({"clip_norm": -1}, "clip_norm must be a finite number above 0, got -1"),
     ({"clip_norm": math.inf}, "clip_norm must be a finite number above 0, got inf"),
     ({"clip_norm": "1"}, "clip_norm must be a finite number above 0, got '1'"),
+    ({"extend": True}, "checkpoint must be a folder where extend=True, which continues what is there, got None"),
     ({"extend": 1}, "extend must be one of True, False, got 1"),
 ]
 

@@ -320,7 +320,7 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
         OSError: the checkpoint cannot be written.
     """
     epochs, seed = whole("epochs", epochs), whole("seed", seed, 0)
-    _check_arguments(step, loader, optimizer, schedule, accelerator)
+    _check_arguments(step, loader, optimizer, schedule, accelerator, checkpoint, extend)
     accelerator, validation = accelerator or choose_accelerator(), as_validation(validate)
     model = _find_model(step, model, optimizer).to(accelerator.device)
     broadcast_tensors([*model.parameters(), *model.buffers()], accelerator)
@@ -329,7 +329,7 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
     history = History(device=accelerator.device.type)
     saved = Checkpoint(checkpoint, run, model, optimizer, accelerator, history)
     watch = None if validation is None else Watch(validation, saved, epochs, len(loader), _generators(loader))
-    done = saved.load(one_of("extend", extend, (True, False))) if resume else 0
+    done = saved.load(extend) if resume else 0
     left = range(epochs if history.stopped_early else done, epochs)
     _begin(saved, done, left, progress)
     with Log(history, accelerator, epochs, len(loader), progress) as log, updates:
@@ -340,7 +340,8 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
     return history
 
 # %% ../../nbs/foundations/training.ipynb #b2a2cd2a
-def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, accelerator: Any) -> None:
+def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, accelerator: Any, checkpoint: Any,
+                     extend: Any) -> None:
     from accelerate import Accelerator
 
     check_optimizer(optimizer)
@@ -350,6 +351,8 @@ def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, acce
         raise TypeError(f"step must be a function (batch, p) -> (loss, metrics), got {step!r}")
     if schedule is not None and not callable(schedule):
         raise TypeError(f"schedule must be a function from p to a learning rate, got {schedule!r}")
+    if one_of("extend", extend, (True, False)) and checkpoint is None:
+        raise ValueError("checkpoint must be a folder where extend=True, which continues what is there, got None")
     if not hasattr(loader, "__len__") or len(loader) == 0:
         got = "none" if hasattr(loader, "__len__") else type(loader).__name__
         raise ValueError(f"loader must have a length and at least one batch, got {got}: is the batch larger than "
