@@ -36,8 +36,8 @@ class Validation:
     """What `fit` measures between its steps, and what follows from it.
 
     Attributes:
-        measure: function without arguments that returns a number, or a dict of numbers by name. It is called with the
-            model in evaluation mode and without gradients (`torch.enable_grad()` brings them back), in full precision.
+        measure: function without arguments that returns a number, which is called "value", or a dict of numbers. The
+            model is in evaluation mode then, without gradients (`torch.enable_grad()` brings them back) and autocast.
         every: how many epochs, or steps (batches of the loader), lie between two measurements.
         unit: "epochs" or "steps".
         watch: the name in the dict that decides; None takes the first.
