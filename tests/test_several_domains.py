@@ -46,7 +46,7 @@ def same(one, other) -> bool:
 BOTH = (True, False)
 
 
-@pytest.mark.parametrize("joint_batch, reduction, norm", itertools.product(BOTH, ("mean", "sum"), BOTH))
+@pytest.mark.parametrize("joint_batch, reduction, norm", [*itertools.product(BOTH, ("mean", "sum"), BOTH)])
 def test_two_domains_are_dann_to_the_bit(joint_batch, reduction, norm):
     options = {"joint_batch": joint_batch, "domain_reduction": reduction}
     one, other = multi(2, norm=norm, **options), DANN(*modules(1, norm=norm), **options)
