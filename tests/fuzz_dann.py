@@ -57,28 +57,59 @@ fuzz(
 )
 
 
-def dann_loss(joint_batch, source_x, source_y, target_x, lambda_):
+def dann_loss(joint_batch, source_x, source_y, target_x, lambda_, class_weights, sample_weights):
     torch.manual_seed(0)
     model = dann.DANN(nn.Linear(4, 3), nn.Linear(3, 2), nn.Linear(3, 1), joint_batch, (4,))
     return (
-        model.loss(source_x, source_y, target_x, lambda_),
-        model.source_loss(source_x, source_y),
+        model.loss(source_x, source_y, target_x, lambda_, class_weights, sample_weights),
+        model.source_loss(source_x, source_y, class_weights=class_weights),
         model(target_x, lambda_),
     )
 
 
+DANN_INPUT = {
+    "joint_batch": st.booleans(),
+    "source_x": vectors(4, 4),
+    "source_y": class_numbers(4, 2),
+    "target_x": vectors(3, 4),
+    "lambda_": st.floats(0, 2),
+    "class_weights": st.one_of(st.none(), st.lists(st.floats(0, 3), min_size=2, max_size=2)),
+    "sample_weights": st.one_of(st.none(), vectors(1, 4).map(lambda x: x[0].abs())),
+}
+ANY_DANN_INPUT = {
+    "source_x": any_vectors,
+    "source_y": any_labels,
+    "target_x": any_vectors,
+    "lambda_": any_float,
+    "class_weights": any_weights,
+    "sample_weights": any_tensor,
+}
 fuzz(
     "DANN",
     dann_loss,
-    {
-        "joint_batch": st.booleans(),
-        "source_x": vectors(4, 4),
-        "source_y": class_numbers(4, 2),
-        "target_x": vectors(3, 4),
-        "lambda_": st.floats(0, 2),
-    },
-    {"source_x": any_vectors, "source_y": any_labels, "target_x": any_vectors, "lambda_": any_float},
+    DANN_INPUT,
+    ANY_DANN_INPUT,
     lambda r, a: all(part.ndim == 0 for part in (*r[0], r[1])) and r[2].domain_logits.shape == (len(a["target_x"]),),
+)
+
+
+def multi_domain_loss(domains, joint_batch, source_x, source_y, target_x, lambda_, class_weights, sample_weights):
+    torch.manual_seed(0)
+    head = nn.Linear(3, domains if isinstance(domains, int) and domains > 2 else 1)
+    model = dann.MultiDomainDANN(
+        nn.Linear(4, 3), nn.Linear(3, 2), head, domains=domains, joint_batch=joint_batch, input_shape=(4,)
+    )
+    source = (source_x, source_y) if sample_weights is None else (source_x, source_y, sample_weights)
+    sources = [source, (torch.ones(1, 4), torch.zeros(1, dtype=torch.long))][: domains - 1]
+    return model.loss(sources, [target_x] * (domains - len(sources)), lambda_, class_weights)
+
+
+fuzz(
+    "MultiDomainDANN",
+    multi_domain_loss,
+    DANN_INPUT | {"domains": st.integers(2, 4)},
+    ANY_DANN_INPUT | {"domains": st.integers(-1, 5)},
+    lambda r, a: all(part.ndim == 0 for part in r),
 )
 NETWORK = {"num_classes": small_int, "in_channels": st.integers(-1, 4)}
 fuzz(

@@ -27,7 +27,9 @@ from xfer_course.evaluation import (
     PALETTE,
     STYLE,
     accuracy,
+    accuracy_per_class,
     arms_figure,
+    balanced_accuracy,
     confusion_figure,
     course_style,
     evaluation_mode,
@@ -212,6 +214,33 @@ def test_mode_is_restored_after_an_error():
 
 def test_accuracy_counts():
     assert accuracy(nn.Identity(), torch.eye(4), torch.tensor([0, 1, 2, 0]), batch_size=3) == 0.75
+
+
+def test_accuracy_of_each_class_by_hand():
+    "Of class 0 two of three are right, of class 1 none of two, of class 3 one of one; of class 2 there is none."
+    outputs, labels = torch.eye(4)[[0, 0, 3, 2, 0, 3]], torch.tensor([0, 0, 0, 1, 1, 3])
+    found = accuracy_per_class(nn.Identity(), outputs, labels, batch_size=4)
+    assert found.dtype == np.float64 and found[[0, 1, 3]].tolist() == [2 / 3, 0.0, 1.0] and np.isnan(found[2])
+    assert balanced_accuracy(nn.Identity(), outputs, labels) == pytest.approx((2 / 3 + 0 + 1) / 3)
+    assert accuracy(nn.Identity(), outputs, labels) == 3 / 6
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("seed", range(5))
+def test_balanced_accuracy_is_that_of_scikit_learn(seed):
+    from sklearn.metrics import balanced_accuracy_score, recall_score
+
+    rng = np.random.default_rng(seed)
+    labels, outputs = torch.tensor(rng.choice(5, 60, p=[0.6, 0.3, 0.1, 0, 0])), torch.tensor(rng.normal(size=(60, 5)))
+    said = outputs.argmax(1)
+    for source in ((outputs, labels), (DataLoader(TensorDataset(outputs, labels), 7, shuffle=True),)):
+        each = accuracy_per_class(nn.Identity(), *source)
+        there = np.unique(labels)
+        expected = recall_score(labels, said, labels=there, average=None)
+        np.testing.assert_allclose(each[there], expected, rtol=1e-12)
+        assert np.isnan(np.delete(each, there)).all() and len(each) == 5
+        expected = balanced_accuracy_score(labels, said)
+        assert balanced_accuracy(nn.Identity(), *source) == pytest.approx(expected, rel=1e-12)
 
 
 # --- figures
@@ -423,6 +452,8 @@ UNLIKE = {
 }
 COMPARE = {
     "accuracy": lambda y: accuracy(nn.Identity(), HOT, y),
+    "accuracy_per_class": lambda y: accuracy_per_class(nn.Identity(), HOT, y),
+    "balanced_accuracy": lambda y: balanced_accuracy(nn.Identity(), HOT, y),
     "linear_probe": lambda y: linear_probe(HOT, KINDS, HOT, y),
     "knn_accuracy": lambda y: knn_accuracy(HOT, KINDS, HOT, y, k=1),
 }
@@ -458,8 +489,9 @@ def test_probes_take_whole_numbers_and_names_from_anywhere(labels):
     (HOT[:, :, None], r"be of shape \(N K\), got \(12, 3, 1\)"),
 ], ids=["NaN", "minus infinity", "infinity", "one column", "maps"])
 def test_outputs_without_a_largest_value_have_no_accuracy(outputs, sentence):
-    with pytest.raises(ValueError, match=f"what model returns must .*{sentence}"):
-        accuracy(Returns(lambda x: outputs), HOT, KINDS)
+    for measure in (accuracy, accuracy_per_class, balanced_accuracy):
+        with pytest.raises(ValueError, match=f"what model returns must .*{sentence}"):
+            measure(Returns(lambda x: outputs), HOT, KINDS)
 
 
 def test_a_masked_class_may_hold_minus_infinity():

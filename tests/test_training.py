@@ -30,6 +30,7 @@ from xfer_course.training import (
     Checkpoint,
     History,
     Log,
+    Validation,
     checkpoint,
     choose_accelerator,
     cosine,
@@ -878,6 +879,10 @@ def train_in_this_process(kind: str, folder: Path) -> dict:
     checkpoint._write_state = counted
     optimizer = torch.optim.Adam([*net.parameters(), *unused.parameters()], lr=0.02)
     options = {"epochs": EPOCHS, "accelerator": accelerator, "checkpoint": folder, "progress": False}
+    if kind == "of the course":  # also with all that may be asked of a run
+        options |= {"accumulate": 3, "clip_norm": 0.5, "validate": Validation(
+            lambda: cross_entropy(net(data().tensors[0]), data().tensors[1]), higher_is_better=False, every=5,
+            unit="steps", patience=3)}
     history = fit(step, LOADERS[kind](), optimizer, schedule=lambda p: cosine(p, 0.02), **options)
     checkpoint._write_state = write_state
     (folder / f"written-{accelerator.process_index}.json").write_text(json.dumps(written))
@@ -886,6 +891,8 @@ def train_in_this_process(kind: str, folder: Path) -> dict:
         "processes": accelerator.num_processes,
         "loss": history.loss,
         "accuracy": history.metrics["accuracy"],
+        "validation": history.validation.get("value", []),
+        "measured at": [*history.validation_steps, history.best_step],
         "weights": torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).tolist(),
         "predictions": predict(net, x).tolist(),
         "shared predictions": predict(net, x, 7, accelerator).tolist(),
@@ -945,6 +952,9 @@ def test_two_processes_follow_the_curve_of_one(tmp_path, kind, launcher, record_
     assert first == second
     np.testing.assert_allclose(first["loss"], alone["loss"], rtol=1e-5)
     np.testing.assert_allclose(first["accuracy"], alone["accuracy"], atol=1e-7)
+    np.testing.assert_allclose(first["validation"], alone["validation"], rtol=1e-5)
+    assert first["measured at"] == alone["measured at"] == ([5, 10, 15, 20, 25, 30, 30] if kind == "of the course"
+                                                            else [None])
     np.testing.assert_allclose(first["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(first["shared predictions"], first["predictions"], rtol=1e-5, atol=1e-6)
     written = [json.loads((tmp_path / "two" / f"written-{process}.json").read_text()) for process in (0, 1)]
@@ -1139,7 +1149,9 @@ BAD_INPUT = [
     (bad_step(lambda out: (out.mean(), {"lr": 1.0})), "metrics must not be named loss or lr, .* got 'lr'"),
     (bad_step(lambda out: (out.mean(), {"acc": "high"})), "acc of a step must be one number, got 'high'"),
     (changing_metrics, r"metrics must be the same at every step, got \['late'\] after \['early'\]"),
-    (lambda: choose_accelerator("tpu"), "device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"),
+    (lambda: choose_accelerator("tpu"), "device must be one of 'auto', 'cpu'.*, all that PyTorch sees here, got 'tpu'"),
+    (lambda: choose_accelerator("cuda:99"), "all that PyTorch sees here, got 'cuda:99'"),
+    (lambda: choose_accelerator(0), "device must be one of 'auto', 'cpu'.*, all that PyTorch sees here, got 0"),
     (lambda: choose_accelerator("cpu", "int8"), "mixed_precision must be one of 'no', 'bf16', 'fp16', got 'int8'"),
     (lambda: set_learning_rate(Run().optimizer, lambda p: -p, 0.5), r"schedule\(0.5\) must be .* got -0.5"),
     (lambda: History().last("acuracy"), "name must be one of 'loss', 'lr', got 'acuracy'"),
@@ -1157,7 +1169,7 @@ def test_bad_input_gives_one_clear_sentence(call, sentence):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_missing_gpu_is_said():
-    with pytest.raises(ValueError, match="PyTorch sees no GPU here"):
+    with pytest.raises(ValueError, match="one of 'auto', 'cpu'.* all that PyTorch sees here, got 'cuda'"):
         choose_accelerator("cuda")
 
 
@@ -1236,9 +1248,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, history, loop, same_run
+    from xfer_course.training import devices, history, loop, rates, same_run, validation
 
-    modules = (loop, history, checkpoint, devices, same_run)
+    modules = (loop, rates, validation, history, checkpoint, devices, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 

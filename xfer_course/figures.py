@@ -332,23 +332,28 @@ def _draw_arm(ax, row: int, values, interval: Interval, colour: str) -> None:
 
 # %% ../nbs/foundations/figures.ipynb #1e798e78
 def training_figure(loss: Sequence[float], metrics: Mapping[str, Sequence[float]], lr: Sequence[float],
-                    smooth: int = 1):
-    """A matplotlib figure of a run: loss, metrics and learning rate over the steps, in panels.
+                    smooth: int = 1, validation: Mapping[str, Sequence[float]] | None = None,
+                    validation_steps: Sequence[int] = ()):
+    """A matplotlib figure of a run: loss, metrics, validation and learning rate over the steps, in panels.
 
     Args:
         loss, lr: one number per step.
         metrics: name → one number per step.
         smooth: how many steps the mean goes over that is drawn as a strong line.
+        validation: name → one number for each of `validation_steps`, drawn as points with lines between them.
     """
     import matplotlib.pyplot as plt
 
-    panels = {"loss": {"loss": loss}, "metrics": metrics, "learning rate": {"lr": lr}}
+    panels = {"loss": {"loss": loss}, "metrics": metrics, "validation": validation, "learning rate": {"lr": lr}}
     panels = {title: curves for title, curves in panels.items() if curves}
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, len(panels), figsize=(3.4 * len(panels), 2.8), layout="constrained")
         for ax, (title, curves) in zip(axes, panels.items(), strict=True):
             for name, values in curves.items():
-                _draw_curve(ax, name, values, smooth)
+                if title == "validation":
+                    ax.plot(validation_steps, values, marker="o", markersize=3, label=name)
+                else:
+                    _draw_curve(ax, name, values, smooth)
             ax.set(title=title, xlabel="step")
             if len(curves) > 1:
                 ax.legend()

@@ -111,4 +111,4 @@ def fit_coop(model: CoOp, features: Tensor, labels: Tensor, *, steps: int | None
     optimizer = torch.optim.SGD([model.ctx], lr=lr, momentum=0.9, weight_decay=5e-4)
     return fit(step, loader, optimizer, epochs=1, seed=seed, model=model, progress=progress,
                schedule=lambda p: learning_rate(int(p * steps + 1e-6) // epoch_steps, epochs, lr),
-               accelerator=choose_accelerator(model.ctx.device.type))
+               accelerator=choose_accelerator(model.ctx.device))

@@ -2,8 +2,8 @@
 and files that can be trusted.
 
 One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
-`batching`, `loading`, `decoding`, `lazy`, `generated`, `signs`, `reviews`, `folders`, `sets`, `domains` and `built`;
-and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
+`batching`, `several_domains`, `loading`, `decoding`, `lazy`, `generated`, `signs`, `reviews`, `folders`, `sets`,
+`domains` and `built`; and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
 from .batching import Images, PassSampler, TensorBatches, batches, domain_batches
@@ -28,12 +28,13 @@ from .reviews import AMAZON_DOMAINS, AMAZON_FEATURES, Reviews, amazon_reviews, t
 from .scenes import (BACKGROUNDS, COLOURS, COUNTS, FACTORS, POSITIONS, SIZES, STYLES, TEXTURES, Factors,
                      draw_factors, render)
 from .sets import CIFAR10_CLASSES, cifar10, fashion_mnist, gtsrb, idx_arrays, mnist, office31, svhn, usps
+from .several_domains import multi_domain_batches
 from .shapes import REACH, SHAPES, distance_fields
 from .signs import SIGN_CLASSES, sign_picture, synthetic_signs
 
 __all__ = [
     "MAX_MEMBERS", "check_space", "tar_contents", "unpack", "zip_contents",
-    "Images", "PassSampler", "TensorBatches", "batches", "domain_batches",
+    "Images", "PassSampler", "TensorBatches", "batches", "domain_batches", "multi_domain_batches",
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "data_versions", "datasets", "expected_bytes", "find_file", "get", "manifest",
     "GREY", "as_images", "check_request", "decode_image", "first_of", "read_picture", "reading_image", "to_float", "upright_rgb",

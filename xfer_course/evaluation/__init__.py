@@ -17,6 +17,8 @@ from ..figures import (
 from ..intervals import Interval, interval_text, mean_and_interval, paired_difference
 from .measures import (
     accuracy,
+    accuracy_per_class,
+    balanced_accuracy,
     evaluation_mode,
     features_and_labels,
     knn_accuracy,
@@ -32,7 +34,9 @@ __all__ = [
     "PALETTE",
     "STYLE",
     "accuracy",
+    "accuracy_per_class",
     "arms_figure",
+    "balanced_accuracy",
     "confusion_figure",
     "course_style",
     "evaluation_mode",

@@ -1,6 +1,7 @@
 """Training: one loop for every chapter, which can be watched, stopped, resumed and moved to other hardware."""
 from .checkpoint import Checkpoint
 from .devices import (
+    WeightUpdates,
     average_gradients,
     broadcast_tensors,
     check_optimizer,
@@ -13,24 +14,19 @@ from .devices import (
     unit_vectors,
 )
 from .history import History, Log
-from .loop import (
-    cosine,
-    epoch_seed,
-    fit,
-    modules_of,
-    rate_shares,
-    recorded_losses,
-    scheduled_rate,
-    seed_epoch,
-    seed_everything,
-    set_learning_rate,
-)
+from .loop import cosine, epoch_seed, fit, modules_of, recorded_losses, seed_epoch, seed_everything
+from .rates import rate_groups, rate_shares, scheduled_rate, set_learning_rate
 from .same_run import data_fingerprint, step_settings
+from .validation import Validation, Watch, as_validation, measuring
 
 __all__ = [
     "Checkpoint",
     "History",
     "Log",
+    "Validation",
+    "Watch",
+    "WeightUpdates",
+    "as_validation",
     "average_gradients",
     "broadcast_tensors",
     "check_optimizer",
@@ -41,9 +37,11 @@ __all__ = [
     "epoch_seed",
     "fit",
     "in_single_precision",
+    "measuring",
     "modules_of",
     "part_of_batch",
     "peak_memory",
+    "rate_groups",
     "rate_shares",
     "recorded_losses",
     "scheduled_rate",

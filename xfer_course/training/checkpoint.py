@@ -79,6 +79,7 @@ def _checksum(tensors: dict[str, torch.Tensor]) -> str:
 
 # %% ../../nbs/foundations/checkpoints.ipynb #1fc3b2fe
 _STATE = ("run", "epochs_done", "model", "optimizer", "scaler", "history")  # what a checkpoint holds
+_OF_LATE = {"validation", "validation_steps", "best_step", "stopped_early"}  # no part of older histories
 
 
 def _check_state(state: dict) -> None:
@@ -91,8 +92,10 @@ def _check_state(state: dict) -> None:
         raise ValueError(f"it says that {done!r} epochs are done")
     if not (isinstance(optimizer, dict) and "param_groups" in optimizer and isinstance(optimizer.get("state"), dict)):
         raise ValueError("its optimizer state has the wrong form")
-    if not isinstance(history, dict) or set(history) != set(vars(History())):
+    if not isinstance(history, dict) or set(history) | _OF_LATE != set(vars(History())):
         raise ValueError("its history has the wrong form")
+    if not isinstance(state.get("best"), (dict, type(None))):
+        raise ValueError("its best weights have the wrong form")
 
 
 def _read_state(file: Path) -> dict:
@@ -121,11 +124,12 @@ def _state_of(checkpoint: Checkpoint, epochs_done: int) -> dict:
         "optimizer": checkpoint.optimizer.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "history": vars(checkpoint.history),
+        "best": checkpoint.best,
     }
 
 
 def _restore(checkpoint: Checkpoint, state: dict) -> None:
-    """Put a state back into model, optimizer, scaler and history."""
+    """Put a state back into model, optimizer, scaler and history; the best weights wait beside them."""
     optimizer = state["optimizer"]
     numbered = {int(key): value for key, value in optimizer["state"].items()}
     checkpoint.model.load_state_dict(state["model"])
@@ -134,28 +138,44 @@ def _restore(checkpoint: Checkpoint, state: dict) -> None:
         checkpoint.accelerator.scaler.load_state_dict(state["scaler"])
     for name, value in state["history"].items():
         setattr(checkpoint.history, name, value)
+    checkpoint.best = state.get("best")
 
 # %% ../../nbs/foundations/checkpoints.ipynb #8eb8a69e
 _ANEW = "pass resume=False to start anew, or choose another folder"
 
 
-_STEP, _SINCE = "settings of the step", ("data", "settings of the step")  # not in the checkpoints of before
+_MAY_CHANGE = ("settings of the step", "settings of the measure")
+_SINCE = ("data", *_MAY_CHANGE)  # not in the checkpoints of before
 
 
-def _check_same_run(file: Path, state: dict, wanted: dict) -> None:
+def _check_same_run(file: Path, state: dict, wanted: dict, extend: bool) -> None:
     found = state["run"]
+    longer = extend and found.get("epochs", 0) < wanted.get("epochs", 0)
+    finished = state["history"].get("stopped_early") or (state["epochs_done"] == found.get("epochs") and not longer)
     for key, value in wanted.items():
         before = found.get(key, value if key in _SINCE else None)
-        if key == _STEP:  # what only one of the two refers to says nothing
+        if key in _MAY_CHANGE:  # what only one of the two refers to says nothing
             before = value | {name: each for name, each in before.items() if name in value}
-        if before == value:
+        if before == value or (longer and key in ("epochs", "schedule")):
             continue
         change = f" ({text})" if (text := _change(before, value)) else ""
-        if key != _STEP or state["epochs_done"] == found.get("epochs"):
-            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{change}")
-        warnings.warn(f"{file} is continued with other {key}{change}", stacklevel=4)
+        if key not in _MAY_CHANGE or finished:
+            more = ", or pass extend=True to train on" if key == "epochs" and found.get("epochs", value) < value else ""
+            raise ValueError(f"{file} belongs to a run with other {key}: {_ANEW}{more}{change}")
+        warnings.warn(f"{file} is continued with other {key}{change}", stacklevel=5)
+    if longer and not finished:
+        _say_that_p_goes_back(file, state, wanted)
 
 
+def _say_that_p_goes_back(file: Path, state: dict, wanted: dict) -> None:
+    "A warning where a run of fewer epochs had the same schedule over p, and that is not constant."
+    rates = wanted.get("schedule")
+    if rates == state["run"].get("schedule") and len(set(rates or [])) > 1:
+        share, rate = state["epochs_done"] / wanted["epochs"], state["history"]["lr"][-1]
+        warnings.warn(f"{file} is extended: the progress p goes back to {share:.3g}, and the learning rate, which was "
+                      f"{rate:.3g}, to what schedule says there", stacklevel=6)
+
+# %% ../../nbs/foundations/checkpoints.ipynb #8eb8a702
 def _change(before: Any, now: Any, name: str = "") -> str:
     "The first thing that differs: its name, what it was and what it is; an empty text where it has no name."
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
@@ -180,7 +200,8 @@ class Checkpoint:
     Args:
         folder: where the file lies (created if missing), or None.
         run: what identifies the run, as JSON: a file of another run is refused.
-        model, optimizer, accelerator, history: whose state is saved and restored.
+        model, optimizer, accelerator, history: whose state is saved and restored. The attribute `best` is None, or the
+            state of the model at its best, which is kept beside that of the model at its last.
 
     Raises:
         OSError: the folder cannot be made or written to.
@@ -191,19 +212,19 @@ class Checkpoint:
         self.file = None if folder is None else Path(folder) / "checkpoint.safetensors"
         self.run, self.model, self.optimizer = run, model, optimizer
         self.accelerator, self.history = accelerator, history
+        self.best: dict | None = None
         if self.file is not None:
             make_writable(self.file.parent, "choose another folder for the checkpoints")
 
-    def load(self) -> int:
+    def load(self, extend: bool = False) -> int:
         """Restore the state in place, if there is a file, and return the number of epochs done.
 
-        Raises:
-            ValueError: the file is damaged, is not a checkpoint, or belongs to another run.
+        `extend` allows a file of fewer epochs. Raises ValueError for one that is damaged, or of another run.
         """
         if self.file is None or not self.file.exists():
             return 0
         state = _read_state(self.file)
-        _check_same_run(self.file, state, self.run)
+        _check_same_run(self.file, state, self.run, extend)
         _restore_or_say_why(self, state)
         return state["epochs_done"]
 

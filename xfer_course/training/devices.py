@@ -9,48 +9,60 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
-from ..checks import module, one_of
+from ..checks import module, number, one_of, whole
 
 # %% auto #0
 __all__ = ['choose_accelerator', 'peak_memory', 'in_single_precision', 'unit_vectors', 'cross_entropy', 'check_optimizer',
-           'step_optimizer', 'part_of_batch', 'broadcast_tensors', 'average_gradients']
+           'step_optimizer', 'part_of_batch', 'broadcast_tensors', 'average_gradients', 'WeightUpdates']
 
 # %% ../../nbs/foundations/devices.ipynb #595410c8
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # %% ../../nbs/foundations/devices.ipynb #02b6bc86
-def choose_accelerator(device: str = "auto", mixed_precision: str = "no") -> Accelerator:
+def _devices_here() -> list[str]:
+    "What PyTorch can compute on here, by name."
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["auto", "cpu", *["mps"] * torch.backends.mps.is_available(), *["cuda"] * bool(gpus), *gpus]
+
+
+def choose_accelerator(device: str | torch.device = "auto", mixed_precision: str = "no") -> Accelerator:
     """An `accelerate.Accelerator` on the device of your choice, also where the session has used another one before.
 
     Args:
-        device: "auto" takes a GPU if there is one; "cpu" and "cuda" insist.
+        device: "auto" takes a GPU if there is one; "cpu", "cuda", "cuda:1" (the second GPU) and "mps" insist.
         mixed_precision: "no", "bf16" or "fp16": the type in which layers compute; weights stay in float32.
 
     Raises:
-        ValueError: an unknown device or precision, or "cuda" where PyTorch sees no GPU.
+        ValueError: an unknown precision, or a device that PyTorch does not see here.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, is_initialized
+    from accelerate.state import AcceleratorState, PartialState, is_initialized
+    from accelerate.utils import patch_environment
 
-    one_of("device", device, ("auto", "cpu", "cuda"))
+    if isinstance(device, torch.device):
+        device = str(device) if device.type == "cuda" else device.type
+    if not isinstance(device, str) or device not in _devices_here():
+        raise ValueError(f"device must be one of {', '.join(map(repr, _devices_here()))}, all that PyTorch sees here, "
+                         f"got {device!r}")
     one_of("mixed_precision", mixed_precision, ("no", "bf16", "fp16"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be 'auto' or 'cpu', as PyTorch sees no GPU here, got 'cuda'")
     # Said explicitly: several processes without a GPU find each other only if they are told that there is none.
-    cpu = device == "cpu" or not torch.accelerator.is_available()
+    cpu, numbered = device == "cpu" or not torch.accelerator.is_available(), device.startswith("cuda:")
     if is_initialized():
         # Accelerate keeps its first choice for the whole process; a session that asks for another must undo it.
         state = AcceleratorState()
-        moves = cpu != (state.device.type == "cpu") and state.num_processes == 1
+        wanted = torch.device("cpu" if cpu else device if numbered else PartialState().default_device)
+        moves = wanted != state.device and state.num_processes == 1
         if moves or mixed_precision != state.mixed_precision:
             AcceleratorState._reset_state(reset_partial_state=moves)
-    return Accelerator(cpu=cpu, mixed_precision=mixed_precision)
+    with patch_environment(**({"accelerate_torch_device": device} if numbered else {})):
+        return Accelerator(cpu=cpu, mixed_precision=mixed_precision)
 
 # %% ../../nbs/foundations/devices.ipynb #92323947
 def peak_memory(device: torch.device) -> int:
@@ -169,3 +181,54 @@ def average_gradients(parameters: Iterable[torch.Tensor], accelerator: Accelerat
     for parameter, gradient, share in zip(parameters, means, used.tolist(), strict=True):
         if share > 0:
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+
+# %% ../../nbs/foundations/devices.ipynb #3d5a7113
+def _move_weights(optimizer: torch.optim.Optimizer, accelerator: Accelerator, clip_norm: float | None) -> None:
+    "Average the gradients over the processes, clip them where asked, and let the optimizer step."
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average_gradients(parameters, accelerator)
+    if clip_norm is not None:
+        accelerator.unscale_gradients(optimizer)
+        accelerator.clip_grad_norm_(parameters, clip_norm)
+    step_optimizer(optimizer, accelerator.scaler)
+
+# %% ../../nbs/foundations/devices.ipynb #3d5a7112
+class WeightUpdates(AbstractContextManager):
+    """What `fit` does with a loss: gradients, their mean over processes, clipping, the optimizer's step.
+
+    Args:
+        optimizer, accelerator: what steps, and how it computes. Within a `with` block the accelerator's
+            `gradient_accumulation_steps` is that of the batches at hand.
+        epoch_steps: number of batches in an epoch.
+        accumulate: batches that make one step of the optimizer together, whose loss is the mean of theirs; the last
+            group of an epoch has what is left. None takes the accelerator's `gradient_accumulation_steps`, usually 1.
+        clip_norm: longest gradient, as the 2-norm over all parameters, that the optimizer gets; None allows any.
+
+    Raises ValueError or TypeError for `accumulate` below 1, and for a `clip_norm` that is not a finite number above 0.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, accelerator: Accelerator, epoch_steps: int,
+                 accumulate: int | None = None, clip_norm: float | None = None):
+        self.optimizer, self.accelerator, self.epoch_steps = optimizer, accelerator, epoch_steps
+        self.before = accelerator.gradient_accumulation_steps
+        self.accumulate = whole("accumulate", self.before if accumulate is None else accumulate)
+        self.clip_norm = None if clip_norm is None else number("clip_norm", clip_norm, above=0)
+
+    def __exit__(self, *error: object) -> None:
+        self.accelerator.gradient_accumulation_steps = self.before
+
+    def first_of_group(self, i: int) -> int:
+        """The first batch of the group to which batch `i` of an epoch belongs, both counted from 0."""
+        return i - i % self.accumulate
+
+    def take(self, loss: torch.Tensor, i: int) -> None:
+        """Take in the loss of batch `i` of an epoch; after the last batch of a group, move the weights."""
+        first = self.first_of_group(i)
+        size = max(1, min(self.accumulate, self.epoch_steps - first))
+        if i == first:
+            self.optimizer.zero_grad()
+        if self.accelerator.gradient_accumulation_steps != size:  # or another accelerator has changed it
+            self.accelerator.gradient_accumulation_steps = size
+        self.accelerator.backward(loss)
+        if i + 1 == first + size:
+            _move_weights(self.optimizer, self.accelerator, self.clip_norm)

@@ -38,6 +38,8 @@ class History:
         seconds: time spent in training; a resumed run counts its earlier parts.
         peak_bytes: largest memory allocated by PyTorch on a GPU, else largest resident memory of the process.
         device: where it ran, such as "cpu" or "cuda".
+        validation, validation_steps: the numbers that a `Validation` measured, by name, and after how many steps.
+        best_step, stopped_early: which of these steps was the best, and whether training ended for want of a better.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -46,6 +48,10 @@ class History:
     seconds: float = 0.0
     peak_bytes: int = 0
     device: str = "cpu"
+    validation: dict[str, list[float]] = field(default_factory=dict)
+    validation_steps: list[int] = field(default_factory=list)
+    best_step: int | None = None
+    stopped_early: bool = False
 
     def values(self, name: str) -> list[float]:
         """All values of "loss", of "lr" or of a metric. Raises ValueError for a name that it does not know."""
@@ -58,11 +64,9 @@ class History:
         return sum(recent) / len(recent) if recent else math.nan
 
     def figure(self, smooth: int | None = None) -> Figure:
-        """A matplotlib figure: loss, metrics and learning rate over the steps, and their means over `smooth` steps.
-
-        `smooth` is a twentieth of the run if left out.
-        """
-        return training_figure(self.loss, self.metrics, self.lr, smooth or len(self.loss) // 20)
+        """A matplotlib figure of all this over the steps; strong lines are means over `smooth` of them."""
+        return training_figure(self.loss, self.metrics, self.lr, smooth or len(self.loss) // 20, self.validation,
+                               self.validation_steps)
 
 # %% ../../nbs/foundations/history.ipynb #9b4f5199
 def _one_number(name: str, value: Any, device: torch.device) -> torch.Tensor:
@@ -125,7 +129,9 @@ class _Bar:
         if self.bar.disable:
             return
         names = ["loss", *self.history.metrics]
-        self.bar.set_postfix({name: f"{self.history.last(name):.3f}" for name in names}, refresh=False)
+        shown = {name: f"{self.history.last(name):.3f}" for name in names}
+        shown |= {f"validation {name}": f"{values[-1]:.3f}" for name, values in self.history.validation.items()}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(steps)
 
 # %% ../../nbs/foundations/history.ipynb #c9bbbb69

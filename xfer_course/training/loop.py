@@ -9,9 +9,8 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,22 +19,22 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..checks import module, number, whole
+from ..checks import module, number, one_of, whole
 from .checkpoint import Checkpoint
 from xfer_course.training.devices import (
-    average_gradients,
+    WeightUpdates,
     broadcast_tensors,
     check_optimizer,
     choose_accelerator,
     part_of_batch,
-    step_optimizer,
 )
 from .history import History, Log
+from .rates import rate_shares, scheduled_rate, set_learning_rate
 from .same_run import data_fingerprint, step_settings
+from .validation import Validation, Watch, as_validation
 
 # %% auto #0
-__all__ = ['cosine', 'epoch_seed', 'seed_everything', 'seed_epoch', 'modules_of', 'scheduled_rate', 'rate_shares',
-           'set_learning_rate', 'recorded_losses', 'fit']
+__all__ = ['cosine', 'epoch_seed', 'seed_everything', 'seed_epoch', 'modules_of', 'recorded_losses', 'fit']
 
 # %% ../../nbs/foundations/training.ipynb #d529bd02
 if TYPE_CHECKING:
@@ -71,16 +70,28 @@ def seed_everything(seed: int) -> None:
     set_seed(seed)
 
 # %% ../../nbs/foundations/training.ipynb #57a79485
+def _parts(loader: Any) -> Iterator[Any]:
+    "A loader, its samplers, and theirs."
+    yield loader
+    for name in ("sampler", "batch_sampler"):
+        if getattr(loader, name, None) is not None:
+            yield from _parts(getattr(loader, name))
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    "The random generators that a loader and its samplers draw from."
+    found = (getattr(part, "generator", None) for part in _parts(loader))
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
+
+
 def seed_epoch(loader: Any, seed: int, epoch: int) -> None:
     """Set the global random numbers, and all generators and epoch counters of `loader`, for an epoch."""
-    number, parts = epoch_seed(seed, epoch), [loader]
-    while parts:
-        part = parts.pop()
-        if isinstance(getattr(part, "generator", None), torch.Generator):
-            part.generator.manual_seed(number)
+    number = epoch_seed(seed, epoch)
+    for generator in _generators(loader):
+        generator.manual_seed(number)
+    for part in _parts(loader):
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
-        parts += [getattr(part, name) for name in ("sampler", "batch_sampler") if getattr(part, name, None) is not None]
     seed_everything(number)
 
 # %% ../../nbs/foundations/training.ipynb #e8d38003
@@ -126,54 +137,20 @@ def _find_model(step: Callable, model: Any, optimizer: torch.optim.Optimizer) ->
     """The modules of a run as one; raises ValueError if the optimizer trains anything that is not among them."""
     modules = [model] if isinstance(model, nn.Module) else list(model or modules_of(step))
     known = {id(parameter) for module in modules for parameter in module.parameters()}
-    if any(id(parameter) not in known for parameter in _parameters(optimizer)):
+    if any(id(parameter) not in known for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError("the optimizer must train parameters of modules that step refers to, got others: pass the "
                          "module, or a list of modules, as model=...")
     return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
 
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-# %% ../../nbs/foundations/training.ipynb #b5dde033
-def scheduled_rate(schedule: Callable[[float], float], p: float) -> float:
-    """The learning rate `schedule(p)`; raises ValueError or TypeError unless it is finite and at least 0."""
-    return number(f"schedule({p:g})", schedule(p), 0)
-
-# %% ../../nbs/foundations/training.ipynb #b5dde0a2
-def rate_shares(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Learning rate of every parameter group, as a share of the highest: 1 for all of them where the rates are equal.
-
-    Shares are rounded to 12 digits, so that they stay the same while a schedule moves the rates. Raises ValueError for
-    several groups that all have the rate 0, whose ratio is unknown.
-    """
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
-    if not any(rates) and len(rates) > 1:
-        raise ValueError("optimizer must have a learning rate above 0 in one of its parameter groups, as a schedule "
-                         f"keeps their ratio, got {rates}")
-    return [float(f"{rate / max(rates):.12g}") if any(rates) else 1.0 for rate in rates]
-
-# %% ../../nbs/foundations/training.ipynb #b5dde0a4
-def set_learning_rate(optimizer: torch.optim.Optimizer, schedule: Callable | None, p: float,
-                      shares: Sequence[float] | None = None) -> float:
-    """Give the fastest parameter group the rate `schedule(p)`, if there is a schedule, and each of the others its share
-    of it (None: `rate_shares(optimizer)`). Returns the rate of the first group."""
-    if schedule is not None:
-        rate = scheduled_rate(schedule, p)
-        shares = rate_shares(optimizer) if shares is None else shares
-        # A group that a step has added meanwhile has no share yet: it gets the whole rate.
-        for group, share in zip_longest(optimizer.param_groups, shares, fillvalue=1.0):
-            group["lr"] = rate * share
-    return float(optimizer.param_groups[0]["lr"])
-
 # %% ../../nbs/foundations/training.ipynb #4cebbab3
-def _identity(epochs: int, seed: int, loader: Any, model: nn.Module, optimizer: torch.optim.Optimizer,
-              schedule: Callable | None, accelerator: Accelerator, step: Any) -> dict:
+def _identity(epochs: int, seed: int, loader: Any, model: nn.Module, updates: WeightUpdates,
+              schedule: Callable | None, validation: Validation | None, step: Any) -> dict:
     """What makes two runs the same one, so that the second may continue the first.
 
     Where there is a schedule, the optimizer's own learning rates do not count, only their ratio: the schedule replaces
-    them. Without a step, which is where nothing is kept, data and step are not looked at.
+    them. Without a step, which is where nothing is kept, data, step and validation are not looked at.
     """
+    optimizer = updates.optimizer
     ignored = {"params"} | (set() if schedule is None else {"lr", "initial_lr"})
     shares = [1.0] * len(optimizer.param_groups) if schedule is None else rate_shares(optimizer)
     options = [{name: _option(group[name]) for name in sorted(set(group) - ignored)}
@@ -188,11 +165,13 @@ def _identity(epochs: int, seed: int, loader: Any, model: nn.Module, optimizer: 
         "optimizer": type(optimizer).__name__,
         "optimizer options": options,
         "schedule": rates,
-        "precision": accelerator.mixed_precision,
-        **({"data": _data(loader), "settings of the step": step_settings(step)} if step else {}),
+        "precision": updates.accelerator.mixed_precision,
+        "accumulate": None if updates.accumulate == 1 else updates.accumulate,  # None is what older runs say
+        "clip_norm": updates.clip_norm,
+        **({"data": _data(loader), "settings of the step": step_settings(step)} | _watched(validation) if step else {}),
     }
 
-
+# %% ../../nbs/foundations/training.ipynb #4cebba02
 def _data(loader: Any) -> dict[str, str]:
     "The fingerprint of a loader's data, and a warning where there is nothing to take one of."
     found = data_fingerprint(loader)
@@ -206,10 +185,19 @@ def _option(value: Any) -> str:
     "An optimizer's option as text; Adam's `betas`, a tuple, come back from a checkpoint as a list, and are the same."
     return repr(tuple(value) if isinstance(value, list) else value)
 
+
+def _watched(validation: Validation | None) -> dict[str, Any]:
+    "The settings of a validation, and the numbers that its measure refers to."
+    if validation is None:
+        return {"validation": None}
+    settings = {name: value for name, value in vars(validation).items() if name != "measure"}
+    settings |= {name: int(settings[name]) for name in ("every", "patience") if settings[name] is not None}
+    return {"validation": settings, "settings of the measure": step_settings(validation.measure)}
+
 # %% ../../nbs/foundations/training.ipynb #7c31e5a1
 def _left_in_evaluation(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """The outermost modules in evaluation mode that hold weights to train, save those that are so on purpose."""
-    trained = {id(parameter) for parameter in _parameters(optimizer) if parameter.requires_grad}
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     found, todo = [], [("", model)]
     while todo:
         name, part = todo.pop(0)
@@ -220,11 +208,12 @@ def _left_in_evaluation(model: nn.Module, optimizer: torch.optim.Optimizer) -> l
     return found
 
 # %% ../../nbs/foundations/training.ipynb #7c31e5a2
-def _begin(saved: Checkpoint, epochs_done: int, epochs: int, progress: bool) -> None:
-    """Say what was loaded, and which modules are to be trained in evaluation mode."""
-    if epochs_done and progress:
-        saved.accelerator.print(f"loaded {saved.file}: {epochs_done} of {epochs} epochs are done")
-    left = _left_in_evaluation(saved.model, saved.optimizer) if epochs_done < epochs else []
+def _begin(saved: Checkpoint, done: int, epochs: range, progress: bool) -> None:
+    """Say what was loaded, and which modules are to be trained in evaluation mode in the epochs that are left."""
+    if saved.history.loss and progress:
+        early = ", and training has stopped early" if saved.history.stopped_early else ""
+        saved.accelerator.print(f"loaded {saved.file}: {done} of {epochs.stop} epochs are done{early}")
+    left = _left_in_evaluation(saved.model, saved.optimizer) if epochs else []
     if left:
         warnings.warn(f"fit trains {', '.join(left)} in eval mode, with batch norm frozen and without dropout: "
                       "call model.train() before it, unless this is meant", stacklevel=4)
@@ -258,12 +247,42 @@ def _recorded(train: Callable[..., History]) -> Callable[..., History]:
 
     return run
 
+# %% ../../nbs/foundations/training.ipynb #48b76801
+def _train(step: Any, loader: Any, schedule: Any, epochs: range, seed: int, saved: Checkpoint, updates: WeightUpdates,
+           watch: Watch | None, log: Log) -> None:
+    """Train the model of a checkpoint for the epochs that are left of a run."""
+    from accelerate.utils import send_to_device
+
+    accelerator, history, epoch_steps = saved.accelerator, saved.history, len(loader)
+    device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    shares = None if schedule is None else rate_shares(updates.optimizer)
+    for epoch in epochs:
+        seed_epoch(loader, seed, epoch)
+        for i, batch in enumerate(loader):
+            p = (epoch * epoch_steps + updates.first_of_group(i)) / (epochs.stop * epoch_steps)
+            lr = set_learning_rate(updates.optimizer, schedule, p, shares)
+            batch = send_to_device(part_of_batch(batch, process, processes), device)
+            with accelerator.autocast():
+                loss, metrics = _check_step(step(batch, p))
+            log.add(loss, metrics, lr)
+            updates.take(loss, i)
+            if watch is not None and watch.look(epoch * epoch_steps + i + 1, log):
+                break
+        log.flush()
+        if not history.stopped_early:
+            _check_steps(len(history.loss), epoch, epoch_steps)
+        broadcast_tensors(saved.model.buffers(), accelerator)
+        saved.save(epochs_done=len(history.loss) // epoch_steps)
+        if history.stopped_early:
+            break
+
 # %% ../../nbs/foundations/training.ipynb #48b768d9
 @_recorded
 def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, optimizer: torch.optim.Optimizer, *,
         epochs: int, schedule: Callable[[float], float] | None = None, checkpoint: str | Path | None = None,
         resume: bool = True, seed: int = 0, accelerator: Accelerator | None = None, model: Any = None,
-        progress: bool = True) -> History:
+        progress: bool = True, validate: Validation | Callable[[], Any] | None = None, accumulate: int | None = None,
+        clip_norm: float | None = None, extend: bool = False) -> History:
     """Train: call `step` on every batch of `loader`, `epochs` times over.
 
     Args:
@@ -273,8 +292,8 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
             its order is set. With several processes all read the same batches, and each works on an equal part.
         optimizer: a PyTorch optimizer over the parameters to train.
         epochs: passes over the loader.
-        schedule: function from `p` to the learning rate, called before each step: that of the fastest parameter group,
-            the others keep their ratio to it. None leaves the optimizer's rates alone.
+        schedule: function from `p` to the learning rate of the fastest parameter group; the others keep their ratio to
+            it. None leaves the optimizer's rates alone.
         checkpoint: folder for the state after every epoch; None keeps nothing.
         resume: continue from the checkpoint of this very run, or return its history if finished; False starts anew.
         seed: decides all random numbers inside the run. It does not seed the weights: make them after
@@ -283,6 +302,12 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
         model: module or modules that `step` uses, if `modules_of(step)` does not find them. They are moved to the
             device, trained in place in whatever mode they are in (a warning names those left in `eval`), and saved.
         progress: whether to show a bar and say what was loaded.
+        validate: a function that measures the model after every epoch, or a `Validation`, which may measure at other
+            times, end the training, and bring the best weights back at its end.
+        accumulate, clip_norm: batches per step of the optimizer, and longest gradient, as in `WeightUpdates`. `p`
+            stays the same for the batches of a step, and the history has them all.
+        extend: continue a checkpoint of fewer epochs. From there on `p`, and with it the schedule, is that of the
+            longer run; one that has stopped early stays so.
 
     Returns:
         The `History` of the run. On a CPU the same seed gives the same numbers, to the bit, resumed or not. What is
@@ -294,44 +319,29 @@ def fit(step: Callable[[Any, float], tuple[torch.Tensor, dict]], loader: Any, op
         ValueError, TypeError: an argument, a result of `step` or the checkpoint does not fit.
         OSError: the checkpoint cannot be written.
     """
-    from accelerate.utils import send_to_device
-
     epochs, seed = whole("epochs", epochs), whole("seed", seed, 0)
-    _check_arguments(step, loader, optimizer, schedule, accelerator)
-    accelerator = accelerator or choose_accelerator()
-    device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    model = _find_model(step, model, optimizer).to(device)
+    _check_arguments(step, loader, optimizer, schedule, accelerator, checkpoint, extend)
+    accelerator, validation = accelerator or choose_accelerator(), as_validation(validate)
+    model = _find_model(step, model, optimizer).to(accelerator.device)
     broadcast_tensors([*model.parameters(), *model.buffers()], accelerator)
-    history, epoch_steps = History(device=device.type), len(loader)
-    shares = None if schedule is None else rate_shares(optimizer)
-    run = _identity(epochs, seed, loader, model, optimizer, schedule, accelerator, checkpoint and step)
+    updates = WeightUpdates(optimizer, accelerator, len(loader), accumulate, clip_norm)
+    run = _identity(epochs, seed, loader, model, updates, schedule, validation, checkpoint and step)
+    history = History(device=accelerator.device.type)
     saved = Checkpoint(checkpoint, run, model, optimizer, accelerator, history)
-    first_epoch = saved.load() if resume else 0
-    _begin(saved, first_epoch, epochs, progress)
-
-    with Log(history, accelerator, epochs, epoch_steps, progress) as log:
-        for epoch in range(first_epoch, epochs):
-            seed_epoch(loader, seed, epoch)
-            for i, batch in enumerate(loader):
-                p = (epoch * epoch_steps + i) / (epochs * epoch_steps)
-                lr = set_learning_rate(optimizer, schedule, p, shares)
-                batch = send_to_device(part_of_batch(batch, process, processes), device)
-                with accelerator.autocast():
-                    loss, metrics = _check_step(step(batch, p))
-                log.add(loss, metrics, lr)
-                optimizer.zero_grad()
-                accelerator.backward(loss)
-                average_gradients(_parameters(optimizer), accelerator)
-                step_optimizer(optimizer, accelerator.scaler)
-            log.flush()
-            _check_steps(len(history.loss), epoch, epoch_steps)
-            broadcast_tensors(model.buffers(), accelerator)
-            saved.save(epochs_done=epoch + 1)
+    watch = None if validation is None else Watch(validation, saved, epochs, len(loader), _generators(loader))
+    done = saved.load(extend) if resume else 0
+    left = range(epochs if history.stopped_early else done, epochs)
+    _begin(saved, done, left, progress)
+    with Log(history, accelerator, epochs, len(loader), progress) as log, updates:
+        _train(step, loader, schedule, left, seed, saved, updates, watch, log)
+    if saved.best is not None:
+        model.load_state_dict(saved.best)
     seed_epoch(loader, seed, epochs)
     return history
 
 # %% ../../nbs/foundations/training.ipynb #b2a2cd2a
-def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, accelerator: Any) -> None:
+def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, accelerator: Any, checkpoint: Any,
+                     extend: Any) -> None:
     from accelerate import Accelerator
 
     check_optimizer(optimizer)
@@ -341,6 +351,8 @@ def _check_arguments(step: Any, loader: Any, optimizer: Any, schedule: Any, acce
         raise TypeError(f"step must be a function (batch, p) -> (loss, metrics), got {step!r}")
     if schedule is not None and not callable(schedule):
         raise TypeError(f"schedule must be a function from p to a learning rate, got {schedule!r}")
+    if one_of("extend", extend, (True, False)) and checkpoint is None:
+        raise ValueError("checkpoint must be a folder where extend=True, which continues what is there, got None")
     if not hasattr(loader, "__len__") or len(loader) == 0:
         got = "none" if hasattr(loader, "__len__") else type(loader).__name__
         raise ValueError(f"loader must have a length and at least one batch, got {got}: is the batch larger than "
