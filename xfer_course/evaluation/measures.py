@@ -16,8 +16,8 @@ from ..checks import (array, label_array, labels as class_numbers, logits as cla
                                 same_length, tensor, whole)
 
 # %% auto #0
-__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'features_and_labels', 'linear_probe', 'knn_accuracy',
-           'proxy_a_distance']
+__all__ = ['evaluation_mode', 'logits_of', 'predict', 'accuracy', 'accuracy_per_class', 'balanced_accuracy',
+           'features_and_labels', 'linear_probe', 'knn_accuracy', 'proxy_a_distance']
 
 # %% ../../nbs/foundations/measures.ipynb #477cda81
 if TYPE_CHECKING:
@@ -154,25 +154,6 @@ def _share_of(images: torch.Tensor, accelerator) -> torch.Tensor:
     return images[rows.clamp(max=len(images) - 1)]
 
 # %% ../../nbs/foundations/measures.ipynb #f8cf0bfd
-def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
-             accelerator=None) -> float:
-    """Share in [0, 1] of inputs whose largest output stands at the label.
-
-    Args:
-        model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
-        labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
-            `(inputs, labels)`, whatever its order; of those nothing is kept but two counts.
-
-    Raises:
-        ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
-            without a finite largest value in every row, or what `predict` refuses.
-    """
-    if _has_labels(images, labels):
-        return _share_right([(predict(model, images, batch_size, accelerator), labels)])
-    with evaluation_mode(model):
-        return _share_right(_labelled(model, _batches_of(images, whole("batch_size", batch_size))))
-
-
 def _has_labels(images: Any, labels: Any) -> bool:
     "Whether labels come with a tensor of inputs; if not, a loader has them. Raises where it is neither."
     import torch
@@ -185,14 +166,60 @@ def _has_labels(images: Any, labels: Any) -> bool:
     return labels is not None
 
 
-def _share_right(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    right, rows, classes = 0, 0, None
+def _tally(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    "How many inputs of each class were decided right, and how many there were: two arrays (K,)."
+    right = counts = classes = None
     for outputs, labels in pairs:
         outputs = class_scores("what model returns", outputs.cpu(), classes=classes)
         classes = outputs.shape[1]
         class_numbers("labels", labels, len(outputs), classes)
-        right, rows = right + (outputs.argmax(1) == labels.cpu().long()).sum().item(), rows + len(outputs)
-    return right / rows
+        decided, labels = outputs.argmax(1).numpy(), labels.cpu().long().numpy()
+        found = np.stack([np.bincount(rows, minlength=classes) for rows in (labels[decided == labels], labels)])
+        right, counts = found if right is None else (right + found[0], counts + found[1])
+    return right, counts
+
+
+def _tally_of(model: nn.Module, images: Any, labels: Any, batch_size: int, accelerator: Any):
+    if _has_labels(images, labels):
+        return _tally([(predict(model, images, batch_size, accelerator), labels)])
+    with evaluation_mode(model):
+        return _tally(_labelled(model, _batches_of(images, whole("batch_size", batch_size))))
+
+# %% ../../nbs/foundations/measures.ipynb #f8cf0c01
+def accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+             accelerator=None) -> float:
+    """Share in [0, 1] of inputs whose largest output stands at the label.
+
+    Args:
+        model, images, batch_size, accelerator: as in `predict`; the outputs are logits, shape `(N, K)`.
+        labels: classes 0 to K - 1, shape `(N,)`. None takes them from a loader or data set that gives
+            `(inputs, labels)`, whatever its order; of those nothing is kept but counts.
+
+    Raises:
+        ValueError, TypeError: labels that are not (N,) whole numbers from 0 to K - 1, outputs of another shape or
+            without a finite largest value in every row, or what `predict` refuses.
+    """
+    right, counts = _tally_of(model, images, labels, batch_size, accelerator)
+    return float(right.sum() / counts.sum())
+
+# %% ../../nbs/foundations/measures.ipynb #f8cf0c03
+def accuracy_per_class(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+                       accelerator=None) -> np.ndarray:
+    """For each class, the share in [0, 1] of its inputs whose largest output stands at the label: float64 `(K,)`.
+
+    A class of which there is no label is NaN. Arguments and errors are those of `accuracy`.
+    """
+    right, counts = _tally_of(model, images, labels, batch_size, accelerator)
+    return np.divide(right, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def balanced_accuracy(model: nn.Module, images: Any, labels: torch.Tensor | None = None, batch_size: int = 500,
+                      accelerator=None) -> float:
+    """The mean of `accuracy_per_class` over the classes that have labels, a number in [0, 1].
+
+    Arguments and errors are those of `accuracy`. Source: `sklearn.metrics.balanced_accuracy_score`.
+    """
+    return float(np.nanmean(accuracy_per_class(model, images, labels, batch_size, accelerator)))
 
 # %% ../../nbs/foundations/measures.ipynb #a7c42021
 def features_and_labels(model: nn.Module, images: Any, labels: torch.Tensor | None = None,
