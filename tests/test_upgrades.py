@@ -460,6 +460,8 @@ BAD = {
                         "features must be torch.float32 as the weights, got torch.float64"),
     "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()),
                      "features must be torch.float32 as the weights, got torch.float64"),
+    "prototypes in double": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(2).double()),
+                             "prototypes must be torch.float32 as features, got torch.float64"),
     "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]),
                    r"prototypes must be of shape \(2 2\), got \(3, 2\)"),
     "layer": (lambda: OrthogonalLayer(2)(Z), r"features must be of shape \(N 2\)"),

@@ -85,6 +85,7 @@ class OrthogonalCompatibleHead(nn.Module):
         """
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
         checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
+        checks.same_dtype("prototypes", prototypes, "features", features)
         block = features[:, : self.old_dim]
         influence, labels = class_mean_loss(block, prototypes, labels, self.scale), labels.long()
         return (self.class_weight * cross_entropy(self(features), labels) + self.weight * influence
