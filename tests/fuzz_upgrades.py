@@ -74,6 +74,20 @@ fuzz(
     {"features": any_vectors, "prototypes": any_vectors, "labels": any_labels, "scale": any_float},
     scalar,
 )
+fuzz(
+    "class_mean_loss",
+    upgrades.class_mean_loss,
+    {"features": vectors(4, 3), "means": vectors(2, 3), "labels": class_numbers(4, 2)},
+    {"features": any_vectors, "means": any_vectors, "labels": any_labels, "scale": any_float},
+    scalar,
+)
+fuzz(
+    "cosine_gap",
+    upgrades.cosine_gap,
+    {"features": vectors(4, 3), "wanted": vectors(4, 3)},
+    {"features": any_vectors, "wanted": any_vectors},
+    scalar,
+)
 for of_classes in (upgrades.class_prototypes, upgrades.class_means):
     fuzz(
         of_classes.__name__,

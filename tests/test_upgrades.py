@@ -25,11 +25,13 @@ from xfer_course.upgrades import (
     average_compatibility,
     basis_loss,
     cayley,
+    class_mean_loss,
     class_means,
     class_prototypes,
     compatibility_figure,
     compatibility_matrix,
     compatible_pairs,
+    cosine_gap,
     cross_test,
     higher_order_loss,
     influence_loss,
@@ -223,6 +225,14 @@ def test_class_means_are_means_of_unit_vectors():
                            for k in range(3)])
     torch.testing.assert_close(class_means(z, y, 3), by_hand)
     torch.testing.assert_close(class_prototypes(z, y, 3), F.normalize(by_hand))
+
+
+def test_losses_on_old_means_by_hand():
+    z, means, y = normal(6, 4), 0.5 * normal(3, 4, seed=1), torch.tensor([0, 1, 2] * 2)
+    unit = torch.stack([row / row.norm() for row in z])
+    torch.testing.assert_close(class_mean_loss(z, means, y, 3.0), naive_cross_entropy(3 * unit @ means.T, y))
+    gaps = [1 - row @ means[k] / means[k].norm() for row, k in zip(unit, y)]
+    torch.testing.assert_close(cosine_gap(z, means[y]), torch.stack(gaps).mean())
 
 
 def test_higher_order_loss_against_loops():
@@ -450,6 +460,8 @@ BAD = {
                         "features must be torch.float32 as the weights, got torch.float64"),
     "double basis": (lambda: BasisTransformation(2, 1, 1)(Z.double()),
                      "features must be torch.float32 as the weights, got torch.float64"),
+    "prototypes in double": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(2).double()),
+                             "prototypes must be torch.float32 as features, got torch.float64"),
     "prototypes": (lambda: OrthogonalCompatibleHead(2, 1, 2).loss(Z, Y, torch.eye(3)[:, :2]),
                    r"prototypes must be of shape \(2 2\), got \(3, 2\)"),
     "layer": (lambda: OrthogonalLayer(2)(Z), r"features must be of shape \(N 2\)"),

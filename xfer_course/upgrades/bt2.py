@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
-from ..training import cross_entropy, in_single_precision, unit_vectors
+from ..training import unit_vectors
+from .measures import class_mean_loss, cosine_gap
 from .oca import OrthogonalLayer
 
 # %% auto #0
@@ -65,14 +66,6 @@ class BasisTransformation(nn.Module):
         old = self.old_basis(joined[:, : self.old_dim])
         return Bases(torch.cat([old, joined[:, self.old_dim :]], dim=1), old, new)
 
-# %% ../../nbs/upgrades/bt2.ipynb #81b6f369
-def _near_old_means(old_block: Tensor, labels: Tensor, means: Tensor, scale: float) -> Tensor:
-    "Cross-entropy of the unit old block against the old model's class means: the released influence term."
-    checks.tensor("means", means, f"K {old_block.shape[1]}", kind="float")
-    checks.same_dtype("means", means, "bases.old", old_block)
-    labels = checks.labels("labels", labels, rows=len(old_block), classes=len(means), in_step=True)
-    return cross_entropy(scale * unit_vectors(old_block) @ means.detach().T, labels)
-
 # %% ../../nbs/upgrades/bt2.ipynb #dc8a3408
 def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, labels: Tensor | None = None,
                means: Tensor | None = None, *, old_weight: float = 5.0, new_weight: float = 1.0,
@@ -93,13 +86,8 @@ def basis_loss(bases: Bases, old_features: Tensor, new_features: Tensor, labels:
     checks.tensor("new_features", new_features, "{} {}".format(*bases.new.shape), kind="float")
     if (labels is None) != (means is None):
         raise ValueError("labels and means must be given together, got one of them")
-    to_old, to_new = _apart(bases.old, old_features.detach()), _apart(bases.new, new_features.detach())
+    to_old, to_new = cosine_gap(bases.old, old_features.detach()), cosine_gap(bases.new, new_features.detach())
     loss = old_weight * to_old + new_weight * to_new
     if labels is None:
         return loss
-    return loss + influence_weight * _near_old_means(bases.old, labels, means, influence_scale)
-
-
-@in_single_precision
-def _apart(features: Tensor, wanted: Tensor) -> Tensor:
-    return 1 - F.cosine_similarity(features, wanted).mean()
+    return loss + influence_weight * class_mean_loss(bases.old, means, labels, influence_scale)

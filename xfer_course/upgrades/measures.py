@@ -18,12 +18,12 @@ from .. import checks
 from ..data import Images, batches
 from ..figures import STYLE
 from ..mrl import FunnelRetrieval, digit_rotations, mean_average_precision_at_k
-from ..training import choose_accelerator, cosine, cross_entropy, fit, unit_vectors
+from ..training import choose_accelerator, cosine, cross_entropy, fit, in_single_precision, unit_vectors
 
 # %% auto #0
 __all__ = ['UpgradeTask', 'upgrade_task', 'CosineClassifier', 'small_encoder', 'train_with', 'cross_test', 'compatibility_matrix',
            'compatible_pairs', 'average_compatibility', 'average_accuracy', 'update_gain', 'compatibility_figure',
-           'class_means', 'class_prototypes', 'influence_loss']
+           'class_means', 'class_prototypes', 'influence_loss', 'class_mean_loss', 'cosine_gap']
 
 # %% ../../nbs/upgrades/measures.ipynb #67900ebf
 class UpgradeTask(NamedTuple):
@@ -246,5 +246,28 @@ def influence_loss(features: Tensor, prototypes: Tensor, labels: Tensor, scale: 
     checks.tensor("prototypes", prototypes, "K D", kind="float")
     checks.tensor("features", features, f"N {prototypes.shape[1]}", kind="float")
     checks.same_dtype("prototypes", prototypes, "features", features)
-    labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
-    return cross_entropy(scale * unit_vectors(features) @ unit_vectors(prototypes.detach()).T, labels)
+    return class_mean_loss(features, unit_vectors(prototypes), labels, scale)
+
+
+def class_mean_loss(features: Tensor, means: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
+    """Like `influence_loss`, with class means as they are (`class_means`): logits are `scale` times unit features
+    times means. A scalar.
+
+    Source: the influence term in the authors' code for BT² and OCA (`transfer_trainer.py`, `OCA_trainer.py`), which
+    leaves `scale` at 1.
+    """
+    checks.tensor("means", means, "K D", kind="float")
+    checks.tensor("features", features, f"N {means.shape[1]}", kind="float")
+    checks.same_dtype("means", means, "features", features)
+    labels = checks.labels("labels", labels, rows=len(features), classes=len(means), in_step=True)
+    return cross_entropy(scale * unit_vectors(features) @ means.detach().T, labels)
+
+
+def cosine_gap(features: Tensor, wanted: Tensor) -> Tensor:
+    """One minus the mean cosine of rows that belong together, from two tensors `(N, D)`: a scalar in [0, 2].
+
+    Raises `TypeError` or `ValueError` for shapes that differ.
+    """
+    checks.tensor("features", features, "N D", kind="float")
+    checks.tensor("wanted", wanted, "{} {}".format(*features.shape), kind="float")
+    return 1 - in_single_precision(F.cosine_similarity)(features, wanted).mean()

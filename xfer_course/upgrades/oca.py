@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import checks
-from ..training import cross_entropy, in_single_precision, unit_vectors
-from .measures import CosineClassifier
+from ..training import cross_entropy, unit_vectors
+from .measures import CosineClassifier, class_mean_loss, cosine_gap
 
 # %% auto #0
 __all__ = ['cayley', 'OrthogonalLayer', 'OrthogonalCompatibleHead']
@@ -50,12 +49,6 @@ class OrthogonalLayer(nn.Module):
         checks.same_dtype("features", features, "the weights", self.free)
         return features @ self.weight.T
 
-# %% ../../nbs/upgrades/oca.ipynb #0dd7c183
-@in_single_precision
-def _apart(features: Tensor, wanted: Tensor) -> Tensor:
-    "One minus the mean cosine of rows that belong together."
-    return 1 - F.cosine_similarity(features, wanted).mean()
-
 # %% ../../nbs/upgrades/oca.ipynb #0dd7c182
 class OrthogonalCompatibleHead(nn.Module):
     """Training head of OCA: a classifier behind a learned rotation, and an alignment of the first block.
@@ -70,7 +63,8 @@ class OrthogonalCompatibleHead(nn.Module):
     """
 
     def __init__(self, old_dim: int, extra_dim: int, num_classes: int, weight: float = 10.0, scale: float = 1.0,
-                 rotate: bool = True, *, linear: bool = False, class_weight: float = 5.0, cosine_weight: float = 5.0):
+                 rotate: bool = True, *, linear: bool = False, class_weight: float = 5.0,
+                 cosine_weight: float = 5.0) -> None:
         super().__init__()
         self.old_dim, dim = checks.whole("old_dim", old_dim), old_dim + checks.whole("extra_dim", extra_dim, 0)
         self.weight, self.scale = checks.number("weight", weight, 0), checks.number("scale", scale, above=0)
@@ -92,9 +86,8 @@ class OrthogonalCompatibleHead(nn.Module):
         checks.tensor("prototypes", prototypes, f"{len(self.classifier.weight)} {self.old_dim}", kind="float")
         checks.tensor("features", features, f"N {self.classifier.weight.shape[1]}", kind="float")
         checks.same_dtype("prototypes", prototypes, "features", features)
-        labels = checks.labels("labels", labels, rows=len(features), classes=len(prototypes), in_step=True)
-        block, means = unit_vectors(features[:, : self.old_dim]), prototypes.detach()
-        influence = cross_entropy(self.scale * block @ means.T, labels)
+        block = features[:, : self.old_dim]
+        influence, labels = class_mean_loss(block, prototypes, labels, self.scale), labels.long()
         return (self.class_weight * cross_entropy(self(features), labels) + self.weight * influence
-                + self.cosine_weight * _apart(block, means[labels]))
+                + self.cosine_weight * cosine_gap(block, prototypes.detach()[labels]))
 
