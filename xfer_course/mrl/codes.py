@@ -122,18 +122,15 @@ def _differing_by_product(queries: Tensor, rows: Tensor) -> Tensor:
 
 
 def _differing_by_count(queries: Tensor, rows: Tensor) -> Tensor:
-    "The same on a CPU, from words of 64 bits: a block of rows stays in the cache while all queries pass."
+    "The same on a CPU, from words of 64 bits: half a megabyte of rows stays in the cache while all queries pass."
     words, asked = (np.ascontiguousarray(each.numpy()).view(np.uint64) for each in (rows, queries))
-    differing = np.empty((len(asked), len(words)), np.float32)
-    for start in range(0, len(words), 4096):
-        block = np.ascontiguousarray(words[start : start + 4096].T)
-        buffer, counts = np.empty_like(block[0]), np.empty(block.shape[1], np.uint8)
-        for query, found in zip(asked, differing[:, start : start + 4096]):
-            total = np.zeros(block.shape[1], np.int32)
-            for word, bits in zip(block, query):
-                np.bitwise_count(np.bitwise_xor(word, bits, out=buffer), out=counts)
-                total -= counts
-            found[:] = total
+    differing, step = np.empty((len(asked), len(words)), np.float32), max(1, 2**16 // words.shape[1])
+    for start in range(0, len(words), step):
+        block = np.ascontiguousarray(words[start : start + step].T)
+        buffer, counts = np.empty_like(block), np.empty(block.shape, np.uint8)
+        for query, found in zip(asked, differing[:, start : start + step]):
+            np.bitwise_count(np.bitwise_xor(block, query[:, None], out=buffer), out=counts)
+            np.negative(counts.sum(0, dtype=np.int32), out=found)
     return torch.from_numpy(differing)
 
 # %% ../../nbs/mrl/codes.ipynb #5df3b21f

@@ -77,22 +77,20 @@ class GrowingRows(_Buffer):
         return found
 
 # %% ../../nbs/mrl/index.ipynb #0eb737c9
-def _ids(ids: Any) -> np.ndarray:
+def _ids(ids: Any, name: str = "ids") -> np.ndarray:
     "Ids as an array `(n,)` of int64 or of texts."
     kinds = {type(each) for each in ids} if isinstance(ids, (list, tuple)) else set()
-    given = str(getattr(ids, "dtype", "")).removeprefix("torch.")
-    if given == "bool" or kinds & {bool, np.bool_}:
-        raise TypeError("ids must be whole numbers or texts, got truth values")
-    if len({issubclass(kind, str) for kind in kinds}) > 1:
-        raise TypeError("ids must be whole numbers or texts, all of one kind, got both")
+    if len({issubclass(kind, str) for kind in kinds}) > 1 or kinds & {bool, np.bool_}:
+        found = " and ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"{name} must be whole numbers or texts, all of one kind, got {found}")
     try:
-        found = checks.label_array("ids", ids)
-        too_large = given == "uint64" and found.min() < 0
+        given = checks.as_array(ids)
+        if given.dtype.kind in "bf" or (given.dtype == np.uint64 and given.size and given.max() >= 2**63):
+            most = given.max() if given.size else "none"
+            raise TypeError(f"{name} must be whole numbers below 2^63 or texts, got {given.dtype} up to {most}")
+        return checks.label_array(name, given)
     except OverflowError:
-        too_large = True
-    if too_large:
-        raise ValueError("ids must be whole numbers below 2^63 or texts, got a larger number")
-    return found
+        raise TypeError(f"{name} must be whole numbers below 2^63 or texts, got a larger number") from None
 
 
 def _distinct(ids: Any, count: int) -> np.ndarray:
@@ -146,6 +144,8 @@ def _made_up(names: "_Arrivals", count: int) -> np.ndarray:
         raise ValueError("ids must be given for new vectors, as the ids of this index are texts, got none")
     if names.following + count > 2**63:
         raise ValueError(f"ids must be given for new vectors: no number follows {names.following - 1}, got none")
+    if names.following > names.rows:  # numbers are no longer those of the rows
+        names.column = names.column or _Numbers(np.arange(names.rows))
     return np.arange(names.following, names.following + count)
 
 
@@ -170,6 +170,8 @@ class _Arrivals:
         self.marks: GrowingRows | None = None
         if checks.whole("count", count, 0):
             self.add(count, ids)
+        elif ids is not None and checks.as_array(ids).dtype.kind == "U":
+            self.column = _Texts(np.array([], str))
 
     def add(self, count: int, ids: Any = None) -> np.ndarray:
         "Give `count` new rows their ids, and return these."
@@ -192,7 +194,7 @@ class _Arrivals:
 
     def named(self, rows: Tensor) -> Tensor | np.ndarray:
         "The ids of rows of any shape, a tensor of int64 or an array of texts; -1 or an empty text for row -1."
-        return rows if self.column is None or not rows.numel() else self.column.named(rows)
+        return rows if self.column is None else self.column.named(rows)
 
     def kept(self) -> Tensor:
         "The numbers of the rows that hold an item."
@@ -218,11 +220,11 @@ class RowIds(_Arrivals):
     def __len__(self) -> int:
         return self.rows if self.alive is None else int(self.alive.sum())
 
-    def rows_of(self, ids: Any) -> np.ndarray:
-        "The row of each id, int64 `(n,)`; -1 for an id that is not there."
-        found, column = _ids(ids), self.column or _Numbers
+    def rows_of(self, ids: Any, name: str = "ids") -> np.ndarray:
+        "The row of each id, int64 `(n,)`; -1 for an id that is not there. A refusal calls them `name`."
+        found, column = _ids(ids, name), self.column or _Numbers
         if (found.dtype.kind == "U") != (column.kind == "texts"):
-            raise TypeError(f"ids must be {column.kind}, as those of this index, got {found[0].item()!r}")
+            raise TypeError(f"{name} must be {column.kind}, as the ids of this index, got {found[0].item()!r}")
         if self.column is None:
             rows = np.where((found >= 0) & (found < self.rows), found, -1)
             return rows if self.alive is None or not self.rows else np.where(self.alive.numpy()[rows], rows, -1)
@@ -286,7 +288,7 @@ def rows_left_out(names: RowIds, exclude: Any, count: int) -> Tensor | None:
     longest = max(map(len, lists), default=0)
     if not longest:
         return None
-    found = iter(names.rows_of([each for inside in lists for each in inside]).tolist())
+    found = iter(names.rows_of([each for inside in lists for each in inside], "exclude").tolist())
     return torch.tensor([[next(found) for _ in inside] + [-1] * (longest - len(inside)) for inside in lists])
 
 # %% ../../nbs/mrl/index.ipynb #f60b2810
@@ -318,7 +320,7 @@ class _Items:
     @property
     def ids(self) -> np.ndarray:
         "The ids of all items, int64 or texts `(N,)`, in the order in which they came."
-        return np.array(self.names.named(self.names.kept()))
+        return checks.as_array(self.names.named(self.names.kept()))
 
     @property
     def gallery(self) -> Tensor:
@@ -346,19 +348,21 @@ class LivingIndex(_Items):
     """
 
     def add(self, vectors: np.ndarray | Tensor, ids: Any = None) -> np.ndarray:
-        """Add vectors `(n, D)`, and return their ids, `ids` or numbers that follow all that were ever given.
+        """Add vectors `(n, D)`, also none, and return their ids: `ids`, or numbers above all that were ever given.
 
         They are kept in memory, in the type of the gallery. An id that is there, or anything else that does not fit,
         is refused with a `ValueError` or `TypeError`, and then nothing is added.
         """
-        return _joined(self, vectors, ids)
+        none = getattr(vectors, "shape", None) == (0, self.rows["vectors"].fixed.shape[1])
+        return self.ids[:0] if none else _joined(self, vectors, ids)
 
     def delete(self, ids: Any) -> None:
-        """Delete the items with these ids `(n,)`: from now on no search returns them, and their ids may be given anew.
+        """Delete the items with these ids `(n,)`, also none: no search returns them, and their ids may be given anew.
 
         An id that is not there is refused with a `ValueError`, and then nothing is deleted.
         """
-        self.names.delete(ids)
+        if not hasattr(ids, "__len__") or len(ids):
+            self.names.delete(ids)
         if len(self) < self.names.rows / 2 and not self.mapped:
             self.compact()
 

@@ -202,11 +202,11 @@ def _sizes(dims: Sequence[int], first_stage: str, most: int) -> tuple[int, ...]:
     "Increasing sizes; rounded codes may have as many dimensions as the second stage, which they need."
     if first_stage == "float32":
         return checks.increasing("dims", dims, most)
-    first, *others = (checks.whole("dims", m, 1, most) for m in dims)
-    if not others or first > others[0]:
+    sizes = [checks.whole("dims", m, 1, most) for m in dims]
+    if len(sizes) < 2 or sizes[0] > sizes[1]:
         raise ValueError(f"dims must be at least two sizes, none below the first, as the scores of first_stage="
-                         f"{first_stage!r} are rounded, got {[first, *others]}")
-    return first, *checks.increasing("dims", others, most)
+                         f"{first_stage!r} are rounded, got {sizes}")
+    return sizes[0], *checks.increasing("dims", sizes[1:], most)
 
 
 def _shortlists(lengths: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:

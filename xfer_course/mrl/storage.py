@@ -52,6 +52,8 @@ def _header(parts: dict[str, _Part], said: dict[str, str]) -> bytes:
 
 
 def _bytes(block: Tensor) -> memoryview:
+    if not block.numel():
+        return memoryview(b"")
     return memoryview(block.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 # %% ../../nbs/mrl/storage.ipynb #bbc3e443
@@ -89,11 +91,12 @@ def _read(path: Path, mapped: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 # %% ../../nbs/mrl/storage.ipynb #4bd8062d
 _KIND = "xfer_course.FunnelRetrieval"
+_WRITTEN_AT_ONCE = 2**24  # bytes
 
 
 def _blocks(index: LivingIndex, rows: GrowingRows) -> Iterator[Tensor]:
-    "The rows of all items, some 16 MB at a time."
-    alive, step = index.names.alive, max(1, 2**24 * len(rows) // max(1, rows.nbytes))
+    "The rows of all items, some megabytes at a time."
+    alive, step = index.names.alive, max(1, _WRITTEN_AT_ONCE * len(rows) // max(1, rows.nbytes))
     for start in range(0, len(rows), step):
         block = rows.block(start, min(start + step, len(rows)))
         yield block if alive is None else block[alive[start : start + step].to(block.device)]
@@ -106,7 +109,7 @@ def _parts(index: LivingIndex) -> dict[str, _Part]:
     small = {f"learned.{name}": tensor for name, tensor in index.codes.learned().items()}
     if index.ids.dtype.kind == "U":
         small["texts"] = torch.frombuffer(bytearray(json.dumps(index.ids.tolist()).encode()), dtype=torch.uint8)
-    elif not np.array_equal(index.ids, np.arange(len(index))):
+    elif index.names.column is not None or index.names.following > len(index):
         small["ids"] = torch.from_numpy(index.ids)
     return parts | {name: _Part(tensor.dtype, tuple(tensor.shape), [tensor]) for name, tensor in small.items()}
 
@@ -116,7 +119,10 @@ def _put_back(index: Any, said: dict[str, str], tensors: dict[str, Tensor]) -> N
     rows = {name.removeprefix("rows."): tensor for name, tensor in tensors.items() if name.startswith("rows.")}
     learned = {name.removeprefix("learned."): t for name, t in tensors.items() if name.startswith("learned.")}
     checks.tensor("vectors", rows["vectors"], "N D", kind="float", empty=True)
-    index.restore(json.loads(said["settings"]), learned, rows["vectors"].shape[1])
+    try:
+        index.restore(json.loads(said["settings"]), learned, rows["vectors"].shape[1])
+    except TypeError:
+        raise ValueError("its settings are not those of an index") from None
     example = torch.ones(1, rows["vectors"].shape[1], dtype=rows["vectors"].dtype)
     wanted = {"vectors": example, **index.encoded(example, "vectors")}
     count = len(rows["vectors"])
@@ -124,7 +130,7 @@ def _put_back(index: Any, said: dict[str, str], tensors: dict[str, Tensor]) -> N
         if rows[name].dtype != tensor.dtype or rows[name].shape != (count, *tensor.shape[1:]):
             raise ValueError(f"its {name} do not fit its settings")
     texts = tensors.get("texts")
-    ids = tensors.get("ids") if texts is None else json.loads(texts.numpy().tobytes())
+    ids = tensors.get("ids") if texts is None else np.array(json.loads(texts.numpy().tobytes()), str)
     index.rows = {name: GrowingRows(rows[name]) for name in wanted}
     index.names = RowIds(count, ids)
     index.names.following = max(index.names.following, int(said["following"]))
@@ -143,7 +149,9 @@ def _loaded(kind: type, file: Path, mapped: bool) -> Any:
     index.mapped = bool(mapped)
     try:
         _put_back(index, *_read(file, index.mapped))
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except KeyError as error:
+        raise DataFileError(f"{file.name} is damaged or no index (it lacks {error})") from error
+    except (SafetensorError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise DataFileError(f"{file.name} is damaged or no index ({error})") from error
     return index
 
