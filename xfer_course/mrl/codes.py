@@ -45,12 +45,12 @@ class Float32Codes:
 
     def encode(self, rows: Tensor) -> dict[str, Tensor]:
         "The tensors to keep of prepared vectors, by name."
-        return {"codes": _prepared_rows("rows", rows, self.dim, finite=False)}
+        return {"codes": _prepared_rows("rows", rows, self.dim, finite=False).float()}
 
     def scores(self, queries: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
         "Scores `(Q, n)` of prepared queries with what `encode` gave."
-        _prepared_rows("queries", queries, self.dim, finite=False)
-        return queries @ kept["codes"].T
+        checks.tensor("queries", queries, f"Q {kept['codes'].shape[1]}", kind="float")
+        return queries.float() @ kept["codes"].T
 
 # %% ../../nbs/mrl/codes.ipynb #671c7b07
 _ROWS_AT_ONCE = 2048  # bytes become floats for so many rows at a time: a block that stays in the cache
@@ -102,7 +102,8 @@ class Int8Codes(Float32Codes):
         return {"codes": codes} | ({"lengths": rows[:, self.dim].float()} if rows.shape[1] > self.dim else {})
 
     def scores(self, queries: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
-        weights, codes = _prepared_rows("queries", queries, self.dim, False)[:, : self.dim] * self.step, kept["codes"]
+        asked, codes = _prepared_rows("queries", queries, self.dim, finite=False), kept["codes"]
+        weights = asked[:, : self.dim].float() * self.step
         scores = weights.new_empty(len(weights), len(codes))
         step = _ROWS_AT_ONCE if codes.device.type == "cpu" else max(1, len(codes))
         for start in range(0, len(codes), step):
@@ -154,10 +155,10 @@ class BinaryCodes(Float32Codes):
     @classmethod
     def learn(cls, dim: int, blocks: Iterable[Tensor]) -> "BinaryCodes":
         "Codes whose thresholds are the means of these prepared vectors."
-        count, total = 0, torch.zeros(checks.whole("dim", dim), dtype=torch.float64)
+        count, total = 0, 0.0
         for block in blocks:
-            count += len(_prepared_rows("every block", block, dim))
-            total = total.to(block.device) + block[:, :dim].sum(0, dtype=torch.float64)
+            count += len(_prepared_rows("every block", block, checks.whole("dim", dim)))
+            total = total + block[:, :dim].sum(0, dtype=torch.float64)
         if not count:
             raise ValueError("blocks must be at least one block of vectors, got none")
         return cls(dim, (total / count).float())

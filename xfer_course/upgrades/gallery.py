@@ -98,7 +98,7 @@ class VersionedEmbeddings:
         self.dim = (rows := checks.tensor("embeddings", _copy(embeddings), "N D", kind="float")).shape[1]
         self.index = FunnelRetrieval(rows, [self.dim], [], ids=ids, progress=False)  # looks at every row
         self.version = _model_name("version", version)
-        self.compatible = set(checks.texts("compatible", compatible if isinstance(compatible, str) else [*compatible], 0))
+        self.compatible = {*checks.texts("compatible", compatible if isinstance(compatible, str) else [*compatible], 0)}
         self.labels = _row_labels(labels, len(self))
 
     def __len__(self) -> int:
