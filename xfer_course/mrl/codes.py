@@ -53,7 +53,7 @@ class Float32Codes:
         return queries.float() @ kept["codes"].T
 
 # %% ../../nbs/mrl/codes.ipynb #671c7b07
-_ROWS_AT_ONCE = 2048  # bytes become floats for so many rows at a time: a block that stays in the cache
+_NUMBERS_AT_ONCE = 2**18  # so many bytes at a time become floats, in a buffer that stays in the cache
 
 
 def _bounds(dim: int, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -67,14 +67,26 @@ def _bounds(dim: int, blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         raise ValueError("blocks must be at least one block of vectors, got none")
     return low, high
 
+
+
+def _products(weights: Tensor, codes: Tensor) -> Tensor:
+    "Products `(Q, n)` of float32 queries with rows of bytes."
+    scores, dim = weights.new_empty(len(weights), len(codes)), codes.shape[1]
+    step = max(1, _NUMBERS_AT_ONCE // dim if codes.device.type == "cpu" else len(codes))
+    buffer = weights.new_empty(min(step, len(codes)), dim)
+    for start in range(0, len(codes), step):
+        block = codes[start : start + step]
+        torch.matmul(weights, buffer[: len(block)].copy_(block).T, out=scores[:, start : start + step])
+    return scores
+
 # %% ../../nbs/mrl/codes.ipynb #37a8a89b
 class Int8Codes(Float32Codes):
     """One byte per dimension: the nearest of 256 values, evenly spaced between the gallery's extremes there.
 
     Scale: `low` and `step` `(dim,)`, with step = (largest - smallest value in the gallery) / 255, from all rows of the
     gallery (`learn`). Rounding: x becomes round((x - low) / step) - 128, so at most half a step is lost; what is added
-    later and lies outside gets the nearest end. Queries stay float32. For Euclidean distance the column of squared
-    lengths stays float32 as well ("lengths"). The shortlist that this finds has to be put in order at full precision.
+    later and lies outside gets the nearest end. Queries and, for Euclidean distance, the squared lengths ("lengths")
+    stay float32. The shortlist that this finds has to be put in order at full precision.
     Source: the scalar quantisation of embeddings in the documentation of sentence-transformers (Embedding
     Quantization; Shakir, Aarsen and Lee 2024), with extremes per dimension as there.
     """
@@ -102,12 +114,8 @@ class Int8Codes(Float32Codes):
         return {"codes": codes} | ({"lengths": rows[:, self.dim].float()} if rows.shape[1] > self.dim else {})
 
     def scores(self, queries: Tensor, kept: Mapping[str, Tensor]) -> Tensor:
-        asked, codes = _prepared_rows("queries", queries, self.dim, finite=False), kept["codes"]
-        weights = asked[:, : self.dim].float() * self.step
-        scores = weights.new_empty(len(weights), len(codes))
-        step = _ROWS_AT_ONCE if codes.device.type == "cpu" else max(1, len(codes))
-        for start in range(0, len(codes), step):
-            torch.matmul(weights, codes[start : start + step].float().T, out=scores[:, start : start + step])
+        asked = _prepared_rows("queries", queries, self.dim, finite=False)
+        scores = _products(asked[:, : self.dim].float() * self.step, kept["codes"])
         return scores.add_(kept["lengths"]) if "lengths" in kept else scores
 
 # %% ../../nbs/mrl/codes.ipynb #68f1b024
