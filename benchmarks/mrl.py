@@ -262,7 +262,7 @@ def retrieval(rounds: int = 3, with_libraries: bool = True) -> Measurement:
 
 
 D768 = 768
-SHORTLISTS = {"int8": 50, "binary": 500}
+SHORTLISTS = {"int8": 50, "binary": 200}
 
 
 def rounded_libraries(
@@ -315,7 +315,7 @@ def rounded_libraries(
 def rounded(stage: str, rounds: int = 3, with_libraries: bool = True) -> list[Measurement]:
     "50 queries, one at a time, in 100,000 vectors: seconds, and bytes that the first stage reads; recall@10 is noted."
     k = 10
-    vectors = F.normalize(simulated_embeddings(100_050, D768, num_classes=1000, exponent=0.3, noise=1.0)[0])
+    vectors = F.normalize(simulated_embeddings(100_050, D768, num_classes=1000, exponent=0.5, noise=1.0)[0])
     gallery, queries = vectors[:100_000], vectors[100_000:]
     exact, course = "exact search, float32", f"AdaptiveRetrieval, {stage} first stage"
     index = AdaptiveRetrieval(gallery, D768, D768, SHORTLISTS[stage], first_stage=stage)
