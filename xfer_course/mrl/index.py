@@ -66,15 +66,20 @@ class GrowingRows(_Buffer):
         added = self._spare[max(start - split, 0) : min(stop - split, self._used)]
         return added if start >= split else torch.cat([self.fixed[start:], added])
 
-    def take(self, rows: Tensor, dim: int | None = None) -> Tensor:
-        "A copy of the rows with these numbers `(K,)`; of their first `dim` numbers alone, if that is given."
-        fixed, spare = (each if dim is None else each[:, :dim] for each in (self.fixed, self._spare))
+    def take(self, rows: Tensor) -> Tensor:
+        "A copy of the rows with these numbers `(K,)`."
         if not self._used:
-            return fixed.index_select(0, rows)
-        early, found = rows < len(fixed), fixed.new_empty((len(rows), *fixed.shape[1:]))
-        found[early] = fixed.index_select(0, rows[early])
-        found[~early] = spare.index_select(0, rows[~early] - len(fixed))
+            return self.fixed.index_select(0, rows)
+        early, found = rows < len(self.fixed), self.fixed.new_empty((len(rows), *self.fixed.shape[1:]))
+        found[early] = self.fixed.index_select(0, rows[early])
+        found[~early] = self._spare.index_select(0, rows[~early] - len(self.fixed))
         return found
+
+    def narrow(self, dim: int) -> "GrowingRows":
+        "The first `dim` numbers of every row there is, on the same memory."
+        view = GrowingRows(self.fixed[:, :dim])
+        view._spare, view._used = self._spare[:, :dim], self._used
+        return view
 
 # %% ../../nbs/mrl/index.ipynb #0eb737c9
 def _ids(ids: Any, name: str = "ids") -> np.ndarray:

@@ -133,13 +133,13 @@ def _scores_of_rows(rows: Tensor, chosen: Tensor, queries: Tensor, metric: str) 
 
 def _rescored(vectors: GrowingRows, queries: Tensor, candidates: Tensor, dim: int, metric: str) -> Tensor:
     "Scores `(Q, K)` of each query with its candidates, rows of `vectors`, at the first `dim` dimensions."
-    device = vectors.fixed.device
+    device, prefixes = vectors.fixed.device, vectors.narrow(dim)
     scores = torch.empty(candidates.shape, dtype=torch.float32, device=queries.device)
     step = 1 if device.type == "cpu" else max(1, 2**28 // (4 * dim * candidates.shape[1]))
     prepared = _prepared(queries, dim, metric, is_query=True)
     for start in range(0, len(queries), step):
         chosen = candidates[start : start + step].to(device)
-        rows = vectors.take(chosen.flatten(), dim).float()
+        rows = prefixes.take(chosen.flatten()).float()
         scores[start : start + step] = _scores_of_rows(rows, chosen, prepared[start : start + step].to(device), metric)
     return scores
 
