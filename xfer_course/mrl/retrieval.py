@@ -274,14 +274,17 @@ class _Funnel(StoredIndex):
 
     @property
     def settings(self) -> dict[str, Any]:
+        "What a file has to say for `restore`."
         return {"dims": self.dims, "shortlists": self._shortlists, "metric": self.metric,
                 "first_stage": self.first_stage, "block_bytes": self.block_bytes}
 
     def restore(self, settings: dict[str, Any], learned: dict[str, Tensor], width: int) -> None:
+        "Take over the settings of a file, and what its codes had learnt, for vectors of `width` numbers."
         self._configure(width, **settings)
         self.codes, self.progress = _STAGES[self.first_stage](self.dims[0], **learned), False
 
     def encoded(self, vectors: Tensor, name: str) -> dict[str, Tensor]:
+        "Codes of vectors, checked; a refusal calls them `name`."
         parts = [self.codes.encode(block) for block in _prefixes(self, vectors, name)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

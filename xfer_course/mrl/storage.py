@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -193,7 +193,7 @@ class StoredIndex(LivingIndex):
         _write(_file(path), _parts(self), said)
 
     @classmethod
-    def load(cls, path: str | Path, mapped: bool = True) -> "StoredIndex":
+    def load(cls, path: str | Path, mapped: bool = True) -> Self:
         """Read what `save` wrote; nothing in the file is executed.
 
         `mapped` leaves vectors and codes in the file, whose pages are read when a search needs them; the file must stay
