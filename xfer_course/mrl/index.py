@@ -318,9 +318,16 @@ class _Items:
     rows: dict[str, GrowingRows]
     names: RowIds
     mapped: bool
+    settings: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if name != "block_bytes")
+        width, size = self.rows["vectors"].fixed.shape[1], self.rows["vectors"].nbytes
+        return (f"{type(self).__name__}({len(self):,} items of {width:,} numbers, {said}; "
+                f"{self.index_bytes:,} bytes of codes, {size:,} of vectors)")
 
     @property
     def ids(self) -> np.ndarray:
@@ -348,8 +355,8 @@ class LivingIndex(_Items):
     """What an index does with its items beside searching them.
 
     A subclass sets `rows`, a dict of `GrowingRows` ("vectors" and what it searches by), `names`, their `RowIds`, and
-    `mapped`, whether the vectors lie in a file. Its method `encoded(vectors, name)` checks vectors, which a refusal
-    calls `name`, and gives what it searches by.
+    `mapped`, whether the vectors lie in a file; `settings` says what it is, for a file and for its `repr`. Its method
+    `encoded(vectors, name)` checks vectors, which a refusal calls `name`, and gives what it searches by.
     """
 
     def add(self, vectors: np.ndarray | Tensor, ids: Any = None) -> np.ndarray:

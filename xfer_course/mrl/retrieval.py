@@ -292,12 +292,6 @@ class _Funnel(StoredIndex):
         "Multiply-adds per query."
         return search_cost(len(self), self.dims, self.shortlists).multiply_adds
 
-    def __repr__(self) -> str:
-        said = ", ".join(f"{name}={value!r}" for name, value in self.settings.items() if name != "block_bytes")
-        width, size = self.rows["vectors"].fixed.shape[1], self.rows["vectors"].nbytes
-        return (f"{type(self).__name__}({len(self):,} items of {width:,} numbers, {said}; "
-                f"{self.index_bytes:,} bytes of codes, {size:,} of vectors)")
-
 # %% ../../nbs/mrl/search.ipynb #ca8ee85d
 class FunnelRetrieval(_Funnel):
     """Nearest neighbours in stages: everything at few dimensions, ever fewer candidates at ever more dimensions.

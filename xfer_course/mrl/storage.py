@@ -178,8 +178,8 @@ def _as_faiss(index: Any) -> Any:
 class StoredIndex(LivingIndex):
     """A `LivingIndex` that can be kept in a file, and handed to faiss.
 
-    A subclass also has `codes`, whose `learned()` gives named tensors, `dims`, `metric` and `settings`, a dict for
-    JSON; `restore(settings, learned, width)` sets these again.
+    A subclass also has `codes`, whose `learned()` gives named tensors, `dims` and `metric`, and `settings` for JSON;
+    `restore(settings, learned, width)` sets these again.
     """
 
     def save(self, path: str | Path) -> None:
