@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import torch
 from hypothesis import strategies as st
 
@@ -24,6 +26,7 @@ from drawing import (
 from xfer_course import mrl
 
 NOT_DRAWN.update(["SearchCost", "SearchSizes"])
+NOT_DRAWN.update(["LivingIndex", "StoredIndex"])  # what FunnelRetrieval is made of: drawn with it
 HEAD = (2, 4, 8)
 fuzz(
     "doubling_dims",
@@ -221,23 +224,116 @@ WILD_SEARCH = {
     "k": any_int,
     "metric": st.just("manhattan"),
 }
+LIFE = {
+    "ids": st.sampled_from([None, list(range(10, 16)), list("abcdef")]),
+    "first_stage": st.sampled_from(["float32", "int8", "binary"]),
+    "where": st.sampled_from([None, lambda name: True, lambda name: False]),
+    "exclude": st.none(),
+    "added": st.none(),
+    "gone": st.none(),
+}
+some_texts = st.lists(st.text("ab", max_size=1), max_size=6)
+any_ids = st.one_of(any_labels, any_array, st.lists(any_int, max_size=6), some_texts)
+WILD_LIFE = {
+    "ids": any_ids,
+    "first_stage": st.text(max_size=3),
+    "where": st.one_of(any_labels, any_array, st.lists(st.booleans(), min_size=5, max_size=7)),
+    "exclude": st.one_of(any_ids, st.lists(any_ids, min_size=2, max_size=2)),
+    "added": st.one_of(any_vectors, any_array),
+    "gone": any_ids,
+}
+
+
+def life(kind):
+    "An index from its birth to a search, through changes and a file."
+
+    def call(gallery, queries, k, where, exclude, added, gone, **options):
+        index = kind(gallery, **{"progress": False} | options)
+        if added is not None:
+            index.add(added)
+        if gone is not None:
+            index.delete(gone)
+        with tempfile.TemporaryDirectory() as folder:
+            index.save(folder)
+            return kind.load(folder).search(queries, k, where=where, exclude=exclude)
+
+    return call
+
+
 fuzz(
     "FunnelRetrieval",
-    lambda gallery, queries, k, **options: mrl.FunnelRetrieval(gallery, **{"progress": False} | options).search(
-        queries, k
-    ),
-    SEARCH | {"dims": st.just((2, 4, 8)), "shortlists": st.just((4, 3))},
-    WILD_SEARCH | {"dims": any_dims, "shortlists": any_dims},
+    life(mrl.FunnelRetrieval),
+    SEARCH | LIFE | {"dims": st.just((2, 4, 8)), "shortlists": st.just((4, 3))},
+    WILD_SEARCH | WILD_LIFE | {"dims": any_dims, "shortlists": any_dims},
     lambda r, a: r[0].shape == r[1].shape == (len(a["queries"]), a["k"]),
 )
 fuzz(
     "AdaptiveRetrieval",
-    lambda gallery, queries, k, **options: mrl.AdaptiveRetrieval(gallery, **{"progress": False} | options).search(
-        queries, k
-    ),
-    SEARCH | {"shortlist_dim": st.just(2), "rerank_dim": st.just(8), "shortlist": st.just(4)},
-    WILD_SEARCH | {"shortlist_dim": any_int, "rerank_dim": any_int, "shortlist": any_int},
+    life(mrl.AdaptiveRetrieval),
+    SEARCH | LIFE | {"shortlist_dim": st.just(2), "rerank_dim": st.just(8), "shortlist": st.just(4)},
+    WILD_SEARCH | WILD_LIFE | {"shortlist_dim": any_int, "rerank_dim": any_int, "shortlist": any_int},
     lambda r, a: r[0].shape == r[1].shape == (len(a["queries"]), a["k"]),
+)
+CODED = {"dim": st.just(8), "blocks": st.lists(vectors(6, 8), min_size=1, max_size=2), "rows": vectors(5, 8),
+         "queries": vectors(2, 8)}
+WILD_CODED = {"dim": any_int, "blocks": st.lists(any_vectors, max_size=2), "rows": any_vectors, "queries": any_vectors}
+
+
+def coded(kind):
+    def call(dim, blocks, rows, queries):
+        codes = kind.learn(dim, blocks)
+        return kind(dim, **codes.learned()).scores(queries, codes.encode(rows))
+
+    return call
+
+
+for name in ("Float32Codes", "Int8Codes", "BinaryCodes"):
+    fuzz(name, coded(getattr(mrl, name)), CODED, WILD_CODED,
+         lambda r, a: r.shape == (len(a["queries"]), len(a["rows"])))
+
+
+def grown(fixed, more, count):
+    rows = mrl.GrowingRows(fixed)
+    rows.reserve(count)
+    rows.append(more)
+    return rows
+
+
+fuzz(
+    "GrowingRows",
+    grown,
+    {"fixed": vectors(3, 4), "more": vectors(2, 4), "count": st.integers(0, 5)},
+    {"fixed": any_tensor, "more": any_tensor, "count": small_int},
+    lambda r, a: len(r) == len(a["fixed"]) + len(a["more"]) == len(r.block(0, len(r))),
+)
+
+
+def named(count, ids, gone):
+    names = mrl.RowIds(count, ids)
+    names.delete(gone)
+    return names
+
+
+fuzz(
+    "RowIds",
+    named,
+    {"count": st.just(4), "ids": st.sampled_from([None, [3, 2, 1, 0]]), "gone": st.just([1, 3])},
+    {"count": small_int, "ids": any_ids, "gone": any_ids},
+    lambda r, a: r.rows == a["count"] and (r.rows_of(a["gone"]) == -1).all(),
+)
+fuzz(
+    "allowed_rows",
+    lambda names, where: mrl.allowed_rows(names, where),
+    {"names": st.just(mrl.RowIds(3, ["a", "b", "c"])), "where": st.sampled_from([lambda name: name > "a", [True] * 3])},
+    {"where": WILD_LIFE["where"]},
+    lambda r, a: r.shape == (3,) and r.dtype == torch.bool,
+)
+fuzz(
+    "rows_left_out",
+    mrl.rows_left_out,
+    {"names": st.just(mrl.RowIds(3)), "exclude": st.sampled_from([[0, 2], [[0, 1], None]]), "count": st.just(2)},
+    {"exclude": WILD_LIFE["exclude"], "count": any_int},
+    lambda r, a: r is None or len(r) == a["count"],
 )
 GRID = {
     "gallery": vectors(6, 8),

@@ -285,11 +285,25 @@ fuzz(
     WILD_ROWS,
     lambda r, a: len(r) == len(a["embeddings"]) and not r.needs_backfill(a["version"]),
 )
+
+
+def asked_gallery(queries, asked, k, added, added_labels, gone, **options):
+    gallery = upgrades.Gallery(**options)
+    if added is not None:
+        gallery.add(added, asked, added_labels)
+    if gone is not None:
+        gallery.delete(gone)
+    return gallery.search(queries, asked, k, exclude=None)
+
+
 fuzz(
     "Gallery",
-    lambda queries, asked, k, **options: upgrades.Gallery(**options).search(queries, asked, k),
-    ROWS | {"queries": vectors(3, 5), "asked": st.just("v1"), "k": st.integers(1, 3)},
-    WILD_ROWS | {"queries": st.one_of(any_vectors, any_array), "asked": st.text(max_size=2), "k": any_int},
+    asked_gallery,
+    ROWS | {"queries": vectors(3, 5), "asked": st.just("v1"), "k": st.integers(1, 3), "ids": st.just([*range(4, 10)]),
+            "added": vectors(2, 4), "added_labels": class_numbers(2, 2), "gone": st.just([4])},
+    WILD_ROWS | {"queries": st.one_of(any_vectors, any_array), "asked": st.text(max_size=2), "k": any_int,
+                 "ids": any_labels, "added": st.one_of(any_vectors, any_array), "added_labels": any_labels,
+                 "gone": any_labels},
     lambda r, a: r[0].shape == r[1].shape == (len(a["queries"]), a["k"]),
 )
 fuzz(

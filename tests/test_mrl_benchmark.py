@@ -36,6 +36,17 @@ def test_retrieval_is_fast_at_the_same_quality(capsys):
     assert measured.times(exact) >= 8
 
 
+@pytest.mark.parametrize("stage, smaller, times, least", [("int8", 4, 0.3, 0.99), ("binary", 32, 1.5, 0.95)])
+def test_rounded_stages_are_small_at_nearly_the_same_recall(stage, smaller, times, least, capsys):
+    "Bits also save time, one query at a time; bytes need not."
+    seconds, memory = mrl.rounded(stage, rounds=1, with_libraries=False)
+    with capsys.disabled():
+        print(f"\n{seconds}\n{memory}, {seconds.notes}")
+    assert seconds.notes["recall@10"][seconds.course] >= least
+    assert memory.times("exact search, float32") == smaller
+    assert seconds.times("exact search, float32") >= times
+
+
 def test_memory_mapped_gallery_is_searched_in_bounded_memory(capsys):
     measured = mrl.mapped_gallery()
     with capsys.disabled():

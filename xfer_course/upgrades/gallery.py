@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,11 +40,13 @@ class UpgradeCheck(NamedTuple):
 
 def _precisions(index: FunnelRetrieval, labels: Tensor, queries: Tensor, query_labels: np.ndarray,
                 k: int) -> np.ndarray:
-    "AP@k of every query, `(Q,)`."
+    "AP@k of every query, `(Q,)`; `labels` in the order of `index.ids`."
     found = index.search(torch.as_tensor(queries), k)[1]
-    ranks = np.arange(k)[None]
+    ids, ranks = index.ids, np.arange(k)[None]
+    order = ids.argsort()
+    places = order[np.searchsorted(ids, checks.as_array(found), sorter=order)]
     return np.array([mean_average_precision_at_k(ranks, labels[rows], [label], k)
-                     for rows, label in zip(found, query_labels.tolist())])
+                     for rows, label in zip(torch.from_numpy(places), query_labels.tolist())])
 
 
 def _cut(queries: np.ndarray | Tensor, width: int) -> np.ndarray | Tensor:
@@ -83,59 +85,93 @@ class VersionedEmbeddings:
     """Embeddings, the version of the model that made them, and the versions that may search them.
 
     Args:
-        embeddings: float tensor or array `(N, D)`, finite, no row of zeros; the gallery keeps a copy.
+        embeddings: float tensor or array `(N, D)`, finite, no row of zeros; copied, as labels are.
         version: name of the model, such as `"encoder-2024-05"`; any text that is not empty.
-        labels: integer labels or keys `(N,)` of the rows, copied as well, or None.
+        labels: integer labels or keys `(N,)` of the rows, or None.
         compatible: versions that are known to be comparable with `version`, for example because they were trained so.
+        ids: distinct whole numbers or texts that name the rows; 0, 1, 2, ... by default.
 
-    Raises `TypeError` or `ValueError` for embeddings, labels or versions of another kind.
-    """
+    Raises `TypeError` or `ValueError` for embeddings, labels or versions of another kind."""
 
     def __init__(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None,
-                 compatible: Iterable[str] = ()) -> None:
-        self.embeddings = checks.tensor("embeddings", _copy(embeddings), "N D", kind="float")
-        # looks at every row
-        self.index = FunnelRetrieval(self.embeddings, [self.embeddings.shape[1]], [], progress=False)
+                 compatible: Iterable[str] = (), *, ids: Any = None) -> None:
+        self.dim = (rows := checks.tensor("embeddings", _copy(embeddings), "N D", kind="float")).shape[1]
+        self.index = FunnelRetrieval(rows, [self.dim], [], ids=ids, progress=False)  # looks at every row
         self.version = _model_name("version", version)
-        self.compatible = set(
-            checks.texts("compatible", compatible if isinstance(compatible, str) else list(compatible), 0))
+        self.compatible = {*checks.texts("compatible", compatible if isinstance(compatible, str) else [*compatible], 0)}
         self.labels = _row_labels(labels, len(self))
 
     def __len__(self) -> int:
-        return len(self.embeddings)
+        return len(self.index)
 
     def __repr__(self) -> str:
-        return (f"{type(self).__name__}({len(self)} × {self.embeddings.shape[1]}, version={self.version!r}, "
+        return (f"{type(self).__name__}({len(self)} × {self.dim}, version={self.version!r}, "
                 f"compatible={sorted(self.compatible)})")
+
+    @property
+    def embeddings(self) -> Tensor:
+        "The embeddings `(N, D)`, in the order of `index.ids`."
+        return self.index.gallery
 
     @property
     def bytes(self) -> int:
         "Bytes of the embeddings."
-        return self.embeddings.numel() * self.embeddings.element_size()
+        return len(self) * self.dim * self.index.rows["vectors"].fixed.element_size()
 
     def needs_backfill(self, version: str) -> bool:
         "Whether queries of that model may not search this gallery: neither its own nor a compatible version."
         return _model_name("version", version) != self.version and version not in self.compatible
 
+# %% ../../nbs/upgrades/gallery.ipynb #chan0001
+class _ChangingEmbeddings(VersionedEmbeddings):
+    "Versioned embeddings that can be added and deleted; arguments are those of `VersionedEmbeddings`."
+
+    def add(self, embeddings: np.ndarray | Tensor, version: str, labels: Tensor | None = None, *,
+            ids: Any = None) -> np.ndarray:
+        """Add embeddings `(n, D)` by the model `version` of this gallery, and return their ids.
+
+        `labels` `(n,)` are needed where the gallery has some. Raises `ValueError` for another model, and what
+        `FunnelRetrieval.add` raises; then nothing is added.
+        """
+        if _model_name("version", version) != self.version:
+            raise ValueError(f"version must be {self.version!r}, as for the other vectors, got {version!r}: a "
+                             "compatible model may search, but its vectors do not belong among them")
+        if (labels is None) != (self.labels is None):
+            raise ValueError(f"labels must be {'given' if labels is None else 'left out'}, as the gallery has "
+                             f"{'some' if labels is None else 'none'}, got {type(labels).__name__}")
+        new = _copy(embeddings)
+        labels = _row_labels(labels, len(new))
+        added = self.index.add(new, ids)
+        self.labels = labels if labels is None else torch.cat([self.labels, labels.to(self.labels.device)])
+        return added
+
+    def delete(self, ids: Any) -> None:
+        "Delete the rows with these ids `(n,)`, and their labels; one that is not there is refused with a `ValueError`."
+        before = self.index.ids
+        self.index.delete(ids)
+        if self.labels is not None:
+            self.labels = self.labels[torch.from_numpy(np.isin(before, self.index.ids))]
+
 # %% ../../nbs/upgrades/gallery.ipynb #5155d2a5
-class Gallery(VersionedEmbeddings):
+class Gallery(_ChangingEmbeddings):
     """Embeddings that know their model, to be searched by it and by models that were declared or
     measured to be compatible.
 
-    Arguments and refusals are those of `VersionedEmbeddings`. `check_upgrade` measures a new model, `save` and `load`
-    keep everything in one file.
+    Arguments and refusals are those of `VersionedEmbeddings`. `add` and `delete` change it, `check_upgrade` measures a
+    new model, `save` and `load` keep everything in one file.
     """
 
-    def search(self, queries: np.ndarray | Tensor, version: str, k: int = 1):
-        """The k nearest rows by cosine: `(scores, indices)`, both `(Q, k)`, of queries `(Q, >= D)` by model `version`.
+    def search(self, queries: np.ndarray | Tensor, version: str, k: int = 1, *, where: Any = None, exclude: Any = None):
+        """The k nearest rows by cosine: `(scores, ids)`, both `(Q, k)`, of queries `(Q, >= D)` by model `version`.
 
-        Longer queries are cut to their first D numbers. Raises `ValueError` for a version that needs backfilling.
+        Longer queries are cut to their first D numbers; `where` and `exclude` are those of `FunnelRetrieval.search`.
+        Raises `ValueError` for a version that needs backfilling.
         """
         if self.needs_backfill(version):
             raise ValueError(
                 f"the gallery was embedded by {self.version!r}, and {version!r} is not known to be comparable: "
                              "measure it with check_upgrade, or embed the gallery again")
-        return self.index.search(_cut(queries, self.embeddings.shape[1]), k)
+        return self.index.search(_cut(queries, self.dim), k, where=where, exclude=exclude)
 
     def check_upgrade(self, version: str, old_queries: Tensor, new_queries: Tensor, query_labels: Tensor, k: int = 1,
                       margin: float = 0.0) -> UpgradeCheck:
@@ -185,8 +221,7 @@ def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queri
     query_labels = checks.label_array("query_labels", query_labels, like=known)
     checks.same_length("query_labels", query_labels, "old_queries", old_queries)
     checks.whole("number of queries (two queries make an interval)", len(query_labels), 2)
-    width = gallery.embeddings.shape[1]
-    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, width), query_labels, k)
+    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, gallery.dim), query_labels, k)
                      for queries in (old_queries, new_queries))
     gain = mean_and_interval(after - before)
     check = UpgradeCheck(float(before.mean()), float(after.mean()), gain, bool(gain.mean > margin))
@@ -199,11 +234,14 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
     from safetensors.torch import save
 
     checks.module("gallery", gallery, VersionedEmbeddings)
-    tensors = {"embeddings": gallery.embeddings.detach().cpu().contiguous()}
+    checks.whole("number of rows to save", len(gallery))
+    tensors, ids = {"embeddings": gallery.embeddings.detach().cpu().contiguous()}, gallery.index.ids
     if gallery.labels is not None:
         tensors["labels"] = gallery.labels.cpu().contiguous()
     header = {"kind": "xfer_course.Gallery", "version": gallery.version,
               "compatible": json.dumps(sorted(gallery.compatible))}
+    if ids.dtype.kind == "U" or gallery.index.names.following > len(ids):
+        header |= {"ids": json.dumps(ids.tolist()), "following": str(gallery.index.names.following)}
     content = save(tensors, metadata=header)
     write_atomically(Path(path), lambda file: file.write(content))
 
@@ -223,8 +261,11 @@ def load_gallery(path: str | Path) -> Gallery:
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
         if header.get("kind") != "xfer_course.Gallery":
             raise ValueError("it was not written by Gallery.save")
-        return Gallery(tensors["embeddings"], header["version"], tensors.get("labels"),
-                       json.loads(header["compatible"]))
+        gallery = Gallery(tensors["embeddings"], header["version"], tensors.get("labels"),
+                          json.loads(header["compatible"]), ids=json.loads(header.get("ids", "null")))
+        names = gallery.index.names
+        names.following = max(names.following, int(header.get("following", 0)))
+        return gallery
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DataFileError(f"{path.name} is damaged or no gallery ({error})") from error
 
