@@ -174,7 +174,7 @@ def worker_options(parts: Sequence[Tensor | Dataset], workers: int, prefetch: in
     return {"num_workers": workers, "prefetch_factor": prefetch if workers else None,
             "pin_memory": torch.cuda.is_available() and not on_gpu}
 
-
+# %% ../../nbs/foundations/loading.ipynb #2b3f6d25
 def _check_sendable(data: Tensor | Dataset) -> None:
     "Raise TypeError where a function that a data set holds, its transform, cannot be sent to a new process."
     for name, value in getattr(data, "__dict__", {}).items():
@@ -216,7 +216,7 @@ def _set_pass(loader: DataLoader, key: tuple[int, ...]) -> None:
         inner = (getattr(part, name, None) for name in ("sampler", "batch_sampler"))
         waiting += [each for each in inner if each is not None]
 
-
+# %% ../../nbs/foundations/loading.ipynb #2b3f6d26
 def _stream(loader: DataLoader, key: tuple[int, ...], width: int | None, passes: Iterable[int]) -> Iterator[tuple]:
     "The batches of a loader, pass after pass."
     for turn in passes:

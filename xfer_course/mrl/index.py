@@ -97,7 +97,7 @@ def _ids(ids: Any, name: str = "ids") -> np.ndarray:
     except OverflowError:
         raise TypeError(f"{name} must be whole numbers below 2^63 or texts, got a larger number") from None
 
-
+# %% ../../nbs/mrl/index.ipynb #0eb737ca
 def _distinct(ids: Any, count: int) -> np.ndarray:
     "Ids of `count` new rows, each once, in memory of their own."
     if len(found := _ids(ids)) != count:
@@ -126,7 +126,7 @@ class _Numbers:
         found = self._rows.take(rows.clamp_min(0).flatten().cpu()).view(rows.shape)
         return found.to(rows.device).masked_fill_(rows < 0, self.nobody)
 
-
+# %% ../../nbs/mrl/index.ipynb #db5cb2c1
 class _Texts:
     "Texts, one for each row."
 

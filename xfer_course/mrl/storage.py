@@ -72,7 +72,7 @@ def _write(path: Path, parts: dict[str, _Part], said: dict[str, str]) -> None:
 
     write_atomically(path, write)
 
-
+# %% ../../nbs/mrl/storage.ipynb #bbc3e444
 def _read(path: Path, mapped: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     "What a file says and holds; unless it is mapped, all is read and compared with the checksum."
     from safetensors import safe_open
