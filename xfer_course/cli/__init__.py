@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..registry import NOTEBOOK_ORDER, TEACHING_ORDER, CourseNotebook, course_notebooks, select_notebooks
+from .adapt import adapt
 from .commands import list_notebooks, results, run
 from .console import check_writable, echo_table, main, minutes
 from .copies import atlas, learner_copy, start
@@ -13,6 +14,7 @@ from .running import OPTIONS, PATHS, NotebookFailed, Run, emitted_record, execut
 
 __all__ = [
     "NOTEBOOK_ORDER", "TEACHING_ORDER", "CourseNotebook", "course_notebooks", "select_notebooks",
+    "adapt",
     "list_notebooks", "results", "run",
     "check_writable", "echo_table", "main", "minutes",
     "atlas", "learner_copy", "start",

@@ -22,8 +22,8 @@ from ..rotation import NetworkInNetwork, RotationPretext
 from ..training import fit, seed_everything
 
 # %% auto #0
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'Backbone', 'load_backbone', 'cached_weights', 'cut_head', 'rotation_backbone',
-           'features_of']
+__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'ROTATION_SIZE', 'Backbone', 'load_backbone', 'cached_weights', 'cut_head',
+           'rotation_backbone', 'stored_backbone', 'features_of']
 
 # %% ../../nbs/practice/backbones.ipynb #f60b004a
 class Backbone(nn.Module):
@@ -67,7 +67,7 @@ def load_backbone(name: str, examples: Examples, weights: str | Path | None = No
     if name == "auto":
         name = "resnet18" if weights or cached_weights("resnet18") else "rotation"
     if name == "rotation":
-        return rotation_backbone(examples.at_size(32), seed=seed, steps=steps, progress=progress)
+        return rotation_backbone(examples.at_size(ROTATION_SIZE), seed=seed, steps=steps, progress=progress)
     if name.startswith("clip:"):
         return _clip(name.removeprefix("clip:"))
     return _torchvision(name, weights)
@@ -162,7 +162,10 @@ def _clip(path: str) -> Backbone:
     tower, size = _ImageTower(clip), clip.config.image_resolution
     return Backbone(tower, size, clip.config.embed_dim, f"the image tower of the CLIP {Path(path).name}").eval()
 
-# %% ../../nbs/practice/backbones.ipynb #6f9875ea
+# %% ../../nbs/practice/backbones.ipynb #9f6d9c74
+ROTATION_SIZE = 32  # of the pictures that "rotation" learns from
+
+
 def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 300, batch_size: int = 32,
                       progress: bool = False) -> Backbone:
     """A small network trained by predicting rotations of `images`, squares of one size; their labels are not used.
@@ -180,6 +183,21 @@ def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 300, ba
         epochs=1, seed=seed, progress=progress, model=pretext)
     said = f"a small network that learned from {len(images)} of these pictures by predicting rotations"
     return Backbone(network, size, network.feature_dim, said, trained_here=True).eval()
+
+# %% ../../nbs/practice/backbones.ipynb #d5b29c71
+def stored_backbone(name: str, weights: str | Path | None, state: dict[str, Tensor]) -> Backbone | None:
+    """The backbone that a result was made with, in evaluation mode; None for "small" and "features".
+
+    `state` holds the weights of "rotation"; for other names and `weights`, see `load_backbone`, whose errors it raises.
+    """
+    if name in ("small", "features"):
+        return None
+    if name == "rotation":
+        network = NetworkInNetwork(num_classes=None, num_blocks=3, channels=64)
+        network.load_state_dict(state)
+        said = "a small network that learned from the pictures by predicting rotations"
+        return Backbone(network, ROTATION_SIZE, network.feature_dim, said, trained_here=True).eval()
+    return _clip(name.removeprefix("clip:")) if name.startswith("clip:") else _torchvision(name, weights)
 
 # %% ../../nbs/practice/backbones.ipynb #7fa147eb
 def features_of(backbone: Backbone, examples: Examples, batch_size: int = 64, accelerator: Any = None):

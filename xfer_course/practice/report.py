@@ -49,18 +49,19 @@ class ResultFolder:
                 raise ValueError(f"{self.path} holds the result of other settings ({_difference(before, self.settings)}"
                                  "): choose another folder with --out, or begin anew with --fresh")
             shutil.rmtree(self.partial, ignore_errors=True)
-            self._page.unlink(missing_ok=True)
+            self.page.unlink(missing_ok=True)
         self.write("settings.json", json.dumps(
             {"settings": self.settings, "made_with": measuring_environment()}, indent=1, ensure_ascii=False))
 
     @property
-    def _page(self) -> Path:
+    def page(self) -> Path:
+        "The page, which is written last."
         return self.path / "report.html"
 
     @property
     def is_finished(self) -> bool:
-        "Whether the page, which comes last, is there."
-        return self._page.is_file()
+        "Whether the page is there."
+        return self.page.is_file()
 
     def write(self, name: str, content: str | bytes) -> None:
         "A file of the folder, as a whole or not at all."
@@ -71,7 +72,7 @@ class ResultFolder:
         "Write the page, drop the parts, and return where the page is."
         self.write("report.html", page)
         shutil.rmtree(self.partial, ignore_errors=True)
-        return self._page
+        return self.page
 
 # %% ../../nbs/practice/report.ipynb #b6ac2dee
 def _before(folder: Path) -> dict | None:
