@@ -232,7 +232,8 @@ def _write_cells(ax, percent: np.ndarray, names: list) -> None:
     for (row, column), value in np.ndenumerate(percent):
         ink = "white" if value > 60 else "black"
         ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
-    ax.set_xticks(range(len(names)), names)
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, map(str, names))) > 3 else {}
+    ax.set_xticks(range(len(names)), names, **slanted)
     ax.set_yticks(range(len(names)), names)
 
 # %% ../nbs/foundations/figures.ipynb #b41d8c29

@@ -18,7 +18,7 @@ __all__ = ['adapt']
 @main.command(short_help="Name new pictures that look different, from labelled ones.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the result (default: TARGET's name, -adapted).")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the result (default: NAME-adapted).")
 @click.option("--backbone", default="auto", show_default=True,
               help="auto, small, rotation, clip:PATH, or a network of torchvision such as resnet18.")
 @click.option("--weights", type=click.Path(path_type=Path), help="File of weights of the backbone.")

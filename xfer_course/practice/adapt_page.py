@@ -179,8 +179,8 @@ def _shares(source: Examples, found: Adapted) -> tuple[np.ndarray, np.ndarray]:
 def _compare_with_truth(page: Page, source: Examples, target: Examples, found: Adapted) -> None:
     page.heading("Compared with the labels of the target")
     page.say("The target came with labels. They took no part in training or choosing; here is what they say.")
-    right = {"without adaptation": found.before.argmax(1) == target.labels,
-             "as chosen": found.after.argmax(1) == target.labels}
+    said = {"without adaptation": found.before} | ({"as chosen": found.after} if found.strength else {})
+    right = {when: probabilities.argmax(1) == target.labels for when, probabilities in said.items()}
     page.table([{"network": when, "right": f"{each.mean():.1%}", "of": len(each)} for when, each in right.items()])
     rows = [(name, target.labels == k) for k, name in enumerate(source.classes)]
     page.table([{"class": name, "examples": int(here.sum())}
@@ -198,10 +198,11 @@ def _say_how_sure(page: Page, found: Adapted) -> None:
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
         bins = np.linspace(1 / found.after.shape[1], 1, 21)
-        ax.hist(found.before.max(1), bins, histtype="step", color=PALETTE["baseline"], label="without adaptation")
         ax.hist(found.after.max(1), bins, color=PALETTE["method"], alpha=0.7, label="as chosen")
+        if found.strength:
+            ax.hist(found.before.max(1), bins, histtype="step", color=PALETTE["baseline"], label="without adaptation")
+            ax.legend()
         ax.set(xlabel="probability of the class that was named", ylabel="examples of the target")
-        ax.legend()
     page.figure(fig, "How many examples of the target were named with which probability.")
     unsure = float((found.after.max(1) < 0.5).mean())
     page.say(f"{unsure:.1%} of the target have a name with a probability below one half. A high probability is no "
@@ -251,7 +252,7 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
     if (each := len(source) / len(source.classes)) < 50:
         said.append(f"There are {each:.0f} labelled examples for each class: more of them help on both sides.")
     if target.labels is None:
-        said.append("Label fifty target examples by hand, put them into folders by class, and call the command on them; "
+        said.append("Label fifty target examples by hand, put them into folders by class, and call the command again; "
                     "the page then says how often it is right.")
     return said
 

@@ -1,0 +1,336 @@
+"""Data of one's own: what is read and refused, what a folder with a result holds, and an adaptation from end to end."""
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import nn
+
+from xfer_course import practice
+from xfer_course.cli import main
+from xfer_course.data import DataFileError
+from xfer_course.practice import (
+    AdaptOptions,
+    Page,
+    ResultFolder,
+    adapt_examples,
+    adaptable_network,
+    choose_strength,
+    csv_text,
+    cut_head,
+    features_of,
+    load_adapted,
+    load_backbone,
+    read_examples,
+    stored_backbone,
+)
+
+QUICK = AdaptOptions(strengths=(0.0, 1.0), trips=2, steps=60, hidden=8, batch_size=16, learning_rate=0.02)
+
+
+def write_pictures(folder: Path, colours: dict[str, str], count: int = 3) -> Path:
+    "A folder of plain pictures for each class."
+    for name, colour in colours.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (20 + number, 24), colour).save(folder / name / f"{number}.png")
+    return folder
+
+
+def write_features(file: Path, shift: float = 0.0, rows: int = 60, labels: bool = True) -> Path:
+    "Two classes of three numbers each, apart in the first; `shift` moves the third."
+    rng = np.random.default_rng(0)
+    y = np.arange(rows) % 2
+    x = 0.2 * rng.standard_normal((rows, 3)) + np.stack([2.0 * y, 0 * y, 0 * y + shift], 1)
+    np.savez(file, features=x, names=[f"row {i}" for i in range(rows)],
+             **({"labels": np.array(["left", "right"])[y]} if labels else {}))
+    return file
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+# --- what is read
+
+
+def test_pictures_with_and_without_labels(tmp_path):
+    photos = read_examples(write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}, count=2))
+    assert (photos.classes, photos.labels.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+    assert photos.names[:2] == ("cat/0.png", "dog/0.png")
+    lacks_one = read_examples(write_pictures(tmp_path / "sketches", {"dog": "blue"}), photos.classes)
+    assert lacks_one.labels.tolist() == [1, 1, 1]
+    by_date = read_examples(write_pictures(tmp_path / "camera", {"monday": "red", "dog": "blue"}), photos.classes)
+    assert by_date.labels is None and len(by_date) == 6
+    assert photos.at_size(8)[0][0].shape == (3, 8, 8)
+
+
+def test_pictures_below_folders_that_are_no_classes_are_all_read(tmp_path):
+    "Also those that lie deeper, and those beside the folders would be refused by name."
+    (tmp_path / "camera" / "2026" / "may").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "camera" / "2026" / "may" / "1.png")
+    found = read_examples(tmp_path / "camera", ["cat", "dog"])
+    assert (found.labels, len(found)) == (None, 1)
+
+
+def test_features_of_both_kinds_of_files(tmp_path):
+    (tmp_path / "a.csv").write_text("name,x,label,y\nfirst,1,dog,2\nsecond,3,cat,4\n")
+    table = read_examples(tmp_path / "a.csv")
+    assert table.inputs.tolist() == [[1.0, 2.0], [3.0, 4.0]] and table.inputs.dtype == np.float32
+    assert (table.classes, table.labels.tolist(), table.names) == (("cat", "dog"), [1, 0], ("first", "second"))
+    np.savez(tmp_path / "b.npz", features=np.eye(2), labels=[7, 3])
+    numbers = read_examples(tmp_path / "b.npz")
+    assert (numbers.classes, numbers.labels.tolist(), numbers.names) == (("3", "7"), [1, 0], ("0", "1"))
+    np.savez(tmp_path / "c.npz", features=np.eye(2), labels=[7, 7])
+    assert read_examples(tmp_path / "c.npz", numbers.classes).labels.tolist() == [1, 1], "7 stays 7"
+
+
+BAD_FILES = {
+    "nothing": (None, FileNotFoundError, "is not there"),
+    "another kind.txt": (b"x", ValueError, "the ending of another kind.txt must be one of '.npz', '.csv', got '.txt'"),
+    "damaged.npz": (b"PK\x03\x04 no zip", DataFileError, "damaged.npz is corrupt or truncated"),
+    "empty.csv": (b"", ValueError, "must have a line of column names and at least one row"),
+    "words.csv": (b"x,y\n1,two\n", DataFileError, "must hold numbers in all columns but label and name"),
+    "hole.csv": (b"x,y\n1\n", DataFileError, "must hold numbers in all columns but label and name"),
+    "nan.csv": (b"x\nnan\n", ValueError, "features of nan.csv"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_by_name(tmp_path, name):
+    content, error, sentence = BAD_FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(error, match=re.escape(sentence)):
+        read_examples(tmp_path / name)
+
+
+def test_labels_that_nobody_knows_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", features=np.eye(2), labels=["cat", "cow"])
+    with pytest.raises(ValueError, match="labels of a.npz must be among cat, dog, got 'cow'"):
+        read_examples(tmp_path / "a.npz", ["cat", "dog"])
+    np.savez(tmp_path / "b.npz", labels=[1])
+    with pytest.raises(ValueError, match="b.npz must hold an array features, got labels"):
+        read_examples(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", features=np.eye(2), labels=[1])
+    with pytest.raises(ValueError, match="labels of c.npz"):
+        read_examples(tmp_path / "c.npz")
+
+
+# --- backbones
+
+
+def test_a_backbone_that_learned_here_comes_back_from_its_weights(tmp_path):
+    mine = read_examples(write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}))
+    backbone = load_backbone("rotation", mine, steps=2)
+    again = stored_backbone("rotation", None, backbone.network.state_dict())
+    assert np.array_equal(features_of(backbone, mine), features_of(again, mine))
+    assert np.array_equal(features_of(load_backbone("rotation", mine, steps=2), mine), features_of(backbone, mine))
+    assert backbone.trained_here and features_of(backbone, mine).shape == (6, backbone.dim)
+
+
+def test_a_network_of_torchvision_from_a_file(tmp_path):
+    from torchvision.models import resnet18
+
+    mine = read_examples(write_pictures(tmp_path / "photos", {"cat": "red"}, count=2))
+    network = resnet18(num_classes=5).eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "w.pth")
+    backbone = load_backbone("resnet18", mine, tmp_path / "w.pth")
+    network.fc = nn.Identity()
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (practice.IMAGENET_MEAN, practice.IMAGENET_STD))
+    images = torch.stack([mine.at_size(224)[i][0] for i in range(2)])
+    with torch.no_grad():
+        expected = network((images - mean) / std)
+    assert np.allclose(features_of(backbone, mine), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="weights must fit resnet34, got others"):
+        load_backbone("resnet34", mine, tmp_path / "w.pth")
+
+
+def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path, monkeypatch):
+    mine = read_examples(write_pictures(tmp_path / "photos", {"cat": "red"}))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(OSError("no route")))
+    assert practice.cached_weights("resnet18") is None
+    with pytest.raises(OSError, match="the weights of resnet18 are not here and cannot be fetched .no route.: give a "
+                                      "file with --weights, or take --backbone rotation"):
+        load_backbone("resnet18", mine)
+    with pytest.raises(ValueError, match="backbone must be .*auto.*got 'resnet1'"):
+        load_backbone("resnet1", mine)
+
+
+def test_the_head_is_cut_where_it_is():
+    network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    assert cut_head(network) == 3 and network(torch.zeros(1, 4)).shape == (1, 3)
+    with pytest.raises(ValueError, match="network must end in a linear layer, got ReLU without one"):
+        cut_head(nn.ReLU())
+
+
+# --- the folder and the page
+
+
+def test_a_folder_goes_on_with_the_same_settings_only(tmp_path):
+    first = ResultFolder(tmp_path / "out", {"steps": 1, "sizes": (2, 3)})
+    (first.partial).mkdir()
+    (first.partial / "part").write_text("kept")
+    again = ResultFolder(tmp_path / "out", {"steps": 1, "sizes": (2, 3)})
+    assert (again.partial / "part").exists() and not again.is_finished
+    page = again.finish("<p>")
+    assert page.read_text() == "<p>" and not again.partial.exists()
+    assert ResultFolder(tmp_path / "out", {"steps": 1, "sizes": [2, 3]}).is_finished
+    with pytest.raises(ValueError, match=r"holds the result of other settings \(steps was 1 and is 2\)"):
+        ResultFolder(tmp_path / "out", {"steps": 2, "sizes": (2, 3)})
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["steps"] == 1, "nothing changed"
+    assert not ResultFolder(tmp_path / "out", {"steps": 2}, fresh=True).is_finished
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be empty or the folder of an earlier call, got one with thesis.txt"):
+        ResultFolder(tmp_path, {})
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="settings.json was not written by this command"):
+        ResultFolder(tmp_path, {}, fresh=True)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["settings.json", "thesis.txt"]
+
+
+def check_page(text: str) -> None:
+    "No address outside, words for every image, nothing that a name could smuggle in."
+    assert not re.search(r"(src|href)=.?(?!\"?data:)[^ >]*//", text) and "<script" not in text
+    assert all(re.search(r'alt="[^"]', tag) for tag in re.findall(r"<img[^>]*>", text))
+
+
+def test_a_page_escapes_what_it_is_given(tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "a<b>.png")
+    page = Page("<script>alert(1)</script>", "a & b")
+    page.heading("<h>")
+    page.points(["<li>"])
+    page.points([])
+    page.table([{"<k>": "<v>"}])
+    page.pictures([tmp_path / "a<b>.png"], ["<c>"])
+    check_page(page.html)
+    assert page.html.count("<ul>") == 1 and "a &amp; b" in page.html and "&lt;v&gt;" in page.html
+    assert csv_text([{"a": 'x,"y"', "b": 1}]) == 'a,b\n"x,""y""",1\n'
+    with pytest.raises(ValueError, match="rows must be at least one"):
+        csv_text([])
+
+
+# --- adaptation
+
+
+def test_the_weakest_strength_that_is_not_clearly_worse():
+    assert choose_strength({0.0: [0.22], 1.0: [0.20]}, rows=100) == 0.0, "0.20 ± 0.04"
+    assert choose_strength({0.0: [0.25], 1.0: [0.20]}, rows=100) == 1.0
+    assert choose_strength({0.0: [0.25], 0.3: [0.22], 1.0: [0.20]}, rows=100) == 0.3
+    assert choose_strength({0.0: [0.1, 0.5], 1.0: [0.0, 0.4]}, rows=10**6) == 0.0, "trips differ by 0.4"
+    assert choose_strength({0.0: [0.01, 0.01], 1.0: [0.0, 0.0]}, rows=100) == 1.0, "an error of 0 has no spread"
+    for risks, sentence in (({}, "at least one strength"), ({0.0: [1.5]}, "each of the risks of 0.0")):
+        with pytest.raises(ValueError, match=sentence):
+            choose_strength(risks, rows=10)
+
+
+def test_a_network_for_features_and_one_for_pictures():
+    for shape, classes in (((5,), 3), ((3, 8, 8), 2)):
+        model = adaptable_network(shape, classes, hidden=4)
+        features = model.feature_extractor(torch.zeros(2, *shape))
+        assert features.shape == (2, 4) and model.label_predictor(features).shape == (2, classes)
+    for shape in ((3, 8, 9), (3, 6, 6), (3, 4)):
+        with pytest.raises(ValueError, match="shape"):
+            adaptable_network(shape, 2)
+
+
+def test_from_two_files_to_weights_predictions_and_a_page(tmp_path, monkeypatch):
+    source, target = write_features(tmp_path / "s.npz"), write_features(tmp_path / "t<b>.npz", shift=0.5)
+    page = adapt_examples(source, target, tmp_path / "out", options=QUICK)
+    check_page(page.read_text())
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    assert [row["name"] for row in rows] == [f"row {i}" for i in range(60)]
+    assert [row["class"] for row in rows] == [row["true class"] for row in rows], "the classes lie far apart"
+    model = load_adapted(tmp_path / "out")
+    with torch.no_grad():
+        found = model(torch.as_tensor(read_examples(target).inputs)).softmax(1)
+    assert [model.classes[k] for k in found.argmax(1)] == [row["class"] for row in rows]
+    assert np.allclose(found.max(1).values, [float(row["probability"]) for row in rows], atol=1e-4)
+    monkeypatch.setattr("xfer_course.practice.adapt_page.adapt_domains", None)
+    assert adapt_examples(source, target, tmp_path / "out", options=QUICK) == page, "finished: nothing is computed"
+    write_features(target, shift=0.6)
+    with pytest.raises(ValueError, match="holds the result of other settings"):
+        adapt_examples(source, target, tmp_path / "out", options=QUICK)
+
+
+def test_an_interrupted_adaptation_goes_on_where_it_was(tmp_path, monkeypatch):
+    source, target = write_features(tmp_path / "s.npz"), write_features(tmp_path / "t.npz", 0.5, labels=False)
+    whole = adapt_examples(source, target, tmp_path / "whole", options=QUICK)
+    trained = practice.adapt.trained
+
+    def interrupted(**point):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XFER_JOBS", "1")
+    monkeypatch.setattr("xfer_course.practice.adapt.trained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_examples(source, target, tmp_path / "broken", options=QUICK)
+    kept = sorted((tmp_path / "broken" / "partial").glob("*.npz"))
+    times = [file.stat().st_mtime_ns for file in kept]
+    assert len(kept) == 5, "the domains, and two strengths with two trips"
+    assert not (tmp_path / "broken" / "predictions.csv").exists()
+    monkeypatch.setattr("xfer_course.practice.adapt.trained", trained)
+    interrupted.__name__ = "round_trip"  # parts are found by the name of what made them
+    monkeypatch.setattr("xfer_course.practice.adapt.round_trip", interrupted)
+    adapt_examples(source, target, tmp_path / "broken", options=QUICK)
+    assert times and (tmp_path / "broken" / "predictions.csv").read_text() == (
+        whole.parent / "predictions.csv").read_text()
+
+
+def test_pictures_from_folders(tmp_path):
+    photos = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}, count=12)
+    camera = write_pictures(tmp_path / "camera", {"may": "darkred", "june": "navy"}, count=6)
+    options = AdaptOptions(strengths=(0.0, 0.1), trips=1, steps=20, hidden=8, batch_size=8, size=8)
+    page = adapt_examples(photos, camera, tmp_path / "out", backbone="small", options=options)
+    check_page(page.read_text())
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    assert {row["name"].split("/")[0]: row["class"] for row in rows} == {"may": "cat", "june": "dog"}
+    assert list(rows[0]) == ["name", "class", "probability", "without adaptation"], "nobody gave labels"
+    model, target = load_adapted(tmp_path / "out"), read_examples(camera, ["cat", "dog"])
+    images = torch.stack([target.at_size(model.size)[i][0] for i in range(len(target))])
+    assert [model.classes[k] for k in model(images).argmax(1)] == [row["class"] for row in rows]
+
+
+def test_data_that_do_not_fit_together(tmp_path):
+    photos = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}, count=4)
+    features = write_features(tmp_path / "a.npz")
+    np.savez(tmp_path / "wide.npz", features=np.eye(60))
+    write_features(tmp_path / "bare.npz", labels=False)
+    cases = [(features, photos, "must both be pictures or both features"),
+             (features, tmp_path / "wide.npz", "target must have 3 features as source has, got 60"),
+             (tmp_path / "bare.npz", features, "source must have labels"),
+             (write_pictures(tmp_path / "one", {"cat": "red"}), photos, "two classes")]
+    for number, (source, target, sentence) in enumerate(cases):
+        with pytest.raises(ValueError, match=sentence):
+            adapt_examples(source, target, tmp_path / f"out {number}", options=QUICK)
+    for wrong in ({"strengths": (0.5,)}, {"strengths": (0, -1)}, {"trips": 0}, {"size": 10}, {"seed": -1},
+                  {"learning_rate": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AdaptOptions(**wrong)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path / "s.npz"), write_features(tmp_path / "t.npz", shift=0.5)
+    short = ["--steps", "20", "--trips", "1", "--strength", "0.5"]
+    run = CliRunner().invoke(main, ["adapt", "s.npz", "t.npz", *short])
+    assert run.exit_code == 0 and "report: t-adapted/report.html" in run.output
+    assert json.loads(Path("t-adapted/settings.json").read_text())["settings"]["options"]["strengths"] == [0.0, 0.5]
+    for arguments, sentence in ((["s.npz", "gone.npz"], "gone.npz is not there"),
+                                (["s.npz", "t.npz", "--steps", "0"], "steps must be a whole number of at least 1"),
+                                (["s.npz", "t.npz", "--size", "9"], "size must be a multiple of 4, got 9"),
+                                (["s.npz", "t.npz", "--seed", "1"], "holds the result of other settings")):
+        run = CliRunner().invoke(main, ["adapt", *arguments])
+        assert run.exit_code == 1 and run.output.count("\n") == 1 and sentence in run.output
