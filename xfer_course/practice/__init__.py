@@ -4,7 +4,7 @@ One module each: `examples` (what they read), `backbones` (from pictures to feat
 `adapt` and `adapt_page` (from labelled to unlabelled).
 """
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
-                    prepare, round_trip, trained)
+                    prepare, round_trip, standardisation, trained)
 from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
 from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, cut_head, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
@@ -13,7 +13,7 @@ from .report import Page, ResultFolder, csv_text
 
 __all__ = [
     "Adapted", "AdaptOptions", "PictureClassifier", "adapt_domains", "adaptable_network", "choose_strength", "prepare",
-    "round_trip", "trained", "adapt_examples", "adaptation_page", "advice", "load_adapted",
+    "round_trip", "standardisation", "trained", "adapt_examples", "adaptation_page", "advice", "load_adapted",
     "IMAGENET_MEAN", "IMAGENET_STD", "ROTATION_SIZE", "Backbone", "cached_weights", "cut_head", "features_of",
     "load_backbone", "rotation_backbone", "stored_backbone", "Examples", "read_examples", "Page", "ResultFolder",
     "csv_text",

@@ -20,8 +20,8 @@ from .backbones import Backbone, features_of
 from .examples import Examples
 
 # %% auto #0
-__all__ = ['AdaptOptions', 'adaptable_network', 'prepare', 'round_trip', 'trained', 'choose_strength', 'Adapted', 'adapt_domains',
-           'PictureClassifier']
+__all__ = ['AdaptOptions', 'adaptable_network', 'prepare', 'standardisation', 'round_trip', 'trained', 'choose_strength',
+           'Adapted', 'adapt_domains', 'PictureClassifier']
 
 # %% ../../nbs/practice/adapt.ipynb #9381fa5c
 @dataclass(frozen=True)
@@ -100,11 +100,27 @@ def prepare(source: Examples, target: Examples, backbone: Backbone | None, size:
     x, target_x = (_inputs(each, backbone, size) for each in (source, target))
     if x.shape[1:] != target_x.shape[1:]:
         raise ValueError(f"target must have {x.shape[1]} features as source has, got {target_x.shape[1]}")
-    mean, scale = (x.mean(0), x.std(0) + 1e-6) if x.ndim == 2 else (np.float32(0), np.float32(1))
-    arrays = {"x": (x - mean) / scale, "y": source.labels, "target_x": (target_x - mean) / scale,
-              "mean": mean, "scale": scale,
-              "classes": np.int64(len(source.classes))}
+    arrays = {"x": x, "y": source.labels, "target_x": target_x, "classes": np.int64(len(source.classes))}
     write_atomically(folder / "domains.npz", lambda file: np.savez(file, **arrays))
+
+# %% ../../nbs/practice/adapt.ipynb #a52300ec
+def standardisation(domains: dict[str, np.ndarray], strength: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean and scale of the inputs of "x", the source, and of "target_x": 0 and 1 for pictures.
+
+    The source's for both where `strength` is 0, else of each its own; a scale of 0 counts as 1.
+    """
+    if domains["x"].ndim > 2:
+        return {name: (np.float32(0), np.float32(1)) for name in ("x", "target_x")}
+    found = {name: (domains[name].mean(0), domains[name].std(0)) for name in ("x", "target_x")}
+    found = {name: (mean, np.where(scale > 1e-6, scale, np.float32(1))) for name, (mean, scale) in found.items()}
+    return found if strength else dict.fromkeys(found, found["x"])
+
+
+def _standardised(folder: str, strength: float) -> dict[str, np.ndarray]:
+    domains = dict(np.load(Path(folder, "domains.npz")))
+    for name, (mean, scale) in standardisation(domains, strength).items():
+        domains[name] = (domains[name] - mean) / scale
+    return domains
 
 # %% ../../nbs/practice/adapt.ipynb #6e61f790
 def _classifier(domains: dict[str, np.ndarray], strength: float, options: AdaptOptions, seed: int,
@@ -118,7 +134,7 @@ def _classifier(domains: dict[str, np.ndarray], strength: float, options: AdaptO
 
 def round_trip(folder: str, strength: float, trip: int, options: AdaptOptions, device: str) -> dict:
     "Error of one round trip of `reverse_validation` with the domains in a folder; a fifth of both is put aside."
-    domains = dict(np.load(Path(folder, "domains.npz")))
+    domains = _standardised(folder, strength)
     classifier = _classifier(domains, strength, options, options.seed + trip, device)
     risk = reverse_validation(classifier, domains["x"], domains["y"], domains["target_x"], validation_fraction=0.2,
                               random_state=options.seed + trip)
@@ -127,7 +143,7 @@ def round_trip(folder: str, strength: float, trip: int, options: AdaptOptions, d
 
 def trained(folder: str, strength: float, options: AdaptOptions, device: str) -> dict:
     "A network trained on all of both domains: its probabilities and features of both, and its weights by name."
-    domains = dict(np.load(Path(folder, "domains.npz")))
+    domains = _standardised(folder, strength)
     classifier = _classifier(domains, strength, options, options.seed, device)
     classifier.fit(domains["x"], domains["y"], X_target=domains["target_x"])
     found = {"probabilities": classifier.predict_proba(domains["target_x"]),

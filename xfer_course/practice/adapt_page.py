@@ -21,7 +21,7 @@ from ..evaluation import proxy_a_distance
 from ..figures import PALETTE, STYLE, arms_figure, confusion_figure, tsne_figure
 from ..labs import resolve_device
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network,
-                                        prepare)
+                                        prepare, standardisation)
 from .backbones import Backbone, cached_weights, load_backbone, stored_backbone
 from .examples import Examples, read_examples
 from .report import Page, ResultFolder, csv_text
@@ -92,8 +92,8 @@ def _weights_file(found: Adapted, backbone: Backbone | None, partial: Path) -> b
     "Safetensors: the network, the numbers that standardise, and a backbone that was trained here."
     from safetensors.numpy import save
 
-    with np.load(partial / "domains.npz") as domains:
-        arrays = {"mean": domains["mean"], "scale": domains["scale"]}
+    mean, scale = standardisation(dict(np.load(partial / "domains.npz")), found.strength)["target_x"]
+    arrays = {"mean": mean, "scale": scale}
     kept = backbone.network.state_dict() if backbone is not None and backbone.trained_here else {}
     arrays |= {f"network.{name}": value for name, value in found.weights.items()}
     arrays |= {f"backbone.{name}": value.cpu().numpy() for name, value in kept.items()}
@@ -287,7 +287,8 @@ def load_adapted(folder: str | Path) -> PictureClassifier:
         state = load_file(folder / "model.safetensors")
     options, classes = settings["options"], settings["classes"]
     backbone = stored_backbone(settings["backbone"], settings["weights"], _under("backbone.", state))
-    shape = (3, options["size"], options["size"]) if settings["backbone"] == "small" else state["mean"].shape
+    pixels = (3, options["size"], options["size"])
+    shape = pixels if settings["backbone"] == "small" else state["mean"].shape
     model = adaptable_network(tuple(shape), len(classes), options["hidden"])
     model.load_state_dict(_under("network.", state))
     size = options["size"] if settings["backbone"] == "small" else None

@@ -74,7 +74,9 @@ def read_examples(path: str | Path, classes: Sequence[str] | None = None) -> Exa
         raise FileNotFoundError(f"{path} is not there: a folder of pictures or a file .npz or .csv was expected")
     checks.one_of(f"the ending of {path.name}", path.suffix.lower(), (".npz", ".csv"))
     features, labels, names = (_npz if path.suffix.lower() == ".npz" else _csv)(path)
-    features = np.ascontiguousarray(checks.array(f"features of {path.name}", features, "N D"), np.float32)
+    with np.errstate(over="ignore"):
+        features = np.asarray(checks.array(f"features of {path.name}", features, "N D"), np.float32)
+    features = checks.array(f"features of {path.name} (as float32)", np.ascontiguousarray(features))
     names = tuple(map(str, range(len(features)))) if names is None else tuple(map(str, names))
     checks.same_length(f"names of {path.name}", names, "features", features)
     if labels is None:
@@ -104,7 +106,7 @@ def _npz(path: Path) -> tuple:
 
 def _csv(path: Path) -> tuple:
     "The same of a table."
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{path.name} must have a line of column names and at least one row, got none")
@@ -119,6 +121,9 @@ def _csv(path: Path) -> tuple:
 def _numbered(path: Path, labels: Sequence, known: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     "Labels as numbers of the classes, and the classes: numbers in their order, names by the alphabet."
     found = checks.label_array(f"labels of {path.name}", np.asarray(labels))
+    if "" in (texts := list(map(str, found.tolist()))):
+        raise ValueError(f"labels of {path.name} must not be empty, got none for row {texts.index('')}: leave out the "
+                         "column where nobody knows labels")
     classes = known or [str(value) for value in np.unique(found).tolist()]
     if unknown := sorted({str(value) for value in found.tolist()} - set(classes)):
         raise ValueError(f"labels of {path.name} must be among {', '.join(classes[:8])}"
