@@ -11,15 +11,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torchvision.models import resnet18
 
 from xfer_course.cli import main
 from xfer_course.clip import tiny_clip
 from xfer_course.coop import CoOp, NearestWords
-from xfer_course.data import DataFileError, pictures
+from xfer_course.data import DataFileError, pictures, shipped
 from xfer_course.practice import (
     GRID,
     Compared,
@@ -240,6 +242,25 @@ def test_a_backbone_that_learned_here_is_kept_with_the_result(tmp_path, monkeypa
     assert "predicting rotations" in page.read_text("utf-8")
 
 
+@pytest.mark.parametrize("kind", ["clip", "resnet18"])
+def test_a_pretrained_backbone_is_read_again_from_where_it_was(tmp_path, monkeypatch, kind):
+    folder = picture_folder(tmp_path / "mine", {"heart": 4, "moon": 4})
+    if kind == "clip":
+        options = {"backbone": f"clip:{shipped('checkpoints/tiny_clip.safetensors')}"}
+    else:
+        torch.manual_seed(0)
+        torch.save(resnet18(num_classes=5).state_dict(), tmp_path / "weights.pt")
+        options = {"weights": "weights.pt"}
+    monkeypatch.chdir(tmp_path)
+    probe_examples(folder, "out", apply=folder / "moon", **options)
+    monkeypatch.chdir("/")
+    said = table(tmp_path / "out" / "applied.csv")
+    names, probabilities = load_probe(tmp_path / "out").predict(read_examples(folder / "moon"))
+    assert [row["predicted"] for row in said] == names
+    assert [float(row["probability"]) for row in said] == pytest.approx(probabilities.max(1), abs=1e-3)
+    assert not any(name.startswith("backbone") for name in load_file(tmp_path / "out" / "model.safetensors"))
+
+
 def short(monkeypatch) -> list[str]:
     "Backbones learn for two steps; what is computed is noted."
     done, load, features = [], probe_module.load_backbone, probe_module.features_of
@@ -361,8 +382,6 @@ def test_bad_arguments_are_refused_by_name(call, words):
 
 
 def test_weights_of_another_origin_are_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(DataFileError, match="was not written by `xfer probe`"):
         load_probe(tmp_path)

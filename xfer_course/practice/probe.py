@@ -43,8 +43,7 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
         seed: of what is kept back, of the folds, and of a backbone that learns here.
         fresh: begin anew; `progress` shows the training of a backbone.
 
-    Returns:
-        The page.
+    Returns the page.
 
     Raises:
         ValueError, TypeError: examples that cannot be learned from or do not fit together, an unknown backbone, or an
@@ -54,19 +53,16 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
     checks.whole("seed", seed, 0, 2**32 - 1)
     check_apart(out, path, test, apply)
     parts = _read(path, test, apply)
-    told = {"path": path, "test": test, "apply": apply, "weights": weights}
-    told = {name: value and _whole_path(value) for name, value in told.items()}
-    if backbone.startswith("clip:"):
-        backbone = "clip:" + _whole_path(backbone.removeprefix("clip:"))
+    told = _whole_paths(path=path, test=test, apply=apply, weights=weights)
     data = {name: fingerprint(part) for name, part in parts.items()}
-    result = ResultFolder(out, {"command": "probe", **told, "seed": seed, "data": data,
-                                "backbone": backbone if parts["path"].are_pictures else None}, fresh)
+    result = ResultFolder(out, {"command": "probe", **told, "backbone": _backbone_name(backbone, parts["path"]),
+                                "seed": seed, "data": data}, fresh)
     if result.is_finished:
         return result.path / "report.html"
-    features, source = _features(result, parts, backbone, told["weights"], seed, progress)
-    return _learned(result, parts, features, source, seed)
+    features, source = _features(result, parts, progress)
+    return _learned(result, parts, features, source)
 
-
+# %% ../../nbs/practice/probe.ipynb #0411935d
 def _read(path: str | Path, test: str | Path | None, apply: str | Path | None) -> dict[str, Examples]:
     labelled, others = labelled_examples(path, test)
     parts = {"path": labelled} | ({} if others is None else {"test": others})
@@ -76,8 +72,15 @@ def _read(path: str | Path, test: str | Path | None, apply: str | Path | None) -
     return parts
 
 
-def _whole_path(path: str | Path) -> str:
-    return str(Path(path).expanduser().resolve())
+def _whole_paths(**paths: str | Path | None) -> dict[str, str | None]:
+    return {name: path and str(Path(path).expanduser().resolve()) for name, path in paths.items()}
+
+
+def _backbone_name(name: str, examples: Examples) -> str | None:
+    if not examples.are_pictures:
+        return None
+    file = checks.module("backbone", name, str).removeprefix("clip:")
+    return name if file == name else "clip:" + _whole_paths(clip=file)["clip"]
 
 # %% ../../nbs/practice/probe.ipynb #5e3c14ef
 @dataclass(frozen=True)
@@ -94,16 +97,17 @@ class _Source:
         return {"name": self.name, "weights": self.weights, "said": self.said}
 
 
-def _features(result: ResultFolder, parts: dict[str, Examples], name: str, weights: str | None, seed: int,
+def _features(result: ResultFolder, parts: dict[str, Examples],
               progress: bool) -> tuple[dict[str, np.ndarray], _Source]:
     if not parts["path"].are_pictures:
         return {part: found.inputs for part, found in parts.items()}, _Source()
+    name, weights = result.settings["backbone"], result.settings["weights"]
     kept, made = result.partial / "backbone.safetensors", result.partial / "features.npz"
     if kept.is_file():
         state, about = _tensors_of(kept)
         source = _Source(**about, state=state)
     else:
-        network = load_backbone(name, parts["path"], weights, seed=seed, progress=progress)
+        network = load_backbone(name, parts["path"], weights, seed=result.settings["seed"], progress=progress)
         source = _source_of(network, name, weights)
         _keep_tensors(kept, source.state, source.about)
     if not made.is_file():
@@ -144,10 +148,10 @@ def _tensors_of(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(file, framework="pt") as stored:
         return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(stored.metadata()["about"])
 
-# %% ../../nbs/practice/probe.ipynb #c0ce2ee6
-def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[str, np.ndarray], source: _Source,
-             seed: int) -> Path:
-    labelled, judged = parts["path"], "test" if "test" in parts else "path"
+# %% ../../nbs/practice/probe.ipynb #251a41c0
+def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[str, np.ndarray],
+             source: _Source) -> Path:
+    seed, labelled, judged = result.settings["seed"], parts["path"], "test" if "test" in parts else "path"
     train, rows = ((np.arange(len(labelled)), np.arange(len(parts["test"]))) if judged == "test"
                    else hold_out(labelled.labels, seed=seed))
     learned = features["path"][train], labelled.labels[train]

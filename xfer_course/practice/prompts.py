@@ -44,8 +44,7 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
         seed: of what is kept back, of the pictures to learn from, and of the training.
         fresh: begin anew; `progress` shows the training.
 
-    Returns:
-        The page.
+    Returns the page.
 
     Raises:
         ValueError, TypeError: examples that are no labelled pictures, names that are equal, weights or a vocabulary
@@ -58,17 +57,20 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
     parts = _pictures_of(path, test)
     names = class_names([name.replace("-", " ") for name in parts["path"].classes])
     model = _clip_of(clip, vocabulary).to(resolve_device("auto"))
-    told = {"path": path, "test": test, "clip": None if clip == "tiny" else clip, "vocabulary": vocabulary}
-    told = {name: value and str(Path(value).expanduser().resolve()) for name, value in told.items()}
-    data = {name: fingerprint(part) for name, part in parts.items()}
-    result = ResultFolder(out, {"command": "prompts", **told, "clip": told["clip"] or "tiny", "shots": shots,
-                                "steps": steps, "n_ctx": n_ctx, "seed": seed, "data": data}, fresh)
+    result = ResultFolder(out, {
+        "command": "prompts", "path": _whole(path), "test": _whole(test), "vocabulary": _whole(vocabulary),
+        "clip": clip if clip == "tiny" else _whole(clip), "shots": shots, "steps": steps, "n_ctx": n_ctx, "seed": seed,
+        "data": {name: fingerprint(part) for name, part in parts.items()}}, fresh)
     if result.is_finished:
         return result.path / "report.html"
     return _learned(result, parts, names, model, _features(result, parts, model), progress)
 
 # %% ../../nbs/practice/prompts.ipynb #8bef9568
 VOCABULARIES = ("bpe_simple_vocab_16e6.txt.gz", "merges.txt", "tiny_clip_bpe.txt")  # names that are looked for
+
+
+def _whole(path: str | Path | None) -> str | None:
+    return path and str(Path(path).expanduser().resolve())
 
 
 def _pictures_of(path: str | Path, test: str | Path | None) -> dict[str, Examples]:

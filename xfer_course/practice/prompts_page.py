@@ -91,12 +91,7 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
                 f"Of {len(coop)} pictures, the sentence 'a photo of a ...' is right in {zero.accuracy:.3f}, a context "
                 f"learned from {few} pictures of each class in {coop.accuracy:.3f}, a linear probe with the same in "
                 f"{probe.accuracy:.3f}.")
-    page.heading("What was done")
-    page.table([{"": name, "value": value} for name, value in {
-        "data": settings["path"], "names as the CLIP reads them": ", ".join(names), "CLIP": settings["clip"],
-        "learned from": f"{few} pictures of each class", "context": f"{settings['n_ctx']} vectors, the same for all",
-        "held out": f"{len(coop)}, " + (f"from {settings['test']}" if settings["test"] else "a fifth of each class"),
-    }.items()])
+    _show_done(page, settings, names, few, len(coop))
     page.heading("How good it is")
     page.say("On the held-out pictures, with 95 % intervals (Wilson).")
     page.table([{"what": name, "accuracy": share_text(int(one.right.sum()), len(one)),
@@ -110,6 +105,15 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
     page.points(advice)
     _show_files(page)
     return page
+
+# %% ../../nbs/practice/prompts_page.ipynb #14ce2742
+def _show_done(page: Page, settings: Mapping[str, Any], names: Sequence[str], few: int, held: int) -> None:
+    page.heading("What was done")
+    page.table([{"": name, "value": value} for name, value in {
+        "data": settings["path"], "names as the CLIP reads them": ", ".join(names), "CLIP": settings["clip"],
+        "learned from": f"{few} pictures of each class", "context": f"{settings['n_ctx']} vectors, the same for all",
+        "held out": f"{held}, " + (f"from {settings['test']}" if settings["test"] else "a fifth of each class"),
+    }.items()])
 
 
 def _show_files(page: Page) -> None:
