@@ -7,6 +7,7 @@ from .adapt import adapt
 from .commands import list_notebooks, results, run
 from .console import check_writable, echo_table, main, minutes
 from .copies import atlas, learner_copy, start
+from .labels import DATA, probe, prompts
 from .machine import data, data_get, data_list, data_make, doctor, lab
 from .pages import offline_html
 from .readme import CHAPTER_MARKS, chapters_markdown, headline, with_chapters
@@ -18,6 +19,7 @@ __all__ = [
     "list_notebooks", "results", "run",
     "check_writable", "echo_table", "main", "minutes",
     "atlas", "learner_copy", "start",
+    "DATA", "probe", "prompts",
     "data", "data_get", "data_list", "data_make", "doctor", "lab",
     "offline_html",
     "CHAPTER_MARKS", "chapters_markdown", "headline", "with_chapters",

@@ -38,6 +38,10 @@ class _Commands(click.Group):
             ctx.exit(130)
         except (NotebookFailed, ValueError, OSError) as error:
             raise _Sentence(_sentence_of(error)) from None
+        except TypeError as error:
+            if " must " not in str(error):  # not one that names an argument: a fault of ours, shown in full
+                raise
+            raise _Sentence(str(error)) from None
 
 
 def _sentence_of(error: Exception) -> str:

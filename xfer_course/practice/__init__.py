@@ -1,7 +1,8 @@
 """Your own data without writing code: what the commands `xfer adapt`, `probe`, `prompts`, `embed` and `search` do.
 
 One module each: `examples` (what they read), `backbones` (from pictures to features), `report` (what they leave),
-`adapt` and `adapt_page` (from labelled to unlabelled).
+`adapt` and `adapt_page` (from labelled to unlabelled), `held_out` (what a page knows about how good a classifier is),
+`linear`, `probe` and `probe_page`, `prompts` and `prompts_page`.
 """
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
                     prepare, round_trip, standardisation, trained)
@@ -9,12 +10,28 @@ from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
 from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, cut_head, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
 from .examples import Examples, read_examples
+from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure, chance_of_difference, check_apart,
+                       check_same_kind, class_advice, confusions, fingerprint, hold_out, labelled_examples,
+                       prediction_rows, recognised, share_interval, share_text, show_certainty, show_classes,
+                       show_mistakes)
+from .linear import GRID, LinearClassifier, fit_linear, share_of_rows
+from .probe import Probe, load_probe, probe_examples
+from .probe_page import Compared, compared, curve_figure, probe_advice, probe_page, still_rises
+from .prompts import VOCABULARIES, fit_prompts
+from .prompts_page import prompts_advice, prompts_page, show_nearest
 from .report import Page, ResultFolder, csv_text
 
 __all__ = [
     "Adapted", "AdaptOptions", "PictureClassifier", "adapt_domains", "adaptable_network", "choose_strength", "prepare",
     "round_trip", "standardisation", "trained", "adapt_examples", "adaptation_page", "advice", "load_adapted",
     "IMAGENET_MEAN", "IMAGENET_STD", "ROTATION_SIZE", "Backbone", "cached_weights", "cut_head", "features_of",
-    "load_backbone", "rotation_backbone", "stored_backbone", "Examples", "read_examples", "Page", "ResultFolder",
-    "csv_text",
+    "load_backbone", "rotation_backbone", "stored_backbone", "Examples", "read_examples",
+    "HeldOut", "balanced", "calibration_sentence", "certainty_figure", "chance_of_difference", "check_apart",
+    "check_same_kind", "class_advice", "confusions", "fingerprint", "hold_out", "labelled_examples", "prediction_rows",
+    "recognised", "share_interval", "share_text", "show_certainty", "show_classes", "show_mistakes",
+    "GRID", "LinearClassifier", "fit_linear", "share_of_rows",
+    "Probe", "load_probe", "probe_examples",
+    "Compared", "compared", "curve_figure", "probe_advice", "probe_page", "still_rises",
+    "VOCABULARIES", "fit_prompts", "prompts_advice", "prompts_page", "show_nearest",
+    "Page", "ResultFolder", "csv_text",
 ]
