@@ -141,9 +141,10 @@ def chapter_order() -> list[str]:
 @cache
 def chapter_of() -> dict[str, str]:
     """The package or module of the library → the chapter whose notebooks build it; the chapter *coop* builds two,
-    `clip` and `coop`."""
+    `clip` and `coop`. A module of the command line stays on its floor, whichever chapter it serves."""
     return {module.split(".")[0]: path.parent.name for path in NOTEBOOKS
-            if path.parent.name in chapter_order() and (module := exported_module(path))}
+            if path.parent.name in chapter_order() and (module := exported_module(path))
+            and module.split(".")[0] not in FLOORS}
 
 
 @cache
