@@ -453,6 +453,8 @@ ROWS = np.eye(3)
     (lambda f: search_pictures(f / "index", []), "pictures must be a path or a list of paths"),
     (lambda f: search_pictures(f / "index", [3]), "pictures must be a path or a list of paths"),
     (lambda f: search_pictures(f / "index", "a", k=0), "k must be"),
+    (lambda f: PictureIndex(f / "index").search(["a", "x"]), "must be names of rows, .* got 'x'"),
+    (lambda f: PictureIndex(f / "index").vectors([]), "queries must be"),
     (lambda f: PictureIndex(f / "index").page(["a"], []), "found"),
     (lambda f: nearest_others(small_index(VECTORS[:1])), "at least two items"),
     (lambda f: nearest_others(NOTHING), "index must be"),
@@ -507,8 +509,10 @@ def test_the_commands_make_an_index_where_one_stands_and_search_it(made, tmp_pat
     code, output = said("search", "rows-index", "a", "b", "-k", "1")
     assert code == 0 and output.split("\n\n") == [
         "\na\nscore  name\n-----  ----\n0.707  c", "b\nscore  name\n-----  ----\n0.707  c\n"]
-    code, output = said("search", made / "index", made / "photos/moon/3.png", "-k", 2, "--page", "found.html")
-    assert code == 0 and "1.000  moon/copy.png" in output and output.endswith("page: found.html\n")
+    shutil.copy(made / "photos/moon/3.png", "query.png")
+    code, output = said("search", made / "index", "query.png", "-k", 2, "--page", "found.html")
+    assert code == 0 and output.startswith("\nquery.png\n") and output.endswith("page: found.html\n")
+    assert "1.000  moon/copy.png" in output
     assert len(sources((tmp_path / "found.html").read_text())) == 3
 
 

@@ -39,7 +39,12 @@ def embed(folder, out, backbone, weights, first_stage, steps, seed, fresh):
                           seed=seed, fresh=fresh, progress=True)
     click.echo(f"page: {page}\nsearch: xfer search {page.parent} PICTURE")
 
-# %% ../../nbs/practice/cli_search.ipynb #8c690bbd
+# %% ../../nbs/practice/cli_search.ipynb #d3785640
+def _from_here(file: str) -> str:
+    "A path as one would type it where one stands."
+    return str(Path(file).relative_to(Path.cwd())) if Path(file).is_relative_to(Path.cwd()) else file
+
+
 @main.command("search", short_help="Find the pictures that look like another.")
 @click.argument("index", type=click.Path(path_type=Path))
 @click.argument("pictures", nargs=-1, required=True, metavar="PICTURE...")
@@ -57,7 +62,7 @@ def search_index(index, pictures, k, page):
     queries = opened.queries(list(pictures))
     found = opened.search(queries, k)
     for query, names in zip(queries, found):
-        click.echo(f"\n{query}")
+        click.echo(f"\n{query if opened.root is None else _from_here(query)}")
         echo_table([{"score": f"{score:.3f}", "name": name} for name, score in names])
     if page:
         text = opened.page(queries, found)

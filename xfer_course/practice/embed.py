@@ -25,13 +25,13 @@ from .kept import keep_backbone, kept_backbone
 from .report import ResultFolder, csv_text
 
 # %% auto #0
-__all__ = ['Row', 'embed_examples']
+__all__ = ['embed_examples']
 
-# %% ../../nbs/practice/embed.ipynb #5f6c9034
-Row = dict[str, str]
+# %% ../../nbs/practice/embed.ipynb #be890bf9
+_Row = dict[str, str]
 
 
-def _listed(examples: Examples) -> list[Row]:
+def _listed(examples: Examples) -> list[_Row]:
     "Name, label and marks of every example, as `files.csv` keeps them."
     labels = [""] * len(examples) if examples.labels is None else [examples.classes[y] for y in examples.labels]
     rows = []
@@ -47,12 +47,12 @@ def _listed(examples: Examples) -> list[Row]:
     return rows
 
 
-def _key(row: Row) -> str:
+def _key(row: _Row) -> str:
     "An example as it is now: everything but its label."
     return "\n".join(value for column, value in row.items() if column != "label")
 
 
-def _rows_of(file: Path) -> list[Row]:
+def _rows_of(file: Path) -> list[_Row]:
     "The rows of `files.csv`; none where it is not there."
     if not file.is_file():
         return []
@@ -83,8 +83,8 @@ def _fill_(vectors: np.ndarray, places: dict[str, int], folder: Path) -> None:
             if (place := places.pop(key, None)) is not None:
                 vectors[place] = row
 
-# %% ../../nbs/practice/embed.ipynb #84ada4b3
-def _embedded(backbone: Backbone, examples: Examples, rows: Sequence[Row], partial: Path, shown: bool) -> np.ndarray:
+# %% ../../nbs/practice/embed.ipynb #b6e3c050
+def _embedded(backbone: Backbone, examples: Examples, rows: Sequence[_Row], partial: Path, shown: bool) -> np.ndarray:
     "Features `(n, dim)` of the pictures that these rows name, a block at a time."
     from tqdm.auto import tqdm
 
@@ -118,7 +118,7 @@ def _new_index(vectors: np.ndarray, names: list[str], first_stage: str) -> Funne
     return FunnelRetrieval(vectors, *stages, first_stage=first_stage, ids=names)
 
 
-def _changed(index: FunnelRetrieval | None, rows: Sequence[Row], before: Sequence[Row]) -> tuple[list[Row], list[str]]:
+def _changed(index: FunnelRetrieval | None, rows: list[_Row], before: list[_Row]) -> tuple[list[_Row], list[str]]:
     "Rows that have to be embedded, and ids that have to go."
     ids = [] if index is None else index.ids.tolist()
     known, there = {_key(row) for row in before}, set(ids)
@@ -138,7 +138,7 @@ def _kept_index(folder: Path) -> FunnelRetrieval | None:
 
 # %% ../../nbs/practice/embed.ipynb #66c724be
 def _update(folder: ResultFolder, index: FunnelRetrieval | None, vectors: np.ndarray | None,
-            new: list[Row], gone: list[str]) -> FunnelRetrieval:
+            new: list[_Row], gone: list[str]) -> FunnelRetrieval:
     "The index with what came and without what went, written, and opened again where it lies in its file."
     names = [row["name"] for row in new]
     if new:
@@ -174,7 +174,7 @@ def _loaded(examples: Examples, settings: dict[str, Any], shown: bool) -> Backbo
                          steps=settings["steps"], progress=shown)
 
 
-def _vectors(folder: ResultFolder, examples: Examples, network: Backbone | None, new: list[Row],
+def _vectors(folder: ResultFolder, examples: Examples, network: Backbone | None, new: list[_Row],
              shown: bool) -> np.ndarray:
     "Features of new examples; the network is the one that is kept, where an earlier call has kept one."
     if not examples.are_pictures:
@@ -187,8 +187,8 @@ def _vectors(folder: ResultFolder, examples: Examples, network: Backbone | None,
         keep_backbone(network, folder.path, folder.settings["backbone"], folder.settings["weights"])
     return _embedded(network, examples, new, folder.partial, shown)
 
-# %% ../../nbs/practice/embed.ipynb #f8b284af
-def _finished(folder: ResultFolder, index: FunnelRetrieval, rows: list[Row], changes: str) -> Path:
+# %% ../../nbs/practice/embed.ipynb #dd51fa2e
+def _finished(folder: ResultFolder, index: FunnelRetrieval, rows: list[_Row], changes: str) -> Path:
     "Tables and page from the index as it lies in its file."
     labels, settings = {row["name"]: row["label"] for row in rows}, folder.settings
     pictured = "digest" not in rows[0]

@@ -158,4 +158,4 @@ def index_page(facts: IndexFacts) -> tuple[str, list[dict[str, str]]]:
     _labels(page, precision, nearest)
     page.heading("What to try next")
     page.points(_advice(facts, len(pairs), precision))
-    return page.html, [{"one": ids[a], "other": ids[b], "cosine": f"{cosine:.6f}"} for a, b, cosine in pairs]
+    return page.html, [{"one": str(ids[a]), "other": str(ids[b]), "cosine": f"{cos:.6f}"} for a, b, cos in pairs]

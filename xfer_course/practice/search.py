@@ -50,18 +50,20 @@ def _files(given: Sequence[str | Path]) -> list[str]:
             found.append(str(path))
     return found
 
-# %% ../../nbs/practice/search.ipynb #755eed05
-class PictureIndex:
-    """What `embed_examples` left in a folder, opened for searching; vectors stay in the file until they are needed.
+# %% ../../nbs/practice/search.ipynb #50542cbe
+def _found_page(title: str, root: Path | None, queries: Sequence[str],
+                found: Sequence[Sequence[tuple[str, float]]]) -> str:
+    page = Page(f"Found in {title}", f"{len(queries)} queries, the nearest first, with their cosines.")
+    for query, names in zip(queries, found):
+        page.heading(Path(query).name if root else query)
+        if root:
+            show_items(page, Path(query).parent, [Path(query).name], ["the query"])
+        show_items(page, root, [name for name, _ in names], [f"{name} {score:.3f}" for name, score in names])
+    return page.html
 
-    Attributes:
-        index: the `FunnelRetrieval`, whose ids are files below `root`, or names of rows.
-        root: the folder that was embedded; None for a file of features.
-
-    Raises:
-        FileNotFoundError: it is no such folder.
-        ValueError: it is that of another command, or damaged (`DataFileError`).
-    """
+# %% ../../nbs/practice/search.ipynb #ca64c822
+class _OpenIndex:
+    "The files of an index, and what a query is to it."
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
@@ -91,9 +93,22 @@ class PictureIndex:
         name = str(file.relative_to(root)) if file.is_relative_to(root) else ""
         return name if name in self._places else None
 
+# %% ../../nbs/practice/search.ipynb #05cbc7ab
+class PictureIndex(_OpenIndex):
+    """What `embed_examples` left in a folder, opened for searching; vectors stay in the file until they are needed.
+
+    Attributes:
+        index: the `FunnelRetrieval`, whose ids are files below `root`, or names of rows.
+        root: the folder that was embedded; None for a file of features.
+
+    Raises:
+        FileNotFoundError: it is no such folder.
+        ValueError: it is that of another command, or damaged (`DataFileError`).
+    """
+
     def vectors(self, queries: Sequence[str]) -> np.ndarray:
-        "Features `(Q, dim)` of queries; errors are those of `kept_backbone` and of reading a picture."
-        names = checks.texts("queries", queries)
+        "Features `(Q, dim)`; errors are those of `queries`, of `kept_backbone` and of reading a picture."
+        names = self.queries(checks.texts("queries", queries))
         if self.root is None:
             return self.index.gallery[torch.tensor([self._places[name] for name in names])].float().numpy()
         examples = Examples(LazyImages("/", names, [0] * len(names), ["any"], size=None), None, (), tuple(names))
@@ -101,20 +116,14 @@ class PictureIndex:
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         "For each query ids and cosines of the k nearest others, nearest first; all, where there are fewer."
-        k = min(checks.whole("k", k), len(self.index))
+        k, queries = min(checks.whole("k", k), len(self.index)), self.queries(checks.texts("queries", queries))
         scores, ids = self.index.search(self.vectors(queries), k, exclude=[self.id_of(query) for query in queries])
         return [[(str(name), float(score)) for name, score in zip(*row) if name] for row in zip(ids, scores)]
 
     def page(self, queries: Sequence[str], found: Sequence[Sequence[tuple[str, float]]]) -> str:
         "A page of HTML with every query and what was found."
         checks.same_length("found", found, "queries", queries)
-        page = Page(f"Found in {self.path.name}", f"{len(queries)} queries, the nearest first, with their cosines.")
-        for query, names in zip(queries, found):
-            page.heading(Path(query).name if self.root else query)
-            if self.root:
-                show_items(page, Path(query).parent, [Path(query).name], ["the query"])
-            show_items(page, self.root, [name for name, _ in names], [f"{name} {score:.3f}" for name, score in names])
-        return page.html
+        return _found_page(self.path.name, self.root, queries, found)
 
 # %% ../../nbs/practice/search.ipynb #dcae134a
 def search_pictures(index: str | Path, pictures: str | Path | Sequence[str | Path], *, k: int = 10,
