@@ -12,6 +12,7 @@ from .machine import data, data_get, data_list, data_make, doctor, lab
 from .pages import offline_html
 from .readme import CHAPTER_MARKS, chapters_markdown, headline, with_chapters
 from .running import OPTIONS, PATHS, NotebookFailed, Run, emitted_record, execute, finished_record, plan_run
+from .search import embed, search_index
 
 __all__ = [
     "NOTEBOOK_ORDER", "TEACHING_ORDER", "CourseNotebook", "course_notebooks", "select_notebooks",
@@ -24,4 +25,5 @@ __all__ = [
     "offline_html",
     "CHAPTER_MARKS", "chapters_markdown", "headline", "with_chapters",
     "OPTIONS", "PATHS", "NotebookFailed", "Run", "emitted_record", "execute", "finished_record", "plan_run",
+    "embed", "search_index",
 ]

@@ -2,13 +2,18 @@
 
 One module each: `examples` (what they read), `backbones` (from pictures to features), `report` (what they leave),
 `adapt` and `adapt_page` (from labelled to unlabelled), `held_out` (what a page knows about how good a classifier is),
-`linear`, `probe` and `probe_page`, `prompts` and `prompts_page`.
+`linear`, `probe` and `probe_page`, `prompts` and `prompts_page`, `kept` (the network beside an index), `collection`
+(what nearest others tell), `embed_page`, `embed` and `search`.
 """
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
                     prepare, round_trip, standardisation, trained)
 from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
 from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, cut_head, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
+from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision, usual_distance)
+from .embed import embed_examples
+from .embed_page import IndexFacts, index_page, show_items
+from .kept import keep_backbone, kept_backbone
 from .examples import Examples, read_examples
 from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure, chance_of_difference, check_apart,
                        check_same_kind, class_advice, confusions, fingerprint, hold_out, labelled_examples,
@@ -20,6 +25,7 @@ from .probe_page import Compared, compared, curve_figure, probe_advice, probe_pa
 from .prompts import VOCABULARIES, fit_prompts
 from .prompts_page import prompts_advice, prompts_page, show_nearest
 from .report import Page, ResultFolder, csv_text
+from .search import PictureIndex, search_pictures
 
 __all__ = [
     "Adapted", "AdaptOptions", "PictureClassifier", "adapt_domains", "adaptable_network", "choose_strength", "prepare",
@@ -33,5 +39,7 @@ __all__ = [
     "Probe", "load_probe", "probe_examples",
     "Compared", "compared", "curve_figure", "probe_advice", "probe_page", "still_rises",
     "VOCABULARIES", "fit_prompts", "prompts_advice", "prompts_page", "show_nearest",
-    "Page", "ResultFolder", "csv_text",
+    "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
+    "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone",
+    "PictureIndex", "search_pictures", "Page", "ResultFolder", "csv_text",
 ]

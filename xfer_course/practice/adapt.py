@@ -197,7 +197,7 @@ class Adapted:
     features: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
 
-
+# %% ../../nbs/practice/adapt.ipynb #2df8672a
 def adapt_domains(folder: str | Path, options: AdaptOptions | None = None, device: str = "cpu") -> Adapted:
     """Choose a strength for the domains in `folder/domains.npz` (`prepare`), train with it, and look at the target.
 

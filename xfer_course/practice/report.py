@@ -24,19 +24,13 @@ __all__ = ['ResultFolder', 'csv_text', 'Page']
 
 # %% ../../nbs/practice/report.ipynb #a03e0256
 class ResultFolder:
-    """The folder of one result.
+    """The folder `path` of one result; it is made, or goes on with what an earlier call with the same settings left.
 
-    Args:
-        path: the folder; it is made, or goes on with what an earlier call with the same settings left.
-        settings: all that decides the result, JSON-able.
-        fresh: begin anew, whatever an earlier call left.
+    `settings` is all that decides the result, JSON-able; `fresh` begins anew, whatever an earlier call left. `partial`
+    is a folder for finished parts of the work, which goes when the page is written.
 
-    Attributes:
-        partial: folder for finished parts of the work; it goes when the page is written.
-
-    Raises:
-        ValueError: the folder holds the result of other settings, or files of another origin.
-        OSError: it cannot be made or written.
+    Raises `ValueError` where the folder holds the result of other settings, or files of another origin, and `OSError`
+    where it cannot be made or written.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], fresh: bool = False) -> None:
@@ -44,14 +38,10 @@ class ResultFolder:
         self.partial = self.path / "partial"
         checks.one_of("fresh", fresh, (True, False))
         make_writable(self.path, "choose another with --out")
-        if (before := _before(self.path)) is not None and (fresh or before != self.settings):
-            if not fresh:
-                raise ValueError(f"{self.path} holds the result of other settings ({_difference(before, self.settings)}"
-                                 "): choose another folder with --out, or begin anew with --fresh")
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.page.unlink(missing_ok=True)
-        self.write("settings.json", json.dumps(
-            {"settings": self.settings, "made_with": measuring_environment()}, indent=1, ensure_ascii=False))
+        _go_on(self, fresh)
+        if not self.is_finished:  # a finished result keeps the versions that made it
+            about = {"settings": self.settings, "made_with": measuring_environment()}
+            self.write("settings.json", json.dumps(about, indent=1, ensure_ascii=False))
 
     @property
     def page(self) -> Path:
@@ -89,6 +79,17 @@ def _before(folder: Path) -> dict | None:
     return None
 
 
+def _go_on(result: ResultFolder, fresh: bool) -> None:
+    "Begin anew, or check that what is there belongs to the same settings."
+    before = _before(result.path)
+    if fresh:
+        shutil.rmtree(result.partial, ignore_errors=True)
+        result.page.unlink(missing_ok=True)
+    elif before not in (None, result.settings):
+        raise ValueError(f"{result.path} holds the result of other settings ({_difference(before, result.settings)}): "
+                         "choose another folder with --out, or begin anew with --fresh")
+
+
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     "The first setting that differs, with both values."
     name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
@@ -111,12 +112,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 # %% ../../nbs/practice/report.ipynb #52504fe2
 class Page:
-    """A page of HTML that needs nothing beside it.
-
-    Args:
-        title: what it is about.
-        lead: one sentence below the title.
-    """
+    "A page of HTML that needs nothing beside it, with a title and a sentence below it."
 
     def __init__(self, title: str, lead: str) -> None:
         self.title, self.lead, self._parts = checks.texts("title", [title])[0], lead, []
@@ -153,13 +149,15 @@ class Page:
     @property
     def html(self) -> str:
         "The whole page."
-        title, lead = html.escape(self.title), html.escape(self.lead)
-        return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-                f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
-                f'<body><main><h1>{title}</h1><p class="lead">{lead}</p>\n' + "\n".join(self._parts)
-                + "\n</main></body></html>\n")
+        return _document(html.escape(self.title), html.escape(self.lead), "\n".join(self._parts))
 
 # %% ../../nbs/practice/report.ipynb #8c1313b2
+def _document(title: str, lead: str, parts: str) -> str:
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
+            f'<body><main><h1>{title}</h1><p class="lead">{lead}</p>\n{parts}\n</main></body></html>\n')
+
+
 def _png_of(figure: Any) -> str:
     import matplotlib.pyplot as plt
 
