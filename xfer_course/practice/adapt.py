@@ -68,9 +68,9 @@ def adaptable_network(shape: tuple[int, ...], classes: int, hidden: int = 256) -
         features = nn.Sequential(nn.Linear(shape[0], hidden), nn.ReLU())
     elif len(shape) == 3 and shape[1] == shape[2] and shape[1] % 4 == 0:
         features = nn.Sequential(
-            nn.Conv2d(shape[0], 32, 5, padding=2), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(32, 48, 5, padding=2), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(3 * shape[1] * shape[2], hidden), nn.BatchNorm1d(hidden), nn.ReLU())
+            nn.Conv2d(shape[0], 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Linear(2 * shape[1] * shape[2], hidden), nn.BatchNorm1d(hidden), nn.ReLU())
     else:
         raise ValueError(f"shape must be (D,) or (C, S, S) with S a multiple of 4, got {tuple(shape)}")
     domain = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
