@@ -341,7 +341,7 @@ def test_pages_need_nothing_beside_them_and_say_what_each_picture_is(made, tmp_p
         assert not re.search(r"https?://|<script|<link", page)
     assert "moon/copy.png 1.000" in found
     for words in ("13 pictures", "Searches to look at", "Twice or nearly so", "Like nothing else", "precision at 1",
-                  "chance", "--backbone resnet18", "64 numbers for each"):
+                  "chance", "--backbone resnet18", "32 numbers for each"):
         assert words in report, words
 
 

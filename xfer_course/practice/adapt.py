@@ -84,7 +84,7 @@ def _inputs(examples: Examples, backbone: Backbone | None, size: int) -> np.ndar
         return features_of(backbone, examples)
     return predict(nn.Identity(), examples.at_size(size)).numpy()
 
-
+# %% ../../nbs/practice/adapt.ipynb #ea9c2001
 def prepare(source: Examples, target: Examples, backbone: Backbone | None, size: int, folder: Path) -> None:
     """Write `domains.npz` into a folder: inputs of both domains and the labels of the source; kept if it is there.
 
@@ -140,7 +140,7 @@ def round_trip(folder: str, strength: float, trip: int, options: AdaptOptions, d
                               random_state=options.seed + trip)
     return {"risk": risk}
 
-
+# %% ../../nbs/practice/adapt.ipynb #6e61f791
 def trained(folder: str, strength: float, options: AdaptOptions, device: str) -> dict:
     "A network trained on all of both domains: its probabilities and features of both, and its weights by name."
     domains = _standardised(folder, strength)

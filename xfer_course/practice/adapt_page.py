@@ -256,7 +256,7 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
                     "the page then says how often it is right.")
     return said
 
-
+# %% ../../nbs/practice/adapt_page.ipynb #b582a270
 def _advice_on_strength(found: Adapted, distances: dict[str, float]) -> list[str]:
     if not found.strength:
         return ["No strength was clearly better than none. Either the two are alike, or adversarial training does not "

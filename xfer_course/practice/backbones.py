@@ -112,7 +112,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         raise OSError(f"the weights of {name} are not here and cannot be fetched ({error}): give a file with "
                       "--weights, or take --backbone rotation, which needs none") from None
 
-
+# %% ../../nbs/practice/backbones.ipynb #73684459
 def _state_of(file: Path) -> dict[str, Tensor]:
     "The weights in a file of PyTorch or safetensors."
     from safetensors.torch import load_file
@@ -168,7 +168,7 @@ def _rotation_network() -> NetworkInNetwork:
     "Narrower than the paper's, so that a laptop trains it in a minute."
     return NetworkInNetwork(num_classes=None, num_blocks=3, channels=32)
 
-
+# %% ../../nbs/practice/backbones.ipynb #9f6d9c75
 def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 200, batch_size: int = 32,
                       progress: bool = False) -> Backbone:
     """A small network trained by predicting rotations of `images`, squares of one size; their labels are not used.

@@ -65,7 +65,7 @@ def usual_distance(index: FunnelRetrieval, pairs: int = 1000, seed: int = 0) -> 
     left, right = (index.gallery[torch.from_numpy(rows)].float() for rows in (one, other))
     return float(1 - F.cosine_similarity(left, right).mean())
 
-
+# %% ../../nbs/practice/collection.ipynb #25cc517f
 def near_duplicates(nearest: Nearest, usual: float, least: float = 0.99) -> list[tuple[int, int, float]]:
     """Pairs of items with their cosine, nearest first: at least `least`, and at most a twentieth of `usual` apart.
 

@@ -100,7 +100,7 @@ def _embedded(backbone: Backbone, examples: Examples, rows: Sequence[_Row], part
         _save_block(partial, [keys[place] for place in block], vectors[block])
     return vectors
 
-
+# %% ../../nbs/practice/embed.ipynb #b6e3c051
 def _check_directions(vectors: np.ndarray, names: Sequence[str]) -> None:
     "Raises ValueError, with its name, for an example that has no direction."
     bad = ~(np.isfinite(vectors).all(1) & vectors.any(1))

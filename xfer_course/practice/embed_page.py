@@ -111,7 +111,7 @@ def _labels(page: Page, precision: tuple[float, float, float] | None, nearest: N
                 {"measure": f"precision at {nearest.found.shape[1]} (share of them)", "value": f"{at_k:.3f}"},
                 {"measure": "chance", "value": f"{chance:.3f}"}])
 
-
+# %% ../../nbs/practice/embed_page.ipynb #f72d8d9c
 def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, float] | None) -> Iterator[str]:
     "What to try next, by the numbers."
     count = len(facts.index)

@@ -103,7 +103,7 @@ def _npz(path: Path) -> tuple:
         raise ValueError(f"{path.name} must hold an array features, got {', '.join(found) or 'nothing'}")
     return tuple(found.get(name) for name in ("features", "labels", "names"))
 
-
+# %% ../../nbs/practice/examples.ipynb #fb5ce9ed
 def _csv(path: Path) -> tuple:
     "The same of a table."
     with reading(path), path.open(newline="", encoding="utf-8-sig") as file:

@@ -78,7 +78,7 @@ def _before(folder: Path) -> dict | None:
                          "choose another with --out")
     return None
 
-
+# %% ../../nbs/practice/report.ipynb #b6ac2def
 def _go_on(result: ResultFolder, fresh: bool) -> None:
     "Begin anew, or check that what is there belongs to the same settings."
     before = _before(result.path)

@@ -37,7 +37,7 @@ def _settings_of(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} must be a folder that xfer embed made, got one of xfer {command}")
     return settings
 
-
+# %% ../../nbs/practice/search.ipynb #d3b2273a
 def _files(given: Sequence[str | Path]) -> list[str]:
     "All pictures that files and folders stand for, with their whole paths."
     found: list[str] = []
