@@ -401,7 +401,8 @@ def test_loaders_are_cut_to_full_batches_and_cycle_evenly():
 
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"shuffle": True, "generator": torch.Generator()},
                                      {"shuffle": True, "num_workers": 2},
-                                     {"sampler": WeightedRandomSampler(torch.ones(10), 10)}], ids=str)
+                                     {"sampler": WeightedRandomSampler(torch.ones(10), 10)}],
+                         ids=["shuffled", "with a generator", "with workers", "with a sampler"])
 def test_the_order_of_a_loader_follows_the_seed_and_the_epoch(options):
     def epochs(seed):
         loader = batches(DataLoader(rows_of(10), 3, **options), batch_size=4, steps=5, seed=seed)
