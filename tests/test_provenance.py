@@ -54,7 +54,7 @@ def test_what_cannot_move_a_number_makes_no_lab_stale(name, path, old, new):
     ("schedule", "xfer_course/dann/deep.py", "2 / \\(1", "3 / (1"),
     ("data", "xfer_course/data/generated.py", r"def blend\(([^)]*)\)([^:]*):\n",
      "def blend(digits, patches):\n    digits = digits * 2\n"),
-    ("loop", "xfer_course/training/loop.py", r"optimizer\.zero_grad\(\)", "optimizer.zero_grad(set_to_none=False)"),
+    ("loop", "xfer_course/training/devices.py", r"optimizer\.zero_grad\(\)", "optimizer.zero_grad(set_to_none=False)"),
     ("arm", "nbs/dann/digits.ipynb", "nn.GroupNorm\\(8", "nn.GroupNorm(4"),
     ("size of the profile", "nbs/dann/digits.ipynb", r'\\"cpu\\": Setting\(FEW, images=\d+',
      '\\"cpu\\": Setting(FEW, images=17'),
