@@ -130,20 +130,24 @@ fuzz(
     {"weights": any_weights, "count": st.integers(1, 4)},
     lambda r, a: len(r) == a["count"] and sum(r) > 0,
 )
+PAIRS = {"anchors": vectors(4, 8), "positives": vectors(4, 8)}
+WILD_PAIRS = {"anchors": any_vectors, "positives": any_vectors}
+fuzz("check_pairs", mrl.check_pairs, PAIRS, WILD_PAIRS, lambda r, a: r is None)
+fuzz(
+    "paired_loss",
+    mrl.paired_loss,
+    PAIRS | {"dims": st.just(HEAD)},
+    WILD_PAIRS | {"dims": any_dims, "importance": any_weights, "scale": any_float, "symmetric": st.booleans()},
+    lambda r, a: r.ndim == 0,
+)
 fuzz(
     "MatryoshkaContrastive",
     lambda anchors, positives, **options: mrl.MatryoshkaContrastive(**{"nesting_dims": HEAD} | options)(
         anchors, positives
     ),
-    {"anchors": vectors(4, 8), "positives": vectors(4, 8)},
-    {
-        "anchors": any_vectors,
-        "positives": any_vectors,
-        "nesting_dims": any_dims,
-        "weights": any_weights,
-        "scale": any_float,
-        "symmetric": st.booleans(),
-    },
+    PAIRS,
+    WILD_PAIRS
+    | {"nesting_dims": any_dims, "weights": any_weights, "scale": any_float, "symmetric": st.booleans()},
     lambda r, a: r.ndim == 0,
 )
 

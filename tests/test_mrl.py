@@ -188,6 +188,43 @@ def test_contrastive_equals_the_plain_form_and_gradcheck():
     assert torch.autograd.gradcheck(both, (a, b))
 
 
+def test_contrastive_of_zeros_of_one_side_and_of_sums_is_the_plain_form():
+    """A row of zeros, a side without gradient, columns that no size uses, and a loss that is scaled afterwards."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(5, 20, generator=generator, dtype=torch.double) for _ in range(2))
+    a[1] = 0.0
+    for wanted in ((True, True), (True, False), (False, True)):
+        sides = [side.clone().requires_grad_(needs) for side, needs in zip((a, b), wanted)]
+        leaves = [side for side in sides if side.requires_grad]
+        cosines = [F.normalize(sides[0][:, :m]) @ F.normalize(sides[1][:, :m]).T for m in DIMS]
+        plain = 3 * sum(F.cross_entropy(20 * z, torch.arange(5)) for z in cosines)
+        fused = 3 * MatryoshkaContrastive(DIMS)(*sides)
+        torch.testing.assert_close(fused, plain)
+        row = [index for index in range(5) if index != 1]  # the plain form divides a gradient of zeros by 1e-12
+        for got, expected in zip(torch.autograd.grad(fused, leaves), torch.autograd.grad(plain, leaves)):
+            torch.testing.assert_close(got[row], expected[row])
+            assert got.isfinite().all()
+
+
+@pytest.mark.parametrize("rows", [3, 6, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_untied_loss_is_the_plain_form_whatever_it_keeps(rows, bias):
+    """Fewer examples than the smallest size, more than the largest, and between: the gradient that waits differs."""
+    generator = torch.Generator().manual_seed(0)
+    sizes, x = [4, 8, 16], torch.randn(rows, 16, generator=generator, dtype=torch.double, requires_grad=True)
+    head = MatryoshkaHead(16, 5, sizes, bias=bias).double()
+    y, weights = torch.randint(5, (rows,), generator=generator), [0.5, 1.0, 2.0]
+    plain = sum(w * F.cross_entropy(z, y, label_smoothing=0.1) for w, z in zip(weights, head(x)))
+    fused = head.loss(x, y, weights, label_smoothing=0.1)
+    torch.testing.assert_close(fused, plain)
+    leaves = [x, *head.parameters()]
+    for _ in range(2):  # the second time from the same graph
+        for got, expected in zip(torch.autograd.grad(fused, leaves, retain_graph=True),
+                                 torch.autograd.grad(plain, leaves, retain_graph=True)):
+            torch.testing.assert_close(got, expected)
+    assert not head.requires_grad_(False).loss(x.detach(), y).requires_grad
+
+
 def test_cascade_computes_only_what_is_needed():
     head, x, y = small_head(tied=True, dtype=torch.float32)
     for other in (head, lambda features: head(features)):

@@ -6,7 +6,8 @@ in `retrieval`, its choice of sizes in `sizes`, rounded first stages in `codes`,
 """
 from .cascade import AdaptiveClassifier, oracle
 from .codes import BinaryCodes, Float32Codes, Int8Codes
-from .fused import class_targets, relative_importance, tied_logits, tied_loss, untied_loss
+from .fused import (
+    check_pairs, class_targets, paired_loss, relative_importance, tied_logits, tied_loss, untied_loss)
 from .heads import MatryoshkaContrastive, MatryoshkaHead, MatryoshkaLoss, digit_rotations, doubling_dims, truncate
 from .index import GrowingRows, LivingIndex, RowIds, allowed_rows, rows_left_out
 from .metrics import SearchCost, mean_average_precision_at_k, precision_at_k, search_cost, top1_nearest_neighbour
@@ -17,7 +18,7 @@ from .storage import StoredIndex
 __all__ = [
     "doubling_dims", "digit_rotations", "truncate", "MatryoshkaLoss", "MatryoshkaHead", "MatryoshkaContrastive",
     "tied_logits", "tied_loss",
-    "untied_loss", "class_targets", "relative_importance", "AdaptiveClassifier", "oracle",
+    "untied_loss", "paired_loss", "check_pairs", "class_targets", "relative_importance", "AdaptiveClassifier", "oracle",
     "mean_average_precision_at_k", "precision_at_k",
     "top1_nearest_neighbour", "SearchCost", "search_cost", "rerank_scores", "FunnelRetrieval", "AdaptiveRetrieval",
     "SearchSizes",

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from .. import checks
 from ..data import Images, digits
 from ..training import cross_entropy, in_single_precision
-from .fused import class_targets, relative_importance, tied_logits, tied_loss, untied_loss
+from .fused import (
+    check_pairs, class_targets, paired_loss, relative_importance, tied_logits, tied_loss, untied_loss)
 
 # %% ../../nbs/mrl/mrl.ipynb #ab462668
 def doubling_dims(dim: int, smallest: int = 8) -> list[int]:
@@ -167,15 +168,6 @@ def _nested_similarities(anchors: Tensor, positives: Tensor, dims: Sequence[int]
     )
     return products / (rows[:, :, None] * columns[:, None, :])
 
-
-def _check_pairs(anchors: Tensor, positives: Tensor, dims: Sequence[int]) -> None:
-    n, d = checks.tensor("anchors", anchors, "N D", kind="float").shape
-    checks.tensor("positives", positives, f"{n} {d}", kind="float")
-    checks.same_dtype("positives", positives, "anchors", anchors)
-    checks.increasing("nesting_dims", dims, d)
-    if n < 2:
-        raise ValueError(f"anchors must be at least 2 rows, or there is nothing to tell apart, got {n}")
-
 # %% ../../nbs/mrl/mrl.ipynb #7a4f4448
 class MatryoshkaContrastive(nn.Module):
     """Contrastive loss on every prefix of paired embeddings: row i of one side belongs to row i of the other.
@@ -200,7 +192,8 @@ class MatryoshkaContrastive(nn.Module):
 
     def per_size(self, anchors: Tensor, positives: Tensor) -> Tensor:
         "The loss of each size before weighting, `(G,)`; both sides are `(N, D)`."
-        _check_pairs(anchors, positives, self.nesting_dims)
+        check_pairs(anchors, positives)
+        checks.increasing("nesting_dims", self.nesting_dims, anchors.shape[1])
         logits = self.scale * self.similarities(anchors, positives)
         targets = torch.arange(len(anchors), device=anchors.device)
         losses = torch.stack([cross_entropy(z, targets) for z in logits])
@@ -209,6 +202,5 @@ class MatryoshkaContrastive(nn.Module):
         return losses
 
     def forward(self, anchors: Tensor, positives: Tensor) -> Tensor:
-        "The weighted sum, a scalar; arguments as in `per_size`."
-        losses = self.per_size(anchors, positives)
-        return (losses * losses.new_tensor(self.weights)).sum()
+        "The weighted sum, a scalar, which can be differentiated once; arguments as in `per_size`."
+        return paired_loss(anchors, positives, self.nesting_dims, self.weights, self.scale, self.symmetric)
