@@ -290,9 +290,9 @@ def _pair_sums(anchors: Tensor, positives: Tensor, dims, importance, scale: floa
 def _add_pair_gradients(side: Tensor, other: Tensor, to_products: Tensor, to_lengths, dims) -> Tensor:
     "The gradient of one side, `(N, D)`, from sums over the sizes that a block is part of."
     gradient, taken = torch.empty_like(side), 0.0
-    for of_product, of_length, block in zip(reversed(to_products.unbind()), reversed(to_lengths), reversed(_blocks(dims))):
-        taken = taken + of_length[:, None]
-        torch.addmm(side[:, block] * taken, of_product, other[:, block], beta=-1, out=gradient[:, block])
+    for i, block in reversed(list(enumerate(_blocks(dims)))):
+        taken = taken + to_lengths[i][:, None]
+        torch.addmm(side[:, block] * taken, to_products[i], other[:, block], beta=-1, out=gradient[:, block])
     return gradient
 
 # %% ../../nbs/mrl/fused.ipynb #5b6e0a05
