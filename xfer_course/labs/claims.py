@@ -25,11 +25,14 @@ VERDICTS = ("reproduced", "partly", "not reproduced here")
 def _check_claim(claim: Claim) -> None:
     "Raise ValueError for a claim that says nothing."
     name = f"claim {claim.statement!r}"
-    if (claim.at_least is None) == (claim.at_most is None):
-        raise ValueError(f"{name}: give exactly one of at_least and at_most")
-    bound = claim.at_least if claim.at_most is None else claim.at_most
-    if not (isinstance(bound, int | float) and math.isfinite(bound)):
-        raise ValueError(f"{name}: at_least or at_most must be a finite number, got {bound!r}")
+    bounds = [bound for bound in (claim.at_least, claim.at_most) if bound is not None]
+    if not bounds:
+        raise ValueError(f"{name}: give at_least, at_most, or both")
+    for bound in bounds:
+        if not (isinstance(bound, int | float) and math.isfinite(bound)):
+            raise ValueError(f"{name}: at_least or at_most must be a finite number, got {bound!r}")
+    if bounds != sorted(bounds):
+        raise ValueError(f"{name}: at_least must not be above at_most, got {bounds[0]:g} and {bounds[1]:g}")
     if not claim.measured:
         raise ValueError(f"{name}: measured is empty; give one value per seed")
     if bad := [value for value in claim.measured if not math.isfinite(value)]:
@@ -45,7 +48,7 @@ class Claim:
     Attributes:
         statement: the claim in words.
         measured: one value per seed, in `unit`.
-        at_least, at_most: the bound; exactly one of them is given.
+        at_least, at_most: the bound; both of them for a claim that something makes no difference.
         paper: the value that the paper reports, if it does.
         expected: the verdict that the lab declares, or `None` where nothing is declared.
         reason: why the claim fails, as far as known.
@@ -81,12 +84,12 @@ class Claim:
 
     @property
     def verdict(self) -> str:
+        least = -math.inf if self.at_least is None else self.at_least
+        most = math.inf if self.at_most is None else self.at_most
         low, high = self.interval
-        if self.at_least is not None:
-            whole, middle = low >= self.at_least, self.mean >= self.at_least
-        else:
-            whole, middle = high <= self.at_most, self.mean <= self.at_most
-        return "reproduced" if whole else "partly" if middle else "not reproduced here"
+        if low >= least and high <= most:
+            return "reproduced"
+        return "partly" if least <= self.mean <= most else "not reproduced here"
 
     def _repr_markdown_(self) -> str:
         return f"{self.statement}: {measured_text(self)}, **{self.verdict}**"
@@ -115,7 +118,7 @@ class Claims(list):
             measured: one value per seed.
             expected: the verdict that the lab declares for the `cpu` profile, or a mapping from profiles to verdicts.
             profile: the profile of this run; a profile without a declared verdict is not held to any.
-            options: `at_least` or `at_most` (one of them), and `paper`, `unit`, `reason`,
+            options: `at_least`, `at_most` or both, and `paper`, `unit`, `reason`,
                 `headline`, `timed` of `Claim`.
 
         Raises:

@@ -19,7 +19,9 @@ from .record import Record, verdicts_of
 
 # %% ../../nbs/foundations/tables.ipynb #8d7504e3
 def _bound(claim: Claim) -> str:
-    return f"≥ {claim.at_least:g}" if claim.at_least is not None else f"≤ {claim.at_most:g}"
+    if claim.at_least is None or claim.at_most is None:
+        return f"≤ {claim.at_most:g}" if claim.at_least is None else f"≥ {claim.at_least:g}"
+    return f"{claim.at_least:g} to {claim.at_most:g}"
 
 
 def _verdict(record: Record, claim: Claim) -> str:
