@@ -39,6 +39,7 @@ from xfer_course.practice import (
     fit_linear,
     fit_prompts,
     hold_out,
+    kept as kept_module,
     labelled_examples,
     load_probe,
     probe as probe_module,
@@ -240,6 +241,10 @@ def test_a_backbone_that_learned_here_is_kept_with_the_result(tmp_path, monkeypa
     assert [row["predicted"] for row in said] == load_probe(tmp_path / "out").predict(names)[0]
     assert [row["name"] for row in said] == ["0.png", "1.png", "2.png"]
     assert "predicting rotations" in page.read_text("utf-8")
+    tiny = f"clip:{shipped('checkpoints/tiny_clip.safetensors')}"
+    probe_examples(folder, tmp_path / "out", backbone=tiny, fresh=True)
+    assert not (tmp_path / "out" / "backbone.safetensors").exists()  # of the result that was there before
+    assert "CLIP" in load_probe(tmp_path / "out").said
 
 
 @pytest.mark.parametrize("kind", ["clip", "resnet18"])
@@ -258,13 +263,27 @@ def test_a_pretrained_backbone_is_read_again_from_where_it_was(tmp_path, monkeyp
     names, probabilities = load_probe(tmp_path / "out").predict(read_examples(folder / "moon"))
     assert [row["predicted"] for row in said] == names
     assert [float(row["probability"]) for row in said] == pytest.approx(probabilities.max(1), abs=1e-3)
-    assert not any(name.startswith("backbone") for name in load_file(tmp_path / "out" / "model.safetensors"))
+    assert set(load_file(tmp_path / "out" / "model.safetensors")) == {"weight", "bias", "mean", "scale"}
+    assert not (tmp_path / "out" / "backbone.safetensors").exists()
+
+
+def test_a_pretrained_backbone_that_answers_otherwise_is_refused(tmp_path):
+    folder, weights = picture_folder(tmp_path / "mine", {"heart": 4, "moon": 4}), tmp_path / "weights.pt"
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=5).state_dict(), weights)
+    probe_examples(folder, tmp_path / "out", weights=weights)
+    torch.save(resnet18(num_classes=5).state_dict(), weights)
+    with pytest.raises(ValueError, match="no longer those that made the features"):
+        load_probe(tmp_path / "out").predict(read_examples(folder / "moon"))
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match="weights.pt, which made the features, are no longer there"):
+        load_probe(tmp_path / "out").predict(read_examples(folder / "moon"))
 
 
 def short(monkeypatch) -> list[str]:
     "Backbones learn for two steps; what is computed is noted."
-    done, load, features = [], probe_module.load_backbone, probe_module.features_of
-    monkeypatch.setattr(probe_module, "load_backbone", lambda *args, **options: (
+    done, load, features = [], kept_module.load_backbone, probe_module.features_of
+    monkeypatch.setattr(kept_module, "load_backbone", lambda *args, **options: (
         done.append("backbone"), load(*args, **options, steps=2))[1])
     monkeypatch.setattr(probe_module, "features_of", lambda *args: (done.append("features"), features(*args))[1])
     return done

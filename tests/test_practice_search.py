@@ -267,11 +267,10 @@ def test_a_misprint_leaves_nothing_behind(made, tmp_path):
 
 
 def test_a_kept_network_gives_the_same_features_without_training(made):
-    examples = read_examples(made / "photos")
     opened = PictureIndex(made / "index")
     vectors = opened.vectors([str(made / "photos" / name) for name in opened.index.ids])
     np.testing.assert_allclose(vectors, opened.index.gallery.numpy(), rtol=1e-4, atol=1e-5)
-    assert kept_backbone(made / "index", examples).trained_here
+    assert kept_backbone(made / "index").trained_here
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +471,7 @@ ROWS = np.eye(3)
     (lambda f: index_page(IndexFacts(small_index(), (), "x", "x", False, False, "", 1, 0)), "labels"),
     (lambda f: show_items(Page("t", "l"), None, ["a"], []), "captions"),
     (lambda f: keep_backbone(NOTHING, f, "rotation"), "backbone must be"),
-    (lambda f: kept_backbone(f / "index", read_examples(f / "photos")), "backbone.json is not there"),
+    (lambda f: kept_backbone(f / "index"), "backbone.json is not there"),
 ])
 def test_bad_input_is_refused_in_a_sentence(tmp_path, call, words):
     rows_file(tmp_path / "rows.npz", ROWS, names=["a", "b", "c"])

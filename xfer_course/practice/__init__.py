@@ -13,7 +13,7 @@ from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, ca
 from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision, usual_distance)
 from .embed import embed_examples
 from .embed_page import IndexFacts, index_page, show_items
-from .kept import keep_backbone, kept_backbone
+from .kept import keep_backbone, kept_backbone, result_backbone
 from .examples import Examples, read_examples
 from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure, chance_of_difference, check_apart,
                        check_same_kind, class_advice, confusions, fingerprint, hold_out, labelled_examples,
@@ -40,6 +40,6 @@ __all__ = [
     "Compared", "compared", "curve_figure", "probe_advice", "probe_page", "still_rises",
     "VOCABULARIES", "fit_prompts", "prompts_advice", "prompts_page", "show_nearest",
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
-    "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone",
+    "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
     "PictureIndex", "search_pictures", "Page", "ResultFolder", "csv_text",
 ]

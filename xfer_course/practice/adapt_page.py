@@ -5,7 +5,6 @@
 # %% ../../nbs/practice/adapt_page.ipynb #deda369c
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from ..data import reading
@@ -22,8 +20,10 @@ from ..figures import PALETTE, STYLE, arms_figure, confusion_figure, tsne_figure
 from ..labs import resolve_device
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network,
                                         prepare, standardisation)
-from .backbones import Backbone, cached_weights, load_backbone, stored_backbone
+from .backbones import Backbone, cached_weights
 from .examples import Examples, read_examples
+from .held_out import fingerprint
+from .kept import kept_backbone, result_backbone
 from .report import Page, ResultFolder, csv_text
 
 # %% auto #0
@@ -58,26 +58,22 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
     name = _backbone_name(source_data, backbone, weights)
     settings = {"command": "adapt", "source": _origin(source, source_data), "target": _origin(target, target_data),
                 "classes": source_data.classes, "backbone": name, "weights": weights and str(weights),
-                "options": asdict(options)}
+                "options": asdict(options), "seed": options.seed}
     result = ResultFolder(out, settings, fresh)
     if result.is_finished:
         return result.page
-    network = (load_backbone(name, source_data, weights, seed=options.seed, progress=progress)
-               if name not in ("small", "features") else None)
+    network = None if name in ("small", "features") else result_backbone(result, source_data, progress=progress)
     prepare(source_data, target_data, network, options.size, result.partial)
     found = adapt_domains(result.partial, options, device)
-    result.write("model.safetensors", _weights_file(found, network, result.partial))
+    result.write("model.safetensors", _weights_file(found, result.partial))
     result.write("predictions.csv", csv_text(_predictions(source_data, target_data, found)))
     return result.finish(adaptation_page(source_data, target_data, found, network, options).html)
 
 # %% ../../nbs/practice/adapt_page.ipynb #73e03ffc
 def _origin(path: str | Path, examples: Examples) -> dict[str, Any]:
-    "Where examples came from, how many there are, and a fingerprint of their names, labels or numbers."
-    content = hashlib.sha256("\n".join(examples.names).encode())
-    for part in (examples.labels, None if examples.are_pictures else examples.inputs):
-        content.update(b"" if part is None else part.tobytes())
+    "Where examples came from, how many there are, and what changes with them."
     return {"path": str(Path(path).expanduser().absolute()), "examples": len(examples),
-            "fingerprint": content.hexdigest()[:16]}
+            "fingerprint": fingerprint(examples)}
 
 
 def _backbone_name(source: Examples, backbone: str, weights: str | Path | None) -> str:
@@ -88,15 +84,13 @@ def _backbone_name(source: Examples, backbone: str, weights: str | Path | None) 
     return "resnet18" if weights or cached_weights("resnet18") else "small"
 
 # %% ../../nbs/practice/adapt_page.ipynb #e64389be
-def _weights_file(found: Adapted, backbone: Backbone | None, partial: Path) -> bytes:
-    "Safetensors: the network, the numbers that standardise, and a backbone that was trained here."
+def _weights_file(found: Adapted, partial: Path) -> bytes:
+    "Safetensors: the network, and the numbers that standardise."
     from safetensors.numpy import save
 
     mean, scale = standardisation(dict(np.load(partial / "domains.npz")), found.strength)["target_x"]
     arrays = {"mean": mean, "scale": scale}
-    kept = backbone.network.state_dict() if backbone is not None and backbone.trained_here else {}
     arrays |= {f"network.{name}": value for name, value in found.weights.items()}
-    arrays |= {f"backbone.{name}": value.cpu().numpy() for name, value in kept.items()}
     return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
 
@@ -286,14 +280,10 @@ def load_adapted(folder: str | Path) -> PictureClassifier:
     with reading(folder / "model.safetensors"):
         state = load_file(folder / "model.safetensors")
     options, classes = settings["options"], settings["classes"]
-    backbone = stored_backbone(settings["backbone"], settings["weights"], _under("backbone.", state))
+    backbone = None if settings["backbone"] in ("small", "features") else kept_backbone(folder)
     pixels = (3, options["size"], options["size"])
     shape = pixels if settings["backbone"] == "small" else state["mean"].shape
     model = adaptable_network(tuple(shape), len(classes), options["hidden"])
-    model.load_state_dict(_under("network.", state))
+    model.load_state_dict({name.removeprefix("network."): value for name, value in state.items() if "." in name})
     size = options["size"] if settings["backbone"] == "small" else None
     return PictureClassifier(model, classes, state["mean"], state["scale"], backbone, size).eval()
-
-
-def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -188,13 +188,11 @@ def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 200, ba
     return Backbone(network, size, network.feature_dim, said, trained_here=True).eval()
 
 # %% ../../nbs/practice/backbones.ipynb #d5b29c71
-def stored_backbone(name: str, weights: str | Path | None, state: dict[str, Tensor]) -> Backbone | None:
-    """The backbone that a result was made with, in evaluation mode; None for "small" and "features".
+def stored_backbone(name: str, weights: str | Path | None, state: dict[str, Tensor]) -> Backbone:
+    """The backbone that a result was made with, in evaluation mode.
 
     `state` holds the weights of "rotation"; for other names and `weights`, see `load_backbone`, whose errors it raises.
     """
-    if name in ("small", "features"):
-        return None
     if name == "rotation":
         network = _rotation_network()
         network.load_state_dict(state)

@@ -181,7 +181,7 @@ def _vectors(folder: ResultFolder, examples: Examples, network: Backbone | None,
         names = {row["name"] for row in new}
         return examples.inputs[[name in names for name in examples.names]]
     if (folder.path / "backbone.json").is_file():
-        network = kept_backbone(folder.path, examples)
+        network = kept_backbone(folder.path)
     else:
         network = network or _loaded(examples, folder.settings, shown)
         keep_backbone(network, folder.path, folder.settings["backbone"], folder.settings["weights"])

@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from .. import checks
 from ..data import DataFileError, reading, write_atomically
 from ..labs import resolve_device
-from .backbones import Backbone, features_of, load_backbone, stored_backbone
+from .backbones import features_of
 from .examples import Examples, read_examples
 from .held_out import (HeldOut, check_apart, check_same_kind, fingerprint, hold_out,
                                            labelled_examples, prediction_rows)
+from .kept import kept_backbone, result_backbone
 from .linear import LinearClassifier, fit_linear
 from .probe_page import probe_page
 from .report import ResultFolder, csv_text
@@ -58,8 +59,7 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
                                 "seed": seed, "data": data}, fresh)
     if result.is_finished:
         return result.path / "report.html"
-    features, source = _features(result, parts, progress)
-    return _learned(result, parts, features, source)
+    return _learned(result, parts, *_features(result, parts, progress))
 
 # %% ../../nbs/practice/probe.ipynb #0411935d
 def _read(path: str | Path, test: str | Path | None, apply: str | Path | None) -> dict[str, Examples]:
@@ -82,68 +82,22 @@ def _backbone_name(name: str, examples: Examples) -> str | None:
     return name if file == name else "clip:" + _whole_paths(clip=file)["clip"]
 
 # %% ../../nbs/practice/probe.ipynb #5e3c14ef
-@dataclass(frozen=True)
-class _Source:
-    "Where features come from: a backbone's name, weights and description, and its state if it learned here."
-
-    name: str = ""
-    weights: str | None = None
-    said: str = "none: the file holds features"
-    state: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def about(self) -> dict[str, Any]:
-        return {"name": self.name, "weights": self.weights, "said": self.said}
-
-
 def _features(result: ResultFolder, parts: dict[str, Examples],
-              progress: bool) -> tuple[dict[str, np.ndarray], _Source]:
+              progress: bool) -> tuple[dict[str, np.ndarray], str]:
+    "The features of all parts, and in words what made them."
     if not parts["path"].are_pictures:
-        return {part: found.inputs for part, found in parts.items()}, _Source()
-    name, weights = result.settings["backbone"], result.settings["weights"]
-    kept, made = result.partial / "backbone.safetensors", result.partial / "features.npz"
-    if kept.is_file():
-        state, about = _tensors_of(kept)
-        source = _Source(**about, state=state)
-    else:
-        network = load_backbone(name, parts["path"], weights, seed=result.settings["seed"], progress=progress)
-        source = _source_of(network, name, weights)
-        _keep_tensors(kept, source.state, source.about)
+        return {part: found.inputs for part, found in parts.items()}, "none: the file holds features"
+    network, made = result_backbone(result, parts["path"], progress=progress), result.partial / "features.npz"
     if not made.is_file():
-        network = _restored(source)
+        network.to(resolve_device("auto"))
         found = {part: features_of(network, examples) for part, examples in parts.items()}
         write_atomically(made, lambda file: np.savez(file, **found))
     with np.load(made) as file:
-        return {part: file[part] for part in file.files}, source
-
-# %% ../../nbs/practice/probe.ipynb #8bb47ff6
-def _source_of(network: Backbone, name: str, weights: str | None) -> _Source:
-    taken = "rotation" if network.trained_here else "resnet18" if name == "auto" else name
-    state = {key: value.detach().cpu().contiguous() for key, value in network.network.state_dict().items()}
-    return _Source(taken, weights, network.said, state if network.trained_here else {})
-
-
-def _restored(source: _Source) -> Backbone:
-    "The backbone again, on the device that is here."
-    return stored_backbone(source.name, source.weights, source.state).to(resolve_device("auto"))
-
-
-def _keep_tensors(file: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    from safetensors.torch import save
-
-    content = save(tensors, {"format": "xfer_course.practice", "about": json.dumps(about)})
-    write_atomically(file, lambda opened: opened.write(content))
-
-
-def _tensors_of(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as stored:
-        return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(stored.metadata()["about"])
+        return {part: file[part] for part in file.files}, network.said
 
 # %% ../../nbs/practice/probe.ipynb #251a41c0
 def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[str, np.ndarray],
-             source: _Source) -> Path:
+             said: str) -> Path:
     seed, labelled, judged = result.settings["seed"], parts["path"], "test" if "test" in parts else "path"
     train, rows = ((np.arange(len(labelled)), np.arange(len(parts["test"]))) if judged == "test"
                    else hold_out(labelled.labels, seed=seed))
@@ -152,21 +106,14 @@ def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[st
     held = HeldOut(parts[judged], rows, found.probabilities(features[judged][rows]))
     applied = found.probabilities(features["apply"]) if "apply" in features else None
     arrays = {"weight": found.weight, "bias": found.bias, "mean": found.mean, "scale": found.scale}
-    tensors = {name: _tensor(array) for name, array in arrays.items()}
-    _keep_tensors(result.path / "model.safetensors",
-                  tensors | {f"backbone.{name}": value for name, value in source.state.items()},
-                  {"classes": labelled.classes, "C": found.C, "folds": found.folds, "backbone": source.about})
+    about = {"classes": labelled.classes, "C": found.C, "folds": found.folds, "features": said}
+    result.write("model.safetensors", save({name: np.ascontiguousarray(array) for name, array in arrays.items()},
+                                           {"format": "xfer_course.practice", "about": json.dumps(about)}))
     result.write("predictions.csv", csv_text(prediction_rows(held)))
     if applied is not None:
         result.write("applied.csv", csv_text(_applied_rows(parts["apply"], labelled.classes, applied)))
-    page = probe_page(result.settings, source.said, found, learned, held, features[judged][rows], applied, seed)
+    page = probe_page(result.settings, said, found, learned, held, features[judged][rows], applied, seed)
     return result.finish(page.html)
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _applied_rows(examples: Examples, classes: tuple[str, ...], probabilities: np.ndarray) -> list[dict[str, str]]:
@@ -182,25 +129,26 @@ class Probe:
         classes: their names.
         linear: the classifier of features.
         said: the backbone in words.
+        folder: where the backbone is kept; None for features.
     """
 
     classes: tuple[str, ...]
     linear: LinearClassifier
     said: str
-    _source: _Source = field(repr=False)
+    folder: Path | None = None
 
     def predict(self, examples: Examples) -> tuple[list[str], np.ndarray]:
         """The names of the most probable classes, N, and the probabilities of all classes, `(N, K)`.
 
-        Raises ValueError or TypeError for examples of another kind than the classifier learned from, and OSError where
-        a pretrained backbone is no longer where it was; it is read anew by each call.
+        Raises ValueError or TypeError for examples of another kind than the classifier learned from, and what
+        `kept_backbone` refuses: other weights than then. The backbone is read anew by each call.
         """
         checks.module("examples", examples, Examples)
-        if examples.are_pictures != bool(self._source.name):
-            raise ValueError(f"examples must be {'pictures' if self._source.name else 'features'}, as those that the "
+        if examples.are_pictures != (self.folder is not None):
+            raise ValueError(f"examples must be {'pictures' if self.folder else 'features'}, as those that the "
                              f"classifier learned from, got {'pictures' if examples.are_pictures else 'features'}")
-        features = (features_of(_restored(self._source), examples) if examples.are_pictures
-                    else examples.inputs)
+        network = kept_backbone(self.folder).to(resolve_device("auto")) if examples.are_pictures else None
+        features = examples.inputs if network is None else features_of(network, examples)
         found = self.linear.probabilities(features)
         return [self.classes[place] for place in found.argmax(1)], found
 
@@ -217,11 +165,12 @@ def load_probe(folder: str | Path) -> Probe:
         raise FileNotFoundError(f"{file} is not there: folder must be one that `xfer probe` has made")
     with reading(file):
         try:
-            tensors, about = _tensors_of(file)
-            arrays = [tensors[name].numpy() for name in ("weight", "bias", "mean", "scale")]
-            state = {name.removeprefix("backbone."): value for name, value in tensors.items() if "." in name}
-            source = _Source(**about["backbone"], state=state)
+            with safe_open(file, framework="numpy") as stored:
+                arrays = [stored.get_tensor(name) for name in ("weight", "bias", "mean", "scale")]
+                about = json.loads(stored.metadata()["about"])
             linear = LinearClassifier(*arrays, about["C"], about["folds"])
-        except (KeyError, TypeError, ValueError) as error:
+            classes, said = about["classes"], about["features"]
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataFileError(f"{file} was not written by `xfer probe` ({type(error).__name__}: {error})") from None
-    return Probe(tuple(about["classes"]), linear, source.said, source)
+    kept = (file.parent / "backbone.json").is_file()
+    return Probe(tuple(classes), linear, said, file.parent if kept else None)

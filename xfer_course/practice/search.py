@@ -112,7 +112,7 @@ class PictureIndex(_OpenIndex):
         if self.root is None:
             return self.index.gallery[torch.tensor([self._places[name] for name in names])].float().numpy()
         examples = Examples(LazyImages("/", names, [0] * len(names), ["any"], size=None), None, (), tuple(names))
-        return features_of(kept_backbone(self.path, examples), examples)
+        return features_of(kept_backbone(self.path), examples)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         "For each query ids and cosines of the k nearest others, nearest first; all, where there are fewer."
