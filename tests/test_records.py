@@ -211,6 +211,10 @@ def test_interval_is_students_t():
     ((0.1, 0.11, 0.12), dict(at_most=0.1), "not reproduced here"),
     ((0.1,), dict(at_least=0.0), "partly"),
     ((-0.1,), dict(at_least=0.0), "not reproduced here"),
+    ((0.01, -0.01, 0.0), dict(at_least=-0.05, at_most=0.05), "reproduced"),
+    ((0.04, -0.04, 0.0), dict(at_least=-0.05, at_most=0.05), "partly"),
+    ((0.07, 0.08, 0.09), dict(at_least=-0.05, at_most=0.05), "not reproduced here"),
+    ((0.0,), dict(at_least=-0.05, at_most=0.05), "partly"),
 ])
 def test_verdict(measured, bound, verdict):
     assert Claim("c", measured, **bound).verdict == verdict
@@ -502,8 +506,9 @@ BAD_INPUT = [
     ("unknown profile", lambda tmp: choose_profile({"cpu": Size()}, "cup"), "'cup'"),
     ("unknown knob", lambda tmp: choose_profile({"cpu": Size()}, "cpu", stepz=3), "'stepz'"),
     ("empty grid", lambda tmp: run_grid(square, []), "grid must hold at least one point"),
-    ("claim without bound", lambda tmp: Claims().add("c", [1.0]), "exactly one of"),
-    ("claim with two bounds", lambda tmp: Claims().add("c", [1.0], at_least=0, at_most=1), "exactly one of"),
+    ("claim without bound", lambda tmp: Claims().add("c", [1.0]), "give at_least, at_most, or both"),
+    ("claim that nothing satisfies", lambda tmp: Claims().add("c", [1.0], at_least=1, at_most=0),
+     "at_least must not be above at_most, got 1 and 0"),
     ("claim without values", lambda tmp: Claims().add("c", [], at_least=0), "empty"),
     ("claim with NaN", lambda tmp: Claims().add("c", [math.nan], at_least=0), "finite"),
     ("unknown verdict", lambda tmp: Claims().add("c", [1.0], at_least=0, expected="yes"), "'yes'"),
