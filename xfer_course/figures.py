@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import textwrap
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -197,8 +198,11 @@ def confusion_figure(labels, predictions, class_names=None, title: str | None = 
     classes, names = _classes_and_names(truth, found, class_names)
     counts = confusion_matrix(truth, found, labels=classes)
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [textwrap.fill(name, 20) for name in map(str, names)]
     with plt.rc_context(STYLE | {"axes.grid": False}):
-        fig, ax = plt.subplots(figsize=(1.8 + 0.35 * len(names),) * 2, layout="constrained")
+        longest = max(len(line) for name in names for line in name.splitlines() or [""])
+        beside = 0.08 * longest if len(names) <= 12 else 0.0  # inches that the names take along either side
+        fig, ax = plt.subplots(figsize=(1.6 + beside + 0.38 * len(names),) * 2, layout="constrained")
         ax.imshow(percent, cmap="Blues", vmin=0, vmax=100)
         if len(names) <= 12:
             _write_cells(ax, percent, names)
@@ -232,7 +236,7 @@ def _write_cells(ax, percent: np.ndarray, names: list) -> None:
     for (row, column), value in np.ndenumerate(percent):
         ink = "white" if value > 60 else "black"
         ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
-    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, map(str, names))) > 3 else {}
+    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
     ax.set_xticks(range(len(names)), names, **slanted)
     ax.set_yticks(range(len(names)), names)
 

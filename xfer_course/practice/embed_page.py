@@ -140,8 +140,9 @@ def index_page(facts: IndexFacts) -> tuple[str, list[dict[str, str]]]:
     named = Path(facts.data).name
     page = Page(f"Index of {named}", f"{len(index)} {facts.what}, {index.gallery.shape[1]} numbers for each.")
     stage = "exact" if index.first_stage == "float32" else f"{index.first_stage}, then the best in full precision"
+    size = f"{facts.nbytes / 1e6:,.1f} MB" if facts.nbytes >= 1e6 else f"{facts.nbytes / 1e3:,.0f} kB"
     rows = {"data": facts.data, facts.what: f"{len(index)}", "features": facts.features, "search": stage,
-            "size on the disk": f"{facts.nbytes / 1e6:,.3g} MB"}
+            "size on the disk": size}
     page.table([{"what": what, "value": value} for what, value in rows.items()])
     page.say(*([facts.changes] if facts.changes else []))
     if len(index) < 2:

@@ -62,11 +62,16 @@ def _which(zero: HeldOut, coop: HeldOut) -> str:
             f"happens by luck with probability {luck:.2f}: judge by more pictures (--test) before you rely on it.")
 
 # %% ../../nbs/practice/prompts_page.ipynb #af57f3f4
+def _readable(word: str) -> str:
+    "A token in quotes; one that is a piece of a character cannot be shown."
+    return "(part of a character)" if "\ufffd" in word else repr(word)
+
+
 def show_nearest(page: Page, nearest: NearestWords) -> None:
     "Heading, table and caveat: the words nearest to each vector of a context that all classes share."
     page.heading("Which words the context is near")
     rows = zip(nearest.words, nearest.distances.tolist(), nearest.random.tolist())
-    page.table([{"vector": place, "nearest words": ", ".join(map(repr, words)), "distance": f"{found[0]:.3f}",
+    page.table([{"vector": place, "nearest words": ", ".join(map(_readable, words)), "distance": f"{found[0]:.3f}",
                  "of a random vector": f"{random:.3f}"} for place, (words, found, random) in enumerate(rows, 1)])
     close = int((nearest.distances[:, 0] < 0.9 * nearest.random).sum())
     page.say(f"{close} of {len(nearest.words)} vectors are nearer to a word than nine tenths of the distance of a "

@@ -187,6 +187,6 @@ figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; backgroun
 figcaption { font-size: .9rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
-.pictures { display: flex; flex-wrap: wrap; gap: .8rem; } .pictures figure { margin: 0; width: 7rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.2rem .8rem; } .pictures figure { margin: 0; width: 7rem; }
 .pictures figcaption { font-size: .8rem; overflow-wrap: anywhere; }
 """
