@@ -1,5 +1,6 @@
 """Tests of measures, intervals and figures that their notebooks cannot hold: parity, bad input, figures on disk."""
 
+import io
 import math
 import subprocess
 import sys
@@ -667,3 +668,10 @@ def test_evaluation_has_the_names_of_its_three_modules():
 def test_style_is_opaque_and_colours_differ():
     assert STYLE["figure.facecolor"] == STYLE["axes.facecolor"] == STYLE["savefig.facecolor"] == "white"
     assert len(set(PALETTE.values())) == len(PALETTE)
+
+
+def test_a_confusion_matrix_takes_names_of_any_length_and_with_dollars():
+    names = [r"$\frac$", "US$ and CA$", "a very " + "long " * 40 + "name"]
+    figure = confusion_figure([0, 1, 2], [0, 2, 1], names)
+    figure.savefig(io.BytesIO())
+    assert max(figure.get_size_inches()) < 6

@@ -18,6 +18,7 @@ from xfer_course.cli import main
 from xfer_course.data import DataFileError
 from xfer_course.practice import (
     AdaptOptions,
+    Examples,
     Page,
     ResultFolder,
     adapt_examples,
@@ -26,9 +27,11 @@ from xfer_course.practice import (
     csv_text,
     cut_head,
     features_of,
+    fingerprint,
     load_adapted,
     load_backbone,
     read_examples,
+    same_kind,
     stored_backbone,
 )
 
@@ -98,8 +101,17 @@ BAD_FILES = {
     "another kind.txt": (b"x", ValueError, "the ending of another kind.txt must be one of '.npz', '.csv', got '.txt'"),
     "damaged.npz": (b"PK\x03\x04 no zip", DataFileError, "damaged.npz is corrupt or truncated"),
     "empty.csv": (b"", ValueError, "must have a line of column names and at least one row"),
-    "words.csv": (b"x,y\n1,two\n", DataFileError, "must hold numbers in all columns but label and name"),
-    "hole.csv": (b"x,y\n1\n", DataFileError, "must hold numbers in all columns but label and name"),
+    "words.csv": (b"x,y\n1,two\n", ValueError, "must hold numbers in all columns but label and name, got 'two' in "
+                                                "column 'y', line 2"),
+    "hole.csv": (b"x,y\n1\n", ValueError, "line 2 of hole.csv must have 2 fields, as the first line, got 1"),
+    "long.csv": (b"x,y\n1,2\n1,2,3\n", ValueError, "line 3 of long.csv must have 2 fields"),
+    "index.csv": (b",x,label\n0,1.5,cat\n", ValueError, "every column of index.csv must have a name, got none for "
+                                                         "column 1"),
+    "twice.csv": (b"x,x\n1,2\n", ValueError, "columns of twice.csv must have different names, got 'x' twice"),
+    "no header.csv": (b"1,2.5\n3,4\n", ValueError, "first line of no header.csv must hold column names, got numbers"),
+    "latin.csv": ("x,läbel\n1,2\n".encode("latin-1"), ValueError, "latin.csv must be text in UTF-8"),
+    "unknown.csv": (b"x,label\n1,cat\n2,nan\n", ValueError, "labels of unknown.csv must not be empty, got none for "
+                                                             "row 1"),
     "nan.csv": (b"x\nnan\n", ValueError, "features of nan.csv"),
 }
 
@@ -111,6 +123,70 @@ def test_a_bad_file_is_refused_by_name(tmp_path, name):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=re.escape(sentence)):
         read_examples(tmp_path / name)
+
+
+TABLES = {
+    "as Excel writes it in Europe": "\ufeffLabel;a;b\r\ncat;1,5;2\r\ndog;-3e2;0,25\r\n",
+    "with blanks and an empty line": "label, a, b\n cat , 1.5, 2\n\ndog,-300,0.25\n,,\n",
+    "with tabs": "a\tLABEL\tb\n1.5\tcat\t2\n-300\tdog\t0.25\n",
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_of_all_kinds_hold_the_same(tmp_path, kind):
+    (tmp_path / "a.csv").write_text(TABLES[kind], "utf-8")
+    found = read_examples(tmp_path / "a.csv")
+    assert (found.classes, found.columns, found.labels.tolist()) == (("cat", "dog"), ("a", "b"), [0, 1])
+    assert found.inputs.tolist() == [[1.5, 2.0], [-300.0, 0.25]]
+
+
+def test_whole_numbers_as_labels_keep_their_order_and_other_columns_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b,label\n" + "".join(f"{i},{-i},{i % 12}\n" for i in range(24)))
+    (tmp_path / "b.csv").write_text("label,b,a\n3.0,1,2\n11.0,3,4\n")
+    learned = read_examples(tmp_path / "a.csv")
+    assert learned.classes == tuple(map(str, range(12)))
+    other = same_kind("test", read_examples(tmp_path / "b.csv", learned.classes), learned)
+    assert other.inputs.tolist() == [[2, 1], [4, 3]] and other.labels.tolist() == [3, 11]
+    (tmp_path / "c.csv").write_text("a,c\n1,2\n")
+    with pytest.raises(ValueError, match="test must have the column 'b', as what was learned from, got .* a, c"):
+        same_kind("test", read_examples(tmp_path / "c.csv"), learned)
+    (tmp_path / "d.csv").write_text("a,b,z\n1,2,3\n")
+    with pytest.raises(ValueError, match="must hold features of 2 numbers"):
+        same_kind("test", read_examples(tmp_path / "d.csv"), learned)
+
+
+def test_umlauts_and_folders_of_drives_are_no_other_classes(tmp_path):
+    from unicodedata import normalize
+
+    write_pictures(tmp_path / "a", {"Bär": "red", "Kuh": "blue"})
+    write_pictures(tmp_path / "b", {normalize("NFD", "Bär"): "red", "Kuh": "blue", "@eaDir": "red"})
+    learned = read_examples(tmp_path / "a")
+    target = read_examples(tmp_path / "b", learned.classes)
+    assert target.classes == learned.classes and target.labels.tolist() == learned.labels.tolist()
+    write_pictures(tmp_path / "c", {"flat": "red"})
+    write_pictures(tmp_path / "c" / "flat", {"@eaDir": "red"})
+    assert read_examples(tmp_path / "c" / "flat").labels is None
+
+
+@pytest.mark.parametrize("change", ["picture", "feature", "name"])
+def test_a_fingerprint_sees_what_is_in_a_file(tmp_path, change):
+    if change == "feature":
+        rows = np.random.default_rng(0).normal(size=(9000, 512)).astype(np.float32)
+        one = Examples(rows, None, (), tuple(map(str, range(9000))))
+        rows = rows.copy()
+        rows[4321, 7] += 1
+        assert fingerprint(one) != fingerprint(Examples(rows, None, (), one.names))
+        return
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"})
+    first = read_examples(folder).inputs.path(0)
+    Image.new("RGB", (30, 20), "red").save(Path(first).with_suffix(".bmp"))
+    before = fingerprint(read_examples(folder))
+    assert before == fingerprint(read_examples(folder))
+    if change == "name":
+        Path(first).with_suffix(".bmp").rename(Path(first).with_name("other.bmp"))
+    else:
+        Image.new("RGB", (30, 20), "blue").save(Path(first).with_suffix(".bmp"))  # of the same size in bytes
+    assert fingerprint(read_examples(folder)) != before
 
 
 def test_labels_that_nobody_knows_are_refused(tmp_path):
@@ -189,6 +265,15 @@ def test_a_folder_goes_on_with_the_same_settings_only(tmp_path):
         ResultFolder(tmp_path / "out", {"steps": 2, "sizes": (2, 3)})
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["steps"] == 1, "nothing changed"
     assert not ResultFolder(tmp_path / "out", {"steps": 2}, fresh=True).is_finished
+
+
+def test_a_fresh_start_takes_away_what_was_there_and_a_wrong_one_blocks_nothing(tmp_path):
+    first = ResultFolder(tmp_path / "out", {"steps": 1})
+    assert ResultFolder(tmp_path / "out", {"steps": 2}).settings == {"steps": 2}, "nothing had been made"
+    for name in (*practice.RESULT_FILES, "notes.txt"):
+        (first.path / name).write_text("old")
+    ResultFolder(tmp_path / "out", {"steps": 3}, fresh=True)
+    assert sorted(each.name for each in first.path.iterdir()) == ["notes.txt", "settings.json"]
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
@@ -309,7 +394,7 @@ def test_data_that_do_not_fit_together(tmp_path):
     np.savez(tmp_path / "wide.npz", features=np.eye(60))
     write_features(tmp_path / "bare.npz", labels=False)
     cases = [(features, photos, "must both be pictures or both features"),
-             (features, tmp_path / "wide.npz", "target must have 3 features as source has, got 60"),
+             (features, tmp_path / "wide.npz", "target must hold features of 3 numbers, as .* got features of 60"),
              (tmp_path / "bare.npz", features, "source must have labels"),
              (write_pictures(tmp_path / "one", {"cat": "red"}), photos, "two classes")]
     for number, (source, target, sentence) in enumerate(cases):
@@ -321,12 +406,55 @@ def test_data_that_do_not_fit_together(tmp_path):
             AdaptOptions(**wrong)
 
 
+def test_units_make_no_difference(tmp_path):
+    "Wavelengths in metres, or numbers whose squares float32 cannot hold."
+    found = []
+    for unit in (1.0, 1e-9, 1e20):
+        for name, shift in (("s", 0.0), ("t", 0.5)):
+            with np.load(write_features(tmp_path / f"{name}{unit}.npz", shift)) as file:
+                arrays = dict(file)
+            np.savez(tmp_path / f"{name}{unit}.npz", **arrays | {"features": unit * arrays["features"]})
+        adapt_examples(tmp_path / f"s{unit}.npz", tmp_path / f"t{unit}.npz", tmp_path / f"out{unit}", options=QUICK)
+        rows = rows_of(tmp_path / f"out{unit}" / "predictions.csv")
+        found.append([row["class"] for row in rows])
+        assert np.mean([row["class"] == row["true class"] for row in rows]) > 0.9
+    assert found[0] == found[1]
+
+
+def test_what_adapt_left_is_loaded_only_if_it_is_whole_and_its_own(tmp_path):
+    source, target = write_features(tmp_path / "s.npz"), write_features(tmp_path / "t.npz", 0.5)
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"})
+    with pytest.raises(ValueError, match="out must not lie inside the data"):
+        adapt_examples(folder, folder, folder / "out", options=QUICK)
+    adapt_examples(source, target, tmp_path / "out", options=QUICK)
+    for file, content in (("settings.json", "{"), ("settings.json", "{}"), ("settings.json", '{"settings": {}}')):
+        kept = (tmp_path / "out" / file).read_bytes()
+        (tmp_path / "out" / file).write_text(content)
+        with pytest.raises(DataFileError, match="does not hold what xfer adapt wrote"):
+            load_adapted(tmp_path / "out")
+        (tmp_path / "out" / file).write_bytes(kept)
+    load_adapted(tmp_path / "out")
+    (tmp_path / "out" / "report.html").unlink()
+    with pytest.raises(FileNotFoundError, match="got one without report.html"):
+        load_adapted(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content, sentence", [
+    (b"no weights", "must be a file of weights of PyTorch or safetensors"), ({}, "got none with a matrix"),
+    ([1], "must be a file of named tensors")], ids=["bytes", "nothing", "list"])
+def test_files_that_hold_no_weights_are_refused(tmp_path, content, sentence):
+    mine, file = read_examples(write_pictures(tmp_path / "photos", {"cat": "red"}, count=2)), tmp_path / "w.pth"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(ValueError, match=sentence):
+        load_backbone("resnet18", mine, file)
+
+
 def test_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_features(tmp_path / "s.npz"), write_features(tmp_path / "t.npz", shift=0.5)
     short = ["--steps", "20", "--trips", "1", "--strength", "0.5"]
     run = CliRunner().invoke(main, ["adapt", "s.npz", "t.npz", *short])
-    assert run.exit_code == 0 and "report: t-adapted/report.html" in run.output
+    assert run.exit_code == 0 and "report: t-adapted/report.html" in run.output, run.output
     assert json.loads(Path("t-adapted/settings.json").read_text())["settings"]["options"]["strengths"] == [0.0, 0.5]
     for arguments, sentence in ((["s.npz", "gone.npz"], "gone.npz is not there"),
                                 (["s.npz", "t.npz", "--steps", "0"], "steps must be a whole number of at least 1"),

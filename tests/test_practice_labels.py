@@ -273,6 +273,8 @@ def test_a_pretrained_backbone_that_answers_otherwise_is_refused(tmp_path):
     torch.save(resnet18(num_classes=5).state_dict(), weights)
     probe_examples(folder, tmp_path / "out", weights=weights)
     torch.save(resnet18(num_classes=5).state_dict(), weights)
+    with pytest.raises(ValueError, match="weights hold was"):
+        probe_examples(folder, tmp_path / "out", weights=weights)
     with pytest.raises(ValueError, match="no longer those that made the features"):
         load_probe(tmp_path / "out").predict(read_examples(folder / "moon"))
     weights.unlink()
@@ -310,13 +312,33 @@ def test_a_resumed_run_computes_no_features_again(tmp_path, monkeypatch):
     assert whole == resumed
 
 
+def test_columns_are_known_by_their_names(tmp_path):
+    points, truth = clouds(rows=60)
+
+    def write(name, order, labels=True):
+        names, rows = [f"c{i}" for i in order], points[:, order]
+        lines = [",".join((["label"] if labels else []) + names)]
+        lines += [",".join(([NAMES[y]] if labels else []) + [f"{v:.4f}" for v in row]) for y, row in zip(truth, rows)]
+        (tmp_path / name).write_text("\n".join(lines))
+        return tmp_path / name
+
+    width = points.shape[1]
+    learned, turned = write("a.csv", list(range(width))), write("b.csv", list(range(width))[::-1])
+    unnamed = write("c.csv", list(range(width))[::-1], labels=False)
+    probe_examples(learned, tmp_path / "out", test=turned, apply=unnamed)
+    assert np.mean([row["class"] == row["predicted"] for row in table(tmp_path / "out" / "predictions.csv")]) > 0.9
+    said = [row["predicted"] for row in table(tmp_path / "out" / "applied.csv")]
+    assert said == load_probe(tmp_path / "out").predict(read_examples(unnamed))[0]
+    assert np.mean([NAMES[y] == name for y, name in zip(truth, said)]) > 0.9
+
+
 def test_other_settings_or_other_data_are_refused(tmp_path):
     file = feature_file(tmp_path / "points.npz")
     probe_examples(file, tmp_path / "out")
     with pytest.raises(ValueError, match="seed was 0 and is 1"):
         probe_examples(file, tmp_path / "out", seed=1)
     feature_file(file, seed=1)
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match="data: path was"):
         probe_examples(file, tmp_path / "out")
     probe_examples(file, tmp_path / "out", seed=1, fresh=True)
     assert json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]["seed"] == 1
@@ -402,6 +424,7 @@ def test_bad_arguments_are_refused_by_name(call, words):
 
 def test_weights_of_another_origin_are_refused(tmp_path):
     save_file({"weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    (tmp_path / "report.html").touch()
     with pytest.raises(DataFileError, match="was not written by `xfer probe`"):
         load_probe(tmp_path)
 

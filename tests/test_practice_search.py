@@ -284,6 +284,15 @@ def network(tmp_path_factory) -> Path:
     return file
 
 
+def test_a_picture_that_is_a_link_does_not_find_itself(made, tmp_path):
+    draw(tmp_path / "photos", 3, seed=0)
+    elsewhere = shutil.move(tmp_path / "photos/1.png", tmp_path / "kept.png")
+    (tmp_path / "photos/1.png").symlink_to(elsewhere)
+    embed_examples(tmp_path / "photos", tmp_path / "index", steps=3)
+    found = search_pictures(tmp_path / "index", tmp_path / "photos/1.png", k=5)[0]
+    assert [name for name, _ in found] and "1.png" not in [name for name, _ in found]
+
+
 def test_weights_of_a_file_are_found_again_missed_and_compared(made, network, tmp_path):
     weights = shutil.copy(network, tmp_path / "mine.pth")
     draw(tmp_path / "few", 2, seed=0)

@@ -198,7 +198,7 @@ def confusion_figure(labels, predictions, class_names=None, title: str | None = 
     classes, names = _classes_and_names(truth, found, class_names)
     counts = confusion_matrix(truth, found, labels=classes)
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [textwrap.fill(name, 20) for name in map(str, names)]
+    names = [textwrap.fill(textwrap.shorten(name, 60), 20).replace("$", r"\$") for name in map(str, names)]
     with plt.rc_context(STYLE | {"axes.grid": False}):
         longest = max(len(line) for name in names for line in name.splitlines() or [""])
         beside = 0.08 * longest if len(names) <= 12 else 0.0  # inches that the names take along either side

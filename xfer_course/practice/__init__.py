@@ -14,26 +14,26 @@ from .collection import (Nearest, farthest, near_duplicates, nearest_others, ret
 from .embed import embed_examples
 from .embed_page import IndexFacts, index_page, show_items
 from .kept import keep_backbone, kept_backbone, result_backbone
-from .examples import Examples, read_examples
+from .examples import Examples, columns_in_order, read_examples
 from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure, chance_of_difference, check_apart,
-                       check_same_kind, class_advice, confusions, fingerprint, hold_out, labelled_examples,
+                       same_kind, class_advice, confusions, file_pieces, fingerprint, hold_out, labelled_examples,
                        prediction_rows, recognised, share_interval, share_text, show_certainty, show_classes,
-                       show_mistakes)
+                       show_mistakes, weights_fingerprint)
 from .linear import GRID, LinearClassifier, fit_linear, share_of_rows
 from .probe import Probe, load_probe, probe_examples
 from .probe_page import Compared, compared, curve_figure, probe_advice, probe_page, still_rises
 from .prompts import VOCABULARIES, fit_prompts
 from .prompts_page import prompts_advice, prompts_page, show_nearest
-from .report import Page, ResultFolder, csv_text
+from .report import RESULT_FILES, Page, ResultFolder, csv_text
 from .search import PictureIndex, search_pictures
 
 __all__ = [
     "Adapted", "AdaptOptions", "PictureClassifier", "adapt_domains", "adaptable_network", "choose_strength", "prepare",
     "round_trip", "standardisation", "trained", "adapt_examples", "adaptation_page", "advice", "load_adapted",
     "IMAGENET_MEAN", "IMAGENET_STD", "ROTATION_SIZE", "Backbone", "cached_weights", "cut_head", "features_of",
-    "load_backbone", "rotation_backbone", "stored_backbone", "Examples", "read_examples",
+    "load_backbone", "rotation_backbone", "stored_backbone", "Examples", "columns_in_order", "read_examples",
     "HeldOut", "balanced", "calibration_sentence", "certainty_figure", "chance_of_difference", "check_apart",
-    "check_same_kind", "class_advice", "confusions", "fingerprint", "hold_out", "labelled_examples", "prediction_rows",
+    "same_kind", "class_advice", "confusions", "fingerprint", "hold_out", "labelled_examples", "prediction_rows",
     "recognised", "share_interval", "share_text", "show_certainty", "show_classes", "show_mistakes",
     "GRID", "LinearClassifier", "fit_linear", "share_of_rows",
     "Probe", "load_probe", "probe_examples",
@@ -41,5 +41,6 @@ __all__ = [
     "VOCABULARIES", "fit_prompts", "prompts_advice", "prompts_page", "show_nearest",
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
     "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
-    "PictureIndex", "search_pictures", "Page", "ResultFolder", "csv_text",
+    "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "csv_text", "file_pieces",
+    "weights_fingerprint",
 ]

@@ -107,19 +107,23 @@ def prepare(source: Examples, target: Examples, backbone: Backbone | None, size:
 def standardisation(domains: dict[str, np.ndarray], strength: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and scale of the inputs of "x", the source, and of "target_x": 0 and 1 for pictures.
 
-    The source's for both where `strength` is 0, else of each its own; a scale of 0 counts as 1.
+    The source's for both where `strength` is 0, else of each its own. A column counts as constant, with a scale of 1,
+    where it varies by less than a millionth of its size, whatever the unit.
     """
     if domains["x"].ndim > 2:
         return {name: (np.float32(0), np.float32(1)) for name in ("x", "target_x")}
-    found = {name: (domains[name].mean(0), domains[name].std(0)) for name in ("x", "target_x")}
-    found = {name: (mean, np.where(scale > 1e-6, scale, np.float32(1))) for name, (mean, scale) in found.items()}
+    found = {}
+    for name in ("x", "target_x"):
+        rows = domains[name].astype(np.float64)  # float32 has no squares of large or small units
+        mean, scale = rows.mean(0), rows.std(0)
+        found[name] = mean, np.where(scale > 1e-6 * np.abs(rows).max(0), scale, 1.0)
     return found if strength else dict.fromkeys(found, found["x"])
 
 
 def _standardised(folder: str, strength: float) -> dict[str, np.ndarray]:
     domains = dict(np.load(Path(folder, "domains.npz")))
     for name, (mean, scale) in standardisation(domains, strength).items():
-        domains[name] = (domains[name] - mean) / scale
+        domains[name] = ((domains[name] - mean) / scale).astype(np.float32)
     return domains
 
 # %% ../../nbs/practice/adapt.ipynb #6e61f790
@@ -204,7 +208,7 @@ def adapt_domains(folder: str | Path, options: AdaptOptions | None = None, devic
     Finished trainings are kept in `folder`, where a later call finds them.
     Raises FileNotFoundError where the file is missing.
     """
-    folder, options = Path(folder), options or AdaptOptions()
+    folder, options = Path(folder).absolute(), options or AdaptOptions()  # other processes may stand elsewhere
     with np.load(folder / "domains.npz") as domains:
         rows = len(domains["x"]) // 5
     common = {"folder": str(folder), "options": options, "device": device}

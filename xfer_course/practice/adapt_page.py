@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ..data import reading
+from .. import checks
+from ..data import DataFileError
 from ..evaluation import proxy_a_distance
 from ..figures import PALETTE, STYLE, arms_figure, confusion_figure, tsne_figure
 from ..labs import resolve_device
@@ -22,7 +24,7 @@ from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, ada
                                         prepare, standardisation)
 from .backbones import Backbone, cached_weights
 from .examples import Examples, read_examples
-from .held_out import fingerprint
+from .held_out import check_apart, fingerprint, same_kind, weights_fingerprint
 from .kept import kept_backbone, result_backbone
 from .report import Page, ResultFolder, csv_text
 
@@ -53,11 +55,13 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
             a result of other settings in `out`.
         OSError: folders or files that are not there or cannot be written.
     """
-    options, device, source_data = options or AdaptOptions(), resolve_device(device), read_examples(source)
-    target_data = read_examples(target, classes=source_data.classes or None)
+    options, device = options or AdaptOptions(), resolve_device(device)
+    check_apart(out, source, target)
+    source_data, target_data = _domains(source, target)
     name = _backbone_name(source_data, backbone, weights)
     settings = {"command": "adapt", "source": _origin(source, source_data), "target": _origin(target, target_data),
                 "classes": source_data.classes, "backbone": name, "weights": weights and str(weights),
+                "weights hold": _weights_hold(name, weights),
                 "options": asdict(options), "seed": options.seed}
     result = ResultFolder(out, settings, fresh)
     if result.is_finished:
@@ -76,6 +80,26 @@ def _origin(path: str | Path, examples: Examples) -> dict[str, Any]:
             "fingerprint": fingerprint(examples)}
 
 
+def _domains(source: str | Path, target: str | Path) -> tuple[Examples, Examples]:
+    "Both domains; raises ValueError where there is too little to adapt, or where they do not fit together."
+    known = read_examples(source)
+    if len(known.classes) < 2:
+        raise ValueError("source must have labels of at least two classes: a folder for each class, or labels in the "
+                         f"file; got {len(known.classes)}")
+    if known.are_pictures != Path(target).expanduser().is_dir() and Path(target).expanduser().exists():
+        raise ValueError("source and target must both be pictures or both features, got one of each")
+    found = same_kind("target", read_examples(target, classes=known.classes), known)
+    for each, examples in (("source", known), ("target", found)):
+        checks.whole(f"the number of examples in {each}", len(examples), 4)
+    return known, found
+
+
+def _weights_hold(name: str, weights: str | Path | None) -> str | None:
+    if name in ("small", "features"):
+        return None
+    return weights_fingerprint(name.removeprefix("clip:") if name.startswith("clip:") else weights)
+
+
 def _backbone_name(source: Examples, backbone: str, weights: str | Path | None) -> str:
     if not source.are_pictures:
         return "features"
@@ -89,7 +113,7 @@ def _weights_file(found: Adapted, partial: Path) -> bytes:
     from safetensors.numpy import save
 
     mean, scale = standardisation(dict(np.load(partial / "domains.npz")), found.strength)["target_x"]
-    arrays = {"mean": mean, "scale": scale}
+    arrays = {"mean": np.float32(mean), "scale": np.float32(scale)}
     arrays |= {f"network.{name}": value for name, value in found.weights.items()}
     return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
@@ -269,17 +293,18 @@ def load_adapted(folder: str | Path) -> PictureClassifier:
 
     Raises:
         FileNotFoundError: no finished result is there.
-        DataFileError: its weights are damaged.
+        DataFileError: its files are damaged, or of another command.
         OSError: the weights of a pretrained backbone are no longer to be had.
     """
     folder = Path(folder).expanduser()
-    for name in ("settings.json", "model.safetensors"):
+    for name in ("settings.json", "model.safetensors", "report.html"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} must be a folder that xfer adapt has finished, got one without {name}")
-    settings = json.loads((folder / "settings.json").read_text("utf-8"))["settings"]
-    with reading(folder / "model.safetensors"):
-        state = load_file(folder / "model.safetensors")
-    options, classes = settings["options"], settings["classes"]
+    try:
+        settings = json.loads((folder / "settings.json").read_text("utf-8"))["settings"]
+        state, options, classes = load_file(folder / "model.safetensors"), settings["options"], settings["classes"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataFileError(f"{folder} does not hold what xfer adapt wrote ({type(error).__name__}: {error})") from None
     backbone = None if settings["backbone"] in ("small", "features") else kept_backbone(folder)
     pixels = (3, options["size"], options["size"])
     shape = pixels if settings["backbone"] == "small" else state["mean"].shape

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,11 @@ def _state_of(file: Path) -> dict[str, Tensor]:
     with reading(file):
         if file.suffix == ".safetensors":
             return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise ValueError(f"weights must be a file of weights of PyTorch or safetensors, got {file.name}, which "
+                             "holds something else") from None
     found = found.get("state_dict", found.get("model", found)) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"weights must be a file of named tensors, got {type(found).__name__} in {file.name}")
@@ -129,7 +134,9 @@ def _state_of(file: Path) -> dict[str, Tensor]:
 
 def _classes_of(state: dict[str, Tensor]) -> int:
     "How many classes a classifier had: the rows of its last matrix."
-    return next(len(value) for value in reversed(state.values()) if value.ndim == 2)
+    if not (matrices := [value for value in state.values() if value.ndim == 2]):
+        raise ValueError("weights must hold those of a classifier, got none with a matrix")
+    return len(matrices[-1])
 
 # %% ../../nbs/practice/backbones.ipynb #017f382f
 def cut_head(network: nn.Module) -> int:

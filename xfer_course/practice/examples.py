@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from .. import checks
 from ..data import DataFileError, LazyImages, image_folder, reading
 
 # %% auto #0
-__all__ = ['Examples', 'read_examples']
+__all__ = ['Examples', 'columns_in_order', 'read_examples']
 
 # %% ../../nbs/practice/examples.ipynb #2813008e
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Examples:
         labels: numbers of `classes`, `(N,)`, int64; None without labels.
         classes: the names of the classes; empty without labels.
         names: what each example is called: its file below the folder, or the row's name or number.
+        columns: the names of the features, where a table names them.
     """
 
     inputs: LazyImages | np.ndarray
     labels: np.ndarray | None
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,6 +56,21 @@ class Examples:
         resized = copy.copy(self.inputs)
         resized.size = checks.whole("size", size)
         return resized
+
+# %% ../../nbs/practice/examples.ipynb #28130090
+def columns_in_order(examples: Examples, columns: Sequence[str], name: str = "examples") -> Examples:
+    """The same examples with the features in the order of `columns`; as they are where either side has no names.
+
+    Raises ValueError for a table with other columns, and calls it by `name`.
+    """
+    if not (columns and examples.columns) or examples.columns == tuple(columns):
+        return examples
+    if odd := sorted(set(columns) ^ set(examples.columns)):
+        raise ValueError(f"{name} must {'not ' if odd[0] in examples.columns else ''}have the column {odd[0]!r}, as "
+                         f"what was learned from, got the columns {', '.join(examples.columns[:8])}"
+                         f"{' ...' if len(examples.columns) > 8 else ''}")
+    order = [examples.columns.index(column) for column in columns]
+    return replace(examples, inputs=np.ascontiguousarray(examples.inputs[:, order]), columns=tuple(columns))
 
 # %% ../../nbs/practice/examples.ipynb #ac745fbf
 def read_examples(path: str | Path, classes: Sequence[str] | None = None) -> Examples:
@@ -73,26 +93,31 @@ def read_examples(path: str | Path, classes: Sequence[str] | None = None) -> Exa
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: a folder of pictures or a file .npz or .csv was expected")
     checks.one_of(f"the ending of {path.name}", path.suffix.lower(), (".npz", ".csv"))
-    features, labels, names = (_npz if path.suffix.lower() == ".npz" else _csv)(path)
+    features, labels, names, columns = (_npz if path.suffix.lower() == ".npz" else _csv)(path)
     with np.errstate(over="ignore"):
         features = np.asarray(checks.array(f"features of {path.name}", features, "N D"), np.float32)
     features = checks.array(f"features of {path.name} (as float32)", np.ascontiguousarray(features))
     names = tuple(map(str, range(len(features)))) if names is None else tuple(map(str, names))
     checks.same_length(f"names of {path.name}", names, "features", features)
     if labels is None:
-        return Examples(features, None, (), names)
+        return Examples(features, None, (), names, columns)
     checks.same_length(f"labels of {path.name}", labels, "features", features)
-    return Examples(features, *_numbered(path, labels, known), names)
+    return Examples(features, *_numbered(path, labels, known), names, columns)
 
 # %% ../../nbs/practice/examples.ipynb #83be6247
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _pictures(path: Path, known: list[str] | None) -> Examples:
-    folders = {each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith((".", "__"))}
-    labelled = bool(folders) and (known is None or folders <= set(known))
-    found = image_folder(path, None, lazy=True, classes=known if labelled else None)
+    found = image_folder(path, None, lazy=True)
     names = tuple(str(Path(found.path(i)).relative_to(found.root)) for i in range(len(found)))
-    if not labelled:
+    folders = {_composed(Path(name).parts[0]): Path(name).parts[0] for name in names if len(Path(name).parts) > 1}
+    if not folders or (known is not None and not set(folders) <= set(map(_composed, known))):
         return Examples(found, None, (), names)
-    return Examples(found, found.labels.numpy(), tuple(found.classes), names)
+    if known is not None:
+        found = image_folder(path, None, lazy=True, classes=[folders.get(_composed(name), name) for name in known])
+    return Examples(found, found.labels.numpy(), tuple(known or map(_composed, found.classes)), names)
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ec
 def _npz(path: Path) -> tuple:
@@ -101,21 +126,68 @@ def _npz(path: Path) -> tuple:
         found = {name: file[name] for name in file.files}
     if "features" not in found:
         raise ValueError(f"{path.name} must hold an array features, got {', '.join(found) or 'nothing'}")
-    return tuple(found.get(name) for name in ("features", "labels", "names"))
+    return *(found.get(name) for name in ("features", "labels", "names")), ()
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ed
-def _csv(path: Path) -> tuple:
-    "The same of a table."
-    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path.name} must have a line of column names and at least one row, got none")
-    said = [[row[column] for row in rows] if column in rows[0] else None for column in ("label", "name")]
-    numbers = [column for column in rows[0] if column not in ("label", "name")]
+def _table(path: Path) -> tuple[list[str], list[list[str]], bool]:
+    "Column names, rows, and whether numbers have decimal commas."
+    content = path.read_bytes()
     try:
-        return np.array([[float(row[column]) for column in numbers] for row in rows], np.float32), *said
-    except (TypeError, ValueError) as error:
-        raise DataFileError(f"{path.name} must hold numbers in all columns but label and name ({error})") from None
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} must be text in UTF-8, got other characters: save it as CSV UTF-8") from None
+    head = lines[0] if lines else ""
+    separator = max(",;\t", key=head.count)
+    csv.field_size_limit(2**30)
+    try:
+        rows = [[field.strip() for field in row] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error as error:
+        raise DataFileError(f"{path.name} is not a table that can be read ({error})") from None
+    rows = [row for row in rows if any(row)]
+    if len(rows) < 2:
+        raise ValueError(f"{path.name} must have a line of column names and at least one row, got none")
+    return rows[0], rows[1:], separator != ","
+
+
+def _check_header(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    if all(re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?", name, re.I) for name in header):
+        raise ValueError(f"the first line of {path.name} must hold column names, got numbers ({header[0]}, ...)")
+    if "" in header:
+        place = header.index("") + 1
+        raise ValueError(f"every column of {path.name} must have a name, got none for column {place}: an index that "
+                         "pandas wrote? (save with index=False)")
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise ValueError(f"columns of {path.name} must have different names, got {twice[0]!r} twice")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(f"line {number} of {path.name} must have {len(header)} fields, as the first line, got "
+                             f"{len(row)}")
+
+# %% ../../nbs/practice/examples.ipynb #fb5ce9ee
+def _number(path: Path, text: str, column: str, line: int, decimal_comma: bool) -> float:
+    try:
+        return float(text.replace(",", ".") if decimal_comma else text)
+    except ValueError:
+        raise ValueError(f"{path.name} must hold numbers in all columns but label and name, got {text!r} in column "
+                         f"{column!r}, line {line}") from None
+
+
+def _labels(texts: list[str]) -> list[str] | list[int]:
+    whole = all(re.fullmatch(r"-?\d+(\.0*)?", text) for text in texts)
+    return [int(float(text)) for text in texts] if whole else ["" if t.casefold() == "nan" else t for t in texts]
+
+
+def _csv(path: Path) -> tuple:
+    "The same of a table, with the names of its columns."
+    header, rows, decimal_comma = _table(path)
+    _check_header(path, header, rows)
+    special = {name.casefold(): place for place, name in enumerate(header) if name.casefold() in ("label", "name")}
+    labels, names = ([row[special[kind]] for row in rows] if kind in special else None for kind in ("label", "name"))
+    places = [place for place in range(len(header)) if place not in special.values()]
+    numbers = [[_number(path, row[place], header[place], line, decimal_comma) for place in places]
+               for line, row in enumerate(rows, 2)]
+    return (np.array(numbers, np.float64), None if labels is None else _labels(labels), names,
+            tuple(header[place] for place in places))
 
 # %% ../../nbs/practice/examples.ipynb #75f1ac06
 def _numbered(path: Path, labels: Sequence, known: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:

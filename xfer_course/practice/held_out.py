@@ -5,6 +5,7 @@
 # %% ../../nbs/practice/held_out.ipynb #1336f349
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,14 @@ import numpy as np
 
 from .. import checks
 from ..figures import PALETTE, STYLE, confusion_figure
-from .examples import Examples, read_examples
+from .examples import Examples, columns_in_order, read_examples
 from .report import Page
-from ..training import data_fingerprint
 
 # %% auto #0
-__all__ = ['labelled_examples', 'check_same_kind', 'check_apart', 'fingerprint', 'hold_out', 'share_text', 'share_interval',
-           'chance_of_difference', 'HeldOut', 'recognised', 'balanced', 'prediction_rows', 'show_classes', 'confusions',
-           'show_certainty', 'calibration_sentence', 'certainty_figure', 'show_mistakes', 'class_advice']
+__all__ = ['labelled_examples', 'same_kind', 'check_apart', 'fingerprint', 'file_pieces', 'weights_fingerprint', 'hold_out',
+           'share_text', 'share_interval', 'chance_of_difference', 'HeldOut', 'recognised', 'balanced',
+           'prediction_rows', 'show_classes', 'confusions', 'show_certainty', 'calibration_sentence',
+           'certainty_figure', 'show_mistakes', 'class_advice']
 
 # %% ../../nbs/practice/held_out.ipynb #b1c882be
 def labelled_examples(path: str | Path, test: str | Path | None = None) -> tuple[Examples, Examples | None]:
@@ -45,8 +46,7 @@ def labelled_examples(path: str | Path, test: str | Path | None = None) -> tuple
         return found, None
     others = read_examples(test, classes=found.classes)
     _check_labels("test", test, others, f" of the classes {_listed(found.classes)}")
-    check_same_kind("test", others, found)
-    return found, others
+    return found, same_kind("test", others, found)
 
 
 def _check_labels(name: str, path: str | Path, found: Examples, of: str = "") -> None:
@@ -60,12 +60,16 @@ def _listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")
 
 # %% ../../nbs/practice/held_out.ipynb #07ba56a0
-def check_same_kind(name: str, others: Examples, examples: Examples) -> None:
-    "Raises ValueError unless both are pictures, or both are features of the same width."
+def same_kind(name: str, others: Examples, examples: Examples) -> Examples:
+    """The others, with features in the order of the columns of `examples`.
+
+    Raises ValueError unless both are pictures, or both are features of the same width and the same columns.
+    """
     kinds = ["pictures" if each.are_pictures else f"features of {each.inputs.shape[1]} numbers"
              for each in (examples, others)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"{name} must hold {kinds[0]}, as the training part does, got {kinds[1]}")
+    return columns_in_order(others, examples.columns, name)
 
 
 def check_apart(out: str | Path, *folders: str | Path | None) -> None:
@@ -77,9 +81,42 @@ def check_apart(out: str | Path, *folders: str | Path | None) -> None:
 
 # %% ../../nbs/practice/held_out.ipynb #49326257
 def fingerprint(examples: Examples) -> str:
-    "A short text that changes with the examples, their names and their labels."
-    labels = [] if examples.labels is None else [examples.labels]
-    return ", ".join(data_fingerprint([[examples.inputs, np.array(examples.names), *labels]]).values())
+    """A short text that changes with the examples, their names and their labels.
+
+    Of a picture's file its size and three pieces are looked at: as good as all of it, and quick with many files.
+    """
+    digest = hashlib.blake2b("\n".join((*examples.names, *examples.classes, *examples.columns)).encode(), digest_size=8)
+    digest.update(b"" if examples.labels is None else examples.labels.tobytes())
+    if not examples.are_pictures:
+        digest.update(np.ascontiguousarray(examples.inputs))
+    else:
+        for i in range(len(examples)):
+            digest.update(file_pieces(examples.inputs.path(i)))
+    return f"{len(examples)} examples, {digest.hexdigest()}"
+
+# %% ../../nbs/practice/held_out.ipynb #49326258
+def file_pieces(file: str | Path, length: int = 2**14) -> bytes:
+    "The size of a file in bytes and three pieces of it, from the start, the middle and the end."
+    with open(file, "rb") as opened:
+        size = opened.seek(0, 2)
+        pieces = [str(size).encode()]
+        for place in (0, (size - length) // 2, size - length):
+            opened.seek(max(place, 0))
+            pieces.append(opened.read(length))
+    return b"".join(pieces)
+
+
+def weights_fingerprint(weights: str | Path | None) -> str | None:
+    """A short text that changes with a file of weights, or with those in a folder; None without one.
+
+    Raises FileNotFoundError where nothing is there.
+    """
+    if weights is None:
+        return None
+    if not (path := Path(weights).expanduser()).exists():
+        raise FileNotFoundError(f"weights {weights} are not there: a file of weights was expected")
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return hashlib.blake2b(b"".join(map(file_pieces, files)), digest_size=8).hexdigest()
 
 # %% ../../nbs/practice/held_out.ipynb #a12ff922
 def hold_out(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ from .. import checks
 from ..data import DataFileError, reading, write_atomically
 from ..labs import resolve_device
 from .backbones import features_of
-from .examples import Examples, read_examples
-from .held_out import (HeldOut, check_apart, check_same_kind, fingerprint, hold_out,
-                                           labelled_examples, prediction_rows)
+from .examples import Examples, columns_in_order, read_examples
+from .held_out import (HeldOut, check_apart, fingerprint, hold_out,
+                                           labelled_examples, prediction_rows, same_kind, weights_fingerprint)
 from .kept import kept_backbone, result_backbone
 from .linear import LinearClassifier, fit_linear
 from .probe_page import probe_page
@@ -53,10 +53,10 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
     checks.whole("seed", seed, 0, 2**32 - 1)
     check_apart(out, path, test, apply)
     parts = _read(path, test, apply)
-    told = _whole_paths(path=path, test=test, apply=apply, weights=weights)
-    data = {name: fingerprint(part) for name, part in parts.items()}
-    result = ResultFolder(out, {"command": "probe", **told, "backbone": _backbone_name(backbone, parts["path"]),
-                                "seed": seed, "data": data}, fresh)
+    told, name = _whole_paths(path=path, test=test, apply=apply), _backbone_name(backbone, parts["path"])
+    data = {each: fingerprint(part) for each, part in parts.items()}
+    result = ResultFolder(out, {"command": "probe", **told, **_weights(name, weights), "seed": seed, "data": data},
+                          fresh)
     if result.is_finished:
         return result.path / "report.html"
     return _learned(result, parts, *_features(result, parts, progress))
@@ -66,8 +66,7 @@ def _read(path: str | Path, test: str | Path | None, apply: str | Path | None) -
     labelled, others = labelled_examples(path, test)
     parts = {"path": labelled} | ({} if others is None else {"test": others})
     if apply is not None:
-        parts["apply"] = read_examples(apply, classes=labelled.classes)
-        check_same_kind("apply", parts["apply"], labelled)
+        parts["apply"] = same_kind("apply", read_examples(apply, classes=labelled.classes), labelled)
     return parts
 
 
@@ -80,6 +79,13 @@ def _backbone_name(name: str, examples: Examples) -> str | None:
         return None
     file = checks.module("backbone", name, str).removeprefix("clip:")
     return name if file == name else "clip:" + _whole_paths(clip=file)["clip"]
+
+
+def _weights(name: str | None, weights: str | Path | None) -> dict[str, str | None]:
+    "Settings of the backbone: its name, its weights, and what changes with them."
+    file = name.removeprefix("clip:") if name and name.startswith("clip:") else weights
+    return {"backbone": name, "weights": _whole_paths(weights=weights)["weights"],
+            "weights hold": weights_fingerprint(file) if name else None}
 
 # %% ../../nbs/practice/probe.ipynb #5e3c14ef
 def _features(result: ResultFolder, parts: dict[str, Examples],
@@ -106,7 +112,8 @@ def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[st
     held = HeldOut(parts[judged], rows, found.probabilities(features[judged][rows]))
     applied = found.probabilities(features["apply"]) if "apply" in features else None
     arrays = {"weight": found.weight, "bias": found.bias, "mean": found.mean, "scale": found.scale}
-    about = {"classes": labelled.classes, "C": found.C, "folds": found.folds, "features": said}
+    about = {"classes": labelled.classes, "C": found.C, "folds": found.folds, "features": said,
+             "columns": labelled.columns}
     result.write("model.safetensors", save({name: np.ascontiguousarray(array) for name, array in arrays.items()},
                                            {"format": "xfer_course.practice", "about": json.dumps(about)}))
     result.write("predictions.csv", csv_text(prediction_rows(held)))
@@ -130,12 +137,14 @@ class Probe:
         linear: the classifier of features.
         said: the backbone in words.
         folder: where the backbone is kept; None for features.
+        columns: of the table that it learned from, if there were names.
     """
 
     classes: tuple[str, ...]
     linear: LinearClassifier
     said: str
     folder: Path | None = None
+    columns: tuple[str, ...] = ()
 
     def predict(self, examples: Examples) -> tuple[list[str], np.ndarray]:
         """The names of the most probable classes, N, and the probabilities of all classes, `(N, K)`.
@@ -148,7 +157,8 @@ class Probe:
             raise ValueError(f"examples must be {'pictures' if self.folder else 'features'}, as those that the "
                              f"classifier learned from, got {'pictures' if examples.are_pictures else 'features'}")
         network = kept_backbone(self.folder).to(resolve_device("auto")) if examples.are_pictures else None
-        features = examples.inputs if network is None else features_of(network, examples)
+        features = (columns_in_order(examples, self.columns).inputs if network is None
+                    else features_of(network, examples))
         found = self.linear.probabilities(features)
         return [self.classes[place] for place in found.argmax(1)], found
 
@@ -157,20 +167,21 @@ def load_probe(folder: str | Path) -> Probe:
     """What `probe_examples` left in a folder, to be used from Python: `load_probe(out).predict(read_examples(path))`.
 
     Raises:
-        FileNotFoundError: no `model.safetensors` is there.
+        FileNotFoundError: no finished result is there.
         DataFileError: it is something else.
     """
     file = Path(folder).expanduser() / "model.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: folder must be one that `xfer probe` has made")
+    for needed in (file, file.with_name("report.html")):  # the page comes last: without it the parts may not belong
+        if not needed.is_file():
+            raise FileNotFoundError(f"{needed} is not there: folder must be one that `xfer probe` has finished")
     with reading(file):
         try:
             with safe_open(file, framework="numpy") as stored:
                 arrays = [stored.get_tensor(name) for name in ("weight", "bias", "mean", "scale")]
                 about = json.loads(stored.metadata()["about"])
             linear = LinearClassifier(*arrays, about["C"], about["folds"])
-            classes, said = about["classes"], about["features"]
+            classes, said, columns = about["classes"], about["features"], tuple(about["columns"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DataFileError(f"{file} was not written by `xfer probe` ({type(error).__name__}: {error})") from None
     kept = (file.parent / "backbone.json").is_file()
-    return Probe(tuple(classes), linear, said, file.parent if kept else None)
+    return Probe(tuple(classes), linear, said, file.parent if kept else None, columns)

@@ -18,7 +18,7 @@ from ..data import batches, write_atomically
 from ..labs import resolve_device
 from .examples import Examples
 from .held_out import (HeldOut, check_apart, fingerprint, hold_out, labelled_examples,
-                                           prediction_rows)
+                                           prediction_rows, weights_fingerprint)
 from .linear import fit_linear
 from .prompts_page import prompts_page
 from .report import ResultFolder, csv_text
@@ -59,7 +59,9 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
     model = _clip_of(clip, vocabulary).to(resolve_device("auto"))
     result = ResultFolder(out, {
         "command": "prompts", "path": _whole(path), "test": _whole(test), "vocabulary": _whole(vocabulary),
-        "clip": clip if clip == "tiny" else _whole(clip), "shots": shots, "steps": steps, "n_ctx": n_ctx, "seed": seed,
+        "clip": clip if clip == "tiny" else _whole(clip),
+        "weights hold": None if clip == "tiny" else weights_fingerprint(clip),
+        "shots": shots, "steps": steps, "n_ctx": n_ctx, "seed": seed,
         "data": {name: fingerprint(part) for name, part in parts.items()}}, fresh)
     if result.is_finished:
         return result.path / "report.html"

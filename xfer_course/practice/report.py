@@ -20,14 +20,18 @@ from ..data import make_writable, read_picture, write_atomically
 from ..labs import html_table, measuring_environment
 
 # %% auto #0
-__all__ = ['ResultFolder', 'csv_text', 'Page']
+__all__ = ['RESULT_FILES', 'ResultFolder', 'csv_text', 'Page']
+
+# %% ../../nbs/practice/report.ipynb #a03e0250
+RESULT_FILES = ("report.html", "model.safetensors", "context.safetensors", "index.safetensors", "predictions.csv",
+                "applied.csv", "files.csv", "duplicates.csv", "backbone.json", "backbone.safetensors")
 
 # %% ../../nbs/practice/report.ipynb #a03e0256
 class ResultFolder:
     """The folder `path` of one result; it is made, or goes on with what an earlier call with the same settings left.
 
-    `settings` is all that decides the result, JSON-able; `fresh` begins anew, whatever an earlier call left. `partial`
-    is a folder for finished parts of the work, which goes when the page is written.
+    `settings` is all that decides the result, JSON-able; `fresh` begins anew and takes away what an earlier call left.
+    `partial` is a folder for finished parts of the work, which goes when the page is written.
 
     Raises `ValueError` where the folder holds the result of other settings, or files of another origin, and `OSError`
     where it cannot be made or written.
@@ -82,18 +86,23 @@ def _before(folder: Path) -> dict | None:
 def _go_on(result: ResultFolder, fresh: bool) -> None:
     "Begin anew, or check that what is there belongs to the same settings."
     before = _before(result.path)
+    made = [name for name in RESULT_FILES if (result.path / name).exists()]
     if fresh:
         shutil.rmtree(result.partial, ignore_errors=True)
-        result.page.unlink(missing_ok=True)
-    elif before not in (None, result.settings):
+        for name in made:
+            (result.path / name).unlink()
+    elif before not in (None, result.settings) and (made or any(result.partial.glob("*"))):
         raise ValueError(f"{result.path} holds the result of other settings ({_difference(before, result.settings)}): "
                          "choose another folder with --out, or begin anew with --fresh")
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    "The first setting that differs, with both values."
+    "The first setting that differs, with both values; of a group of settings the first of the group."
     name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
-    return f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
+    old, new = before.get(name), now.get(name)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return f"{name}: {_difference(old, new)}"
+    return f"{name} was {old!r} and is {new!r}"
 
 # %% ../../nbs/practice/report.ipynb #9e8a9185
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -89,9 +89,12 @@ class _OpenIndex:
         "The id of a query that is itself in the index."
         if self.root is None:
             return query
-        file, root = Path(query).resolve(), self.root.resolve()
-        name = str(file.relative_to(root)) if file.is_relative_to(root) else ""
-        return name if name in self._places else None
+        file, root = Path(query), self.root
+        # a link has two names
+        for each, below in ((file.absolute(), root.absolute()), (file.resolve(), root.resolve())):
+            if each.is_relative_to(below) and (name := str(each.relative_to(below))) in self._places:
+                return name
+        return None
 
 # %% ../../nbs/practice/search.ipynb #05cbc7ab
 class PictureIndex(_OpenIndex):
