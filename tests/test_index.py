@@ -590,6 +590,35 @@ def test_a_mapped_index_is_not_read_when_it_is_opened(tmp_path):
     assert took["mapped"][0] < 2e6 and took["mapped"][1] < 10e6 and took["read"][0] > 50e6, took
 
 
+# --- numbers in any unit
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+@pytest.mark.parametrize("stage", ["float32", "int8"])
+def test_distances_far_from_zero_are_those_of_brute_force(offset, stage, tmp_path):
+    """|q - g|^2 from products of numbers that all lie far from zero would be rounding alone."""
+    gallery, more = VECTORS + offset, MORE + offset
+    index = FunnelRetrieval(gallery, [32, 32], [100], "euclidean", first_stage=stage) if stage != "float32" else (
+        FunnelRetrieval(gallery, [32], [], "euclidean"))
+    index.add(more)
+    index.save(tmp_path / "index")
+    everything = torch.cat([gallery, more])
+    distances = torch.cdist((QUERIES + offset).double(), everything.double())  # of the numbers as they are rounded
+    for each in (index, FunnelRetrieval.load(tmp_path / "index")):
+        scores, ids = each.search(QUERIES + offset, 5)
+        expected = distances.topk(5, largest=False)
+        assert (ids == expected.indices).float().mean() > (0.999 if stage == "float32" else 0.97)
+        torch.testing.assert_close(-scores.double(), distances.gather(1, ids), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e20])
+def test_vectors_whose_length_is_lost_in_rounding_are_refused(unit):
+    with pytest.raises(ValueError, match=r"gallery\[0\] must have its largest number between 1e-15 and 1e15"):
+        FunnelRetrieval(unit * VECTORS, [32], [])
+    with pytest.raises(ValueError, match=r"queries\[0\] must have its largest number between"):
+        FunnelRetrieval(VECTORS, [32], []).search(unit * QUERIES, 3)
+
+
 # --- faiss
 
 

@@ -199,7 +199,7 @@ def vectors(name: str, x: Any) -> torch.Tensor:
 
 # %% ../../nbs/foundations/checks.ipynb #b3d40003
 def directions(name: str, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-    """`x` (N, D), if every row is finite and not zero.
+    """`x` (N, D), if every row is finite and not zero, and has a length that single precision can square.
 
     Raises ValueError otherwise; `start` is the number of its first row."""
     peaks = x.abs().amax(dim=1)  # NaN and infinity survive the maximum
@@ -208,6 +208,10 @@ def directions(name: str, x: torch.Tensor, start: int = 0) -> torch.Tensor:
         found = "only zeros" if peaks[row] == 0 else "NaN or infinity"
         raise ValueError(
             f"{name}[{start + row}] must be finite and not all zero in its first {x.shape[1]} numbers, got {found}")
+    if not (good := (peaks > 1e-15) & (peaks < 1e15)).all():
+        row = int((~good).nonzero()[0])
+        raise ValueError(f"{name}[{start + row}] must have its largest number between 1e-15 and 1e15, or its length is "
+                         f"lost in rounding, got {peaks[row].item():.3g}: give the vectors another unit")
     return x
 
 

@@ -36,6 +36,17 @@ def _prepared(vectors: Tensor, dim: int, metric: str, is_query: bool) -> Tensor:
     return torch.cat([prefix, half], 1)
 
 
+def _from_centre(vectors: Tensor, centre: Tensor | None) -> Tensor:
+    """Vectors as seen from the centre of the gallery, which changes no distance.
+
+    Far from zero, q.g - |g|^2 / 2 would be a small difference of large numbers.
+    """
+    if centre is None:
+        return vectors
+    width = min(len(centre), vectors.shape[1])
+    return vectors[:, :width].float() - centre[:width].to(vectors.device)
+
+
 def _final_scores(scores: Tensor, queries: Tensor, dim: int, metric: str) -> Tensor:
     "Scores to report: for euclidean minus the distance, from q.g - |g|^2 / 2."
     if metric != "euclidean":
@@ -131,15 +142,18 @@ def _scores_of_rows(rows: Tensor, chosen: Tensor, queries: Tensor, metric: str) 
     return found
 
 
-def _rescored(vectors: GrowingRows, queries: Tensor, candidates: Tensor, dim: int, metric: str) -> Tensor:
-    "Scores `(Q, K)` of each query with its candidates, rows of `vectors`, at the first `dim` dimensions."
+def _rescored(vectors: GrowingRows, queries: Tensor, candidates: Tensor, dim: int, metric: str,
+              centre: Tensor | None = None) -> Tensor:
+    """Scores `(Q, K)` of each query with its candidates, rows of `vectors`, at the first `dim` dimensions.
+
+    Queries are as seen from the centre already."""
     device, prefixes = vectors.fixed.device, vectors.narrow(dim)
     scores = torch.empty(candidates.shape, dtype=torch.float32, device=queries.device)
     step = 1 if device.type == "cpu" else max(1, 2**28 // (4 * dim * candidates.shape[1]))
     prepared = _prepared(queries, dim, metric, is_query=True)
     for start in range(0, len(queries), step):
         chosen = candidates[start : start + step].to(device)
-        rows = prefixes.take(chosen.flatten()).float()
+        rows = _from_centre(prefixes.take(chosen.flatten()).float(), centre)
         scores[start : start + step] = _scores_of_rows(rows, chosen, prepared[start : start + step].to(device), metric)
     return scores
 
@@ -182,12 +196,14 @@ def _prefixes(search: "FunnelRetrieval", vectors: Tensor, name: str, shown: bool
         checks.finite_values(f"{name}[{rows.start}:{rows.stop}]", block)
         if search.metric == "cosine":
             checks.directions(name, block[:, : search.dims[0]], rows.start)
-        yield _prepared(block, search.dims[0], search.metric, is_query=False)
+        yield _prepared(_from_centre(block, search.centre), search.dims[0], search.metric, is_query=False)
 
 
 def _index(search: "FunnelRetrieval", vectors: Tensor) -> None:
     "One pass over the gallery: check every row, keep what the first stage scans. Rounded stages learn in another."
     search.rows = {"vectors": GrowingRows(vectors)}
+    if search.metric == "euclidean":
+        search.centre = vectors[:4096, : search.dims[-1]].double().mean(0).float()
     search.codes = _STAGES[search.first_stage].learn(
         search.dims[0], _prefixes(search, vectors, "gallery", search.progress))
     for block in _prefixes(search, vectors, "gallery", search.progress):
@@ -241,11 +257,12 @@ def _staged(search: "FunnelRetrieval", queries: Tensor, k: int, allowed: Tensor 
         nothing = queries.new_full((len(queries), k), -math.inf, dtype=torch.float32)
         return nothing, torch.full_like(nothing, -1, dtype=torch.int64)
     first, *others = (min(count, most) for count in (*search.shortlists, k))
+    queries = _from_centre(queries, search.centre)
     prepared = _prepared(queries, search.dims[0], search.metric, is_query=True)
     scores, rows = _scan(search, prepared, first, allowed, left_out)
     missing = None if left_out is None else scores.isneginf()
     for dim, count in zip(search.dims[1:], others):
-        scores = _rescored(search.rows["vectors"], queries, rows, dim, search.metric)
+        scores = _rescored(search.rows["vectors"], queries, rows, dim, search.metric, search.centre)
         if missing is not None:
             scores.masked_fill_(missing, -math.inf)
         scores, best = scores.topk(count)
@@ -260,12 +277,15 @@ class _Funnel(StoredIndex):
     "The settings of a funnel, and what they say about vectors."
 
     def _configure(self, width: int, dims: Sequence[int], shortlists: Sequence[int], metric: str, first_stage: str,
-                   block_bytes: int) -> None:
+                   block_bytes: int, centre: Sequence[float] | None = None) -> None:
         self.metric = checks.one_of("metric", metric, _METRICS)
         self.first_stage = checks.one_of("first_stage", first_stage, tuple(_STAGES))
         self.dims = _sizes(dims, first_stage, width)
         self._shortlists, self.block_bytes = _shortlists(shortlists, self.dims), block_bytes
         self.columns_at_once = max(1, min(2**17, block_bytes // 4))
+        self.centre = None if centre is None else torch.tensor(centre, dtype=torch.float32)
+        if centre is not None and (metric != "euclidean" or self.centre.shape != (self.dims[-1],)):
+            raise ValueError("its centre does not fit its settings")
 
     @property
     def shortlists(self) -> tuple[int, ...]:
@@ -276,7 +296,8 @@ class _Funnel(StoredIndex):
     def settings(self) -> dict[str, Any]:
         "What a file has to say for `restore`."
         return {"dims": self.dims, "shortlists": self._shortlists, "metric": self.metric,
-                "first_stage": self.first_stage, "block_bytes": self.block_bytes}
+                "first_stage": self.first_stage, "block_bytes": self.block_bytes,
+                "centre": None if self.centre is None else self.centre.tolist()}
 
     def restore(self, settings: dict[str, Any], learned: dict[str, Tensor], width: int) -> None:
         "Take over the settings of a file, and what its codes had learnt, for vectors of `width` numbers."
