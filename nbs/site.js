@@ -37,7 +37,7 @@ async function build() {
     // `lambda_schedule` is one word and three: whole, and in its parts
     tokenize: (text) => text.split(/[^\p{L}\p{N}_]+/u).flatMap((word) => word.includes("_") ? [word, ...word.split("_")] : [word]),
     searchOptions: {
-      boost: { name: 12, heading: 6, page: 3, code: 0.4 },
+      boost: { name: 5, heading: 6, page: 3, code: 0.4 },
       prefix: (word) => word.length > 2,
       fuzzy: (word) => word.length > 3 && !word.includes("_") ? 0.25 : false,
       weights: { prefix: 0.4, fuzzy: 0.25 },

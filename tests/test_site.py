@@ -381,9 +381,11 @@ def test_prepared_notebooks_get_links_and_a_preview(course):
 
 def test_a_table_without_header_cells_has_them_in_its_first_column():
     table = '<table><tr class="odd">\n<td>level</td>\n<td>middle</td></tr></table>'
-    assert site_pages.with_headers(table) == (
+    assert site_pages.mended_table(table) == (
         '<table><tr class="odd">\n<th scope="row">level</th>\n<td>middle</td></tr></table>')
-    assert site_pages.with_headers(table.replace("td>", "th>")) == table.replace("td>", "th>")
+    assert site_pages.mended_table(table.replace("td>", "th>")) == table.replace("td>", "th>")
+    many = "<table><tr><th>" + "<td>1</td>" * 4 + "</tr></table>"
+    assert site_pages.mended_table(many) == f'<div class="many" style="--columns: 5">{many}</div>'
 
 
 def test_style_sheets_lose_what_no_page_uses():

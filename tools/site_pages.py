@@ -29,16 +29,18 @@ ALL_PAGES = """<nav class="quarto-secondary-nav" aria-label="On small screens"><
 <button type="button" class="quarto-btn-toggle btn" data-bs-toggle="collapse" \
 data-bs-target=".quarto-sidebar-collapse-item" aria-controls="quarto-sidebar" aria-expanded="false" \
 onclick="if (window.quartoToggleHeadroom) { window.quartoToggleHeadroom(); }">All pages</button></div></nav>"""
+MANY = 4  # columns of a table that fit beside each other in letters of full size
 SKIP = '<a class="skip-link" href="#quarto-document-content">Skip to the text</a>'
 UNUSED = r"bootstrap-icons\.css|bootstrap\.min\.js|tippy|popper|tabsets"
 
-OUTPUT = r'(<div class="cell-output cell-output-std(?:out|err)">\n<pre)>'  # may be wider than the page, and scrolls
+OUTPUT = r'(<div class="cell-output[^>]*>\n<pre)>'  # may be wider than the page, and scrolls
 # around the text: (what Quarto writes, what the page gets)
 AROUND = [
     (rf'<(?:link|script) [^>]*(?:{UNUSED})[^>]*>(?:</script>)?\n', ""),
     (r'<link [^>]*quarto-color-scheme-extra[^>]*>\n', ""),
     (r"\n *document\.querySelector\('link#[\w-]+\.quarto-color-scheme-extra'\)\.rel = '[\w-]+';", ""),
-    (r'<nav class="navbar navbar-expand-lg "', '<nav class="navbar navbar-expand-lg" aria-label="Main"'),
+    (r'<nav class="navbar navbar-expand-lg " data-bs-theme="dark"',
+     '<nav class="navbar navbar-expand-lg" aria-label="Main"'),
     (r'<button class="navbar-toggler".*?</button>', ""),  # the sidebar has these places too
     (r'<a href="" class="quarto-color-scheme-toggle.*?</a>', THEME),
     (r'<nav class="quarto-secondary-nav">.*?</nav>', ALL_PAGES),
@@ -73,7 +75,7 @@ def finish_page(path: Path, out: Path) -> list[list[str]]:
     address = path.relative_to(out).as_posix()
     text = mended(path.read_text("utf-8"), address)
     text = re.sub(r"<img [^>]*>", lambda tag: _with_size(tag[0], path), text)
-    text = re.sub(r"<table.*?</table>", lambda table: with_headers(table[0]), text, flags=re.S)
+    text = re.sub(r"<table.*?</table>", lambda table: mended_table(table[0]), text, flags=re.S)
     path.write_text(text, "utf-8")
     return documents_of(text, address)
 
@@ -94,11 +96,12 @@ def mended(text: str, address: str) -> str:
     return text.replace("</body>", f'<script src="{up}site.js" data-up="{up}" defer></script>\n</body>', 1)
 
 
-def with_headers(table: str) -> str:
-    "A table; where it has no header cell, the first of each row becomes one."
-    if "<th" in table:
-        return table
-    return re.sub(r"(<tr[^>]*>\s*)<td([^>]*)>(.*?)</td>", r'\1<th scope="row"\2>\3</th>', table, flags=re.S)
+def mended_table(table: str) -> str:
+    "A table with a header cell in each row where it had none at all, and smaller letters where it has many columns."
+    if "<th" not in table:
+        table = re.sub(r"(<tr[^>]*>\s*)<td([^>]*)>(.*?)</td>", r'\1<th scope="row"\2>\3</th>', table, flags=re.S)
+    columns = len(re.findall(r"<t[hd][ >]", table.partition("</tr>")[0]))
+    return f'<div class="many" style="--columns: {columns}">{table}</div>' if columns > MANY else table
 
 
 def _with_size(tag: str, page: Path) -> str:
