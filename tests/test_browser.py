@@ -196,6 +196,8 @@ def test_atlas_filter(page, site):
     page.fill("#atlas-word", "")
     page.select_option("#atlas-state", "built")
     assert 0 < page.evaluate(shown) < 20
+    page.select_option("#atlas-chapter", "mrl")
+    assert 0 < page.evaluate(shown) < 10
     page.select_option("#atlas-family", "graphs-and-relational")
     assert page.evaluate(shown) == 0
 
