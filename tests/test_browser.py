@@ -260,6 +260,22 @@ def test_results_hide_no_column(page, site):
     assert page.evaluate(cut) == 0
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sections_of_the_sidebar_open_by_keyboard(page, site, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    visit(page, site, "index.html")
+    if width == 390:
+        page.click("text=All pages")
+    section = page.locator("#quarto-sidebar button:has-text('MRL')")
+    inside = page.locator("#quarto-sidebar a:has-text('Matryoshka representations')")
+    assert section.get_attribute("aria-expanded") == "false" and not inside.is_visible()
+    section.focus()
+    page.keyboard.press("Enter")
+    assert section.get_attribute("aria-expanded") == "true" and inside.is_visible()
+    cut = "(a) => a.getBoundingClientRect().right > innerWidth"
+    assert not page.locator("#quarto-sidebar a.sidebar-link:visible").evaluate_all(f"(all) => all.some({cut})")
+
+
 def violations(page, only: list[str] | None = None) -> list[str]:
     "What axe-core finds on the page that is open."
     rules = {"resultTypes": ["violations"], **({"runOnly": only} if only else {})}

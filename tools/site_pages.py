@@ -76,6 +76,7 @@ def finish_page(path: Path, out: Path) -> list[list[str]]:
     text = mended(path.read_text("utf-8"), address)
     text = re.sub(r"<img [^>]*>", lambda tag: _with_size(tag[0], path), text)
     text = re.sub(r"<table.*?</table>", lambda table: mended_table(table[0]), text, flags=re.S)
+    text = re.sub(r"<summary.*?</summary>", _without_links, text, flags=re.S)
     path.write_text(text, "utf-8")
     return documents_of(text, address)
 
@@ -100,8 +101,21 @@ def mended_table(table: str) -> str:
     "A table with a header cell in each row where it had none at all, and smaller letters where it has many columns."
     if "<th" not in table:
         table = re.sub(r"(<tr[^>]*>\s*)<td([^>]*)>(.*?)</td>", r'\1<th scope="row"\2>\3</th>', table, flags=re.S)
+    table = re.sub(r"(<th[^>]*>)\s*(<math .*?</math>)\s*</th>", _spoken, table, flags=re.S)
     columns = len(re.findall(r"<t[hd][ >]", table.partition("</tr>")[0]))
     return f'<div class="many" style="--columns: {columns}">{table}</div>' if columns > MANY else table
+
+
+def _spoken(header: re.Match) -> str:
+    "A header cell that is a formula: it is seen, and its letters are read out, since a header needs words."
+    words = " ".join(re.sub(r"<annotation.*?</annotation>|<[^>]+>", " ", header[2], flags=re.S).split())
+    return (f'{header[1]}<span aria-hidden="true">{header[2]}</span>'
+            f'<span class="visually-hidden">{words}</span></th>')
+
+
+def _without_links(summary: re.Match) -> str:
+    "What a click opens holds nothing else that a click could mean."
+    return re.sub(r"</?a\b[^>]*>", "", summary[0])
 
 
 def _with_size(tag: str, page: Path) -> str:
