@@ -72,6 +72,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 def served(site: Path) -> str:
     "Where a thread of this process serves the site: browsers load no script modules from files."
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    server.handle_error = lambda *of: None  # a browser that leaves a page while it loads is no error
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}"
 
