@@ -32,7 +32,7 @@ rota: $(READY)          ## a seventh of the labs in full, chosen by the date, ag
 lab: $(READY)           ## JupyterLab on the course
 	$(BIN)/xfer lab
 
-docs: $(READY)          ## the site: by Quarto where it is installed, else plain HTML pages
+docs: $(READY)          ## the site, in _docs: notebooks and API reference, rendered by Quarto
 	$(BIN)/python tools/docs.py
 
 notebooks: $(READY)     ## export the modules, execute the notebooks whose code has changed

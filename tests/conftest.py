@@ -61,15 +61,23 @@ def built_once(tmp_path_factory):
     return folder_of
 
 
+BUILD = ("import sys; from pathlib import Path; sys.path.insert(0, 'tools'); import docs; "
+         "docs.build(docs.COURSE, Path(sys.argv[1]), docs.quarto_program())")
+
+
 @pytest.fixture(scope="session")
 def site(built_once) -> Path:
-    "The site of the whole course, built once; XFER_SITE names one that is built already."
+    "The site of the whole course, rendered once; XFER_SITE names one that is built already."
     if "XFER_SITE" in os.environ:
         return Path(os.environ["XFER_SITE"]).resolve()
-    sys.path.insert(0, str(ROOT / "tools"))
-    import docs
+    if not (os.environ.get("XFER_QUARTO") or shutil.which("quarto")):
+        pytest.skip("Quarto is not here: install it (https://quarto.org/docs/get-started/), or name it in XFER_QUARTO")
 
-    return built_once("site", lambda folder: docs.build_plain(ROOT, folder))
+    def build(folder: Path) -> None:
+        done = subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+    return built_once("site", build)
 
 
 STACK = "import torch, torchvision, sklearn.linear_model, matplotlib.pyplot"

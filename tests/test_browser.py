@@ -3,11 +3,12 @@ and a chapter in JupyterLab.
 
 Needs Playwright (`pip install playwright`; no browser download) and a Chromium of the system, or one that CHROMIUM
 names. The check of accessibility is axe-core's, which comes with axe-playwright-python; AXE names another `axe.min.js`
-(`npm pack axe-core`). XFER_SITE names a site that has been built already; without it the plain edition is built here.
+(`npm pack axe-core`). XFER_SITE names a site that has been built already; without it Quarto renders one.
 """
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import json
 import os
@@ -15,8 +16,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from functools import lru_cache, partial
 from pathlib import Path
 
 import nbformat
@@ -60,8 +63,22 @@ def page(browser):
     assert problems == [], "an error in a script of the page"
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+@lru_cache(maxsize=1)
+def served(site: Path) -> str:
+    "Where a thread of this process serves the site: browsers load no script modules from files."
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    server.handle_error = lambda *of: None  # a browser that leaves a page while it loads is no error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
 def visit(page, site: Path, name: str) -> None:
-    page.goto((site / name).as_uri())
+    page.goto(f"{served(site)}/{name}")
 
 
 # One page of each kind, told by what only its HTML holds.
@@ -69,7 +86,7 @@ TEMPLATES = {
     "start": 'class="cards"',
     "lesson": 'class="flipbook"',
     "lab": ">verdict<",
-    "library": 'class="signature"',
+    "library": 'class="from"',
     "atlas": 'class="atlas-filter"',
     "formulas": "<math",
 }
@@ -91,6 +108,14 @@ def every_page(site: Path) -> list[str]:
     return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
 
 
+def hits(page, words: str) -> list[str]:
+    "The first lines of what the search finds, best first."
+    page.fill("#query", words)
+    page.wait_for_function("document.getElementById('hit-count').textContent !== ''")
+    page.wait_for_timeout(100)
+    return [text.split("\n")[0] for text in page.locator("#hits a").all_inner_texts()]
+
+
 def test_search_finds_a_section_and_leads_there(page, site):
     visit(page, site, "index.html")
     page.keyboard.press("/")
@@ -103,25 +128,62 @@ def test_search_finds_a_section_and_leads_there(page, site):
     assert "reversal" in page.inner_text("main").lower()
 
 
+def test_search_takes_words_in_any_order_with_slips_and_symbols(page, site):
+    visit(page, site, "index.html")
+    page.focus("#query")
+    assert any("CLIP" in hit or "CoOp" in hit for hit in hits(page, "fine-tune clip few shot"))
+    assert any("lambda" in hit for hit in hits(page, "lamda")), "a letter may be missing"
+    assert hits(page, "lambda_schedule")[0].startswith("lambda_schedule")
+    assert hits(page, "ShallowDANN")[0].startswith("ShallowDANN")
+    assert hits(page, "λ")
+
+
 def test_search_works_from_a_sub_folder_and_says_when_there_is_nothing(page, site):
     visit(page, site, page_with(site, 'class="flipbook"'))
     page.fill("#query", "MatryoshkaHead")
     page.wait_for_selector("#hits a")
     assert "../" in page.get_attribute("#hits a", "href")
-    page.fill("#query", "zzzz no such word")
+    page.fill("#query", "zzzzqqqq")
     page.wait_for_function("document.getElementById('hit-count').textContent.startsWith('No')")
     assert page.is_hidden("#hits")
+    page.fill("#query", "prompt")
+    page.wait_for_selector("#hits a")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#hits") and page.evaluate("document.activeElement.id") == "query"
 
 
-def test_theme_switch_changes_colours_and_is_remembered(page, site):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_results_of_the_search_are_accessible(page, site, theme):
+    page.emulate_media(color_scheme=theme)
     visit(page, site, "index.html")
+    assert hits(page, "prompt")
+    assert violations(page, ["color-contrast", "list", "label"]) == []
+
+
+def test_nothing_is_asked_of_another_host(page, site):
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in templates(site):
+        visit(page, site, name)
+    page.fill("#query", "prompt")
+    page.wait_for_selector("#hits a")
+    assert [url for url in asked if not url.startswith((served(site), "data:"))] == []
+    assert any(url.endswith("/minisearch.js") for url in asked)
+
+
+def test_theme_follows_the_system_until_the_switch_is_used(page, site):
     ground = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(ground)
-    page.click("#theme")
+    page.emulate_media(color_scheme="dark")
+    visit(page, site, "index.html")
     dark = page.evaluate(ground)
-    assert light != dark and page.evaluate("document.documentElement.dataset.theme") == "dark"
-    visit(page, site, page_with(site, 'class="flipbook"'))
+    page.emulate_media(color_scheme="light")
+    visit(page, site, "index.html")
+    light = page.evaluate(ground)
+    assert light != dark
+    page.click(".quarto-color-scheme-toggle")
     assert page.evaluate(ground) == dark
+    visit(page, site, page_with(site, 'class="flipbook"'))
+    assert page.evaluate(ground) == dark, "the choice is remembered"
 
 
 def test_atlas_filter(page, site):
@@ -135,6 +197,8 @@ def test_atlas_filter(page, site):
     page.fill("#atlas-word", "")
     page.select_option("#atlas-state", "built")
     assert 0 < page.evaluate(shown) < 20
+    page.select_option("#atlas-chapter", "mrl")
+    assert 0 < page.evaluate(shown) < 10
     page.select_option("#atlas-family", "graphs-and-relational")
     assert page.evaluate(shown) == 0
 
@@ -175,35 +239,71 @@ one_of_each_kind = pytest.param(templates, id="one of each kind")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_the_screen(page, site, width, pages):
     page.set_viewport_size({"width": width, "height": 800})
+    cut = []
     for name in pages(site):
         visit(page, site, name)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            cut.append(name)
+    assert cut == []
+
+
+def test_code_wraps_on_a_phone(page, site):
+    page.set_viewport_size({"width": 390, "height": 800})
+    cut = "[...document.querySelectorAll('pre.sourceCode')].filter((p) => p.scrollWidth > p.clientWidth + 1).length"
+    for name in templates(site):
+        visit(page, site, name)
+        assert page.evaluate(cut) == 0, name
+
+
+def test_results_hide_no_column(page, site):
+    visit(page, site, "results.html")
+    cut = "[...document.querySelectorAll('.table-responsive')].filter((t) => t.scrollWidth > t.clientWidth + 1).length"
+    assert page.evaluate(cut) == 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_sections_of_the_sidebar_open_by_keyboard(page, site, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    visit(page, site, "index.html")
+    if width == 390:
+        page.click("text=All pages")
+    section = page.locator("#quarto-sidebar button:has-text('MRL')")
+    inside = page.locator("#quarto-sidebar a:has-text('Matryoshka representations')")
+    assert section.get_attribute("aria-expanded") == "false" and not inside.is_visible()
+    section.focus()
+    page.keyboard.press("Enter")
+    assert section.get_attribute("aria-expanded") == "true" and inside.is_visible()
+    cut = "(a) => a.getBoundingClientRect().right > innerWidth"
+    assert not page.locator("#quarto-sidebar a.sidebar-link:visible").evaluate_all(f"(all) => all.some({cut})")
+
+
+def violations(page, only: list[str] | None = None) -> list[str]:
+    "What axe-core finds on the page that is open."
+    rules = {"resultTypes": ["violations"], **({"runOnly": only} if only else {})}
+    page.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
+    page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate("(rules) => axe.run(document, rules)", rules)["violations"]
+    return [f"{v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:160]}" for v in found]
 
 
 @pytest.mark.skipif(
     not AXE.is_file(), reason="axe-core is not here: pip install axe-playwright-python, or set AXE to its axe.min.js"
 )
 @pytest.mark.parametrize("pages", [one_of_each_kind, whole_site])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_accessibility(page, site, theme, pages, capsys):
+@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_accessibility(page, site, theme, width, pages, capsys):
     "The pages pass every rule in the light theme; the dark theme differs from it in its colours alone."
-    rules = {
-        "light": {"resultTypes": ["violations"]},
-        "dark": {"resultTypes": ["violations"], "runOnly": ["color-contrast"]},
-    }[theme]
-    source, found, checked = AXE.read_text("utf-8"), [], 0
+    found, checked = [], 0
     for name in pages(site):
         opened = page.context.new_page()  # closed again: one page for all would grow to more than a GiB
+        opened.set_viewport_size({"width": width, "height": 800})
+        opened.emulate_media(color_scheme=theme)
         visit(opened, site, name)
-        opened.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        opened.evaluate("document.querySelectorAll('main details').forEach((d) => { d.open = true })")
-        opened.evaluate(source)
-        result = opened.evaluate("(rules) => axe.run(document, rules)", rules)
+        found += [f"{name}: {words}" for words in violations(opened, ["color-contrast"] if theme == "dark" else None)]
         opened.close()
         checked += 1
-        found += [f"{name}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
     with capsys.disabled():
-        print(f"\naxe, {theme}: {len(found)} violations on {checked} pages")
+        print(f"\naxe, {theme}, {width} px: {len(found)} violations on {checked} pages")
     assert found == []
 
 

@@ -144,7 +144,8 @@ from pathlib import Path
 sys.path.insert(0, "tools")
 import nbformat
 from click.testing import CliRunner
-from api_pages import papers_page
+from papers import papers_page
+from reference import addresses
 from xfer_course.atlas import papers
 from xfer_course.cli import main
 from xfer_course.cli.readme import with_chapters
@@ -160,7 +161,8 @@ built = next(p for p in papers() if p.id == "2d-matryoshka")
 print("RESULT" + json.dumps({
     "sidebar": Path("nbs/sidebar.yml").read_text("utf-8"), "list": CliRunner().invoke(main, ["list"]).output,
     "README": with_chapters(Path("README.md").read_text("utf-8"), []), "atlas": [built.chapter, *built.implemented_by],
-    "papers": papers_page(Path.cwd()), "cards": shell["cards"], "drawn": [name.shown for name in public_functions()]}))
+    "papers": papers_page(Path.cwd(), addresses(Path.cwd())), "cards": shell["cards"],
+    "drawn": [name.shown for name in public_functions()]}))
 """
 
 
@@ -178,7 +180,7 @@ def lists(new_paper) -> dict:
                 '- toy/halves.ipynb\n'),
     ("list", "toy/halves"), ("README", "| [Toys](nbs/toy/shrink.ipynb) | how small can a toy be? |"),
     ("papers", "Toy and Doll (2031), equation (7)"),
-    ("papers", 'href="api/toy.shrinking.html#shrink"'), ("cards", '<a href="toy/shrink.ipynb">Toy</a>'),
+    ("papers", "[`shrink`](api/toy.html#xfer_course.toy.shrink)"), ("cards", '<a href="toy/shrink.ipynb">Toy</a>'),
     ("cards", "How small can a toy be?"),
 ])
 def test_a_new_paper_is_found(lists, where, what):

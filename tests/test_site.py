@@ -1,4 +1,7 @@
-"""The site: its plain edition is built whole and read back; and what the build refuses, with the file named."""
+"""The site: Quarto renders it once for all tests, and it is read back; and what the checks find, with the file named.
+
+The tests of the whole site need Quarto: on the path, or named by XFER_QUARTO. XFER_SITE names a site that is built.
+"""
 from __future__ import annotations
 
 import json
@@ -7,19 +10,25 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from click.testing import CliRunner
 
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import check_site  # noqa: E402  (tools/ is on the path now)
 import docs  # noqa: E402
+import origins  # noqa: E402
+import reference  # noqa: E402
+import search_documents  # noqa: E402
+import site_pages  # noqa: E402
+import site_procs  # noqa: E402
+import site_weight  # noqa: E402
 
 from xfer_course.registry import chapters, public_names  # noqa: E402
 
@@ -27,22 +36,24 @@ md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory) -> Path:
-    "The plain edition of the whole course."
-    out = tmp_path_factory.mktemp("site")
-    docs.build_plain(ROOT, out)
-    return out
-
-
 def read(site: Path, name: str) -> str:
     return (site / name).read_text("utf-8")
 
 
 def places(name: str) -> tuple[str, str]:
-    "The page of the notebook that builds a public name, and the page of its reference."
+    "The page of the notebook that builds a public name, and its place in the reference."
     found = next(public for public in public_names(ROOT) if public.name == name)
-    return f"{found.notebook.name}.html", f"api/{found.module}.html"
+    return f"{found.notebook.name}.html", f"api/{found.package}.html#xfer_course.{found.shown}"
+
+
+def main_of(site: Path, name: str) -> BeautifulSoup:
+    return BeautifulSoup(read(site, name), "html.parser").main
+
+
+def entry(site: Path, name: str) -> str:
+    "What the reference says about a public name, as text."
+    page, _, anchor = places(name)[1].partition("#")
+    return " ".join(main_of(site, page).find(id=anchor).get_text(" ").split())
 
 
 def test_every_page_passes_the_check(site, capsys):
@@ -58,28 +69,40 @@ def test_sources_pass_the_check():
 
 
 def test_pages_are_those_of_the_sidebar_in_its_order(site):
-    names = [name for _, name in docs.sidebar_entries(ROOT)]
-    shown = re.findall(r'<li><a href="([^"]+)"',
-                       re.search(r'<nav class="pages".*?</nav>', read(site, "index.html"), re.S)[0])
+    contents = yaml.safe_load((ROOT / "nbs/sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]
+    names = [name for entry in contents for name in (entry["contents"] if isinstance(entry, dict) else [entry])]
+    sidebar = BeautifulSoup(read(site, "index.html"), "html.parser").find(id="quarto-sidebar")
+    shown = [link["href"].removeprefix("./") for link in sidebar.select("a.sidebar-link[href*='.html']")]
+    shown = [name for place, name in enumerate(shown) if place == 0 or shown[place - 1] != name]  # a section's, and its
     assert shown[:len(names)] == [name.replace(".ipynb", ".html") for name in names]
-    assert all((site / name).is_file() for name in shown)
+    assert shown[len(names):] == ["papers.html", *(f"api/{package}.html" for package in reference.packages(ROOT))]
+    assert sorted(shown) == sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
 
 
 def test_previous_and_next_walk_through_all_pages(site):
     seen, here = [], "index.html"
     while here:
         seen.append(here)
-        found = re.search(r'<a rel="next" href="([^"]+)"', read(site, here))
+        found = re.search(r'<link href="([^"]+)" rel="next">', read(site, here))
         here = ((site / here).parent.joinpath(found[1]).resolve().relative_to(site.resolve()).as_posix()
                 if found else None)
     assert sorted(seen) == sorted(p.relative_to(site).as_posix() for p in site.rglob("*.html"))
 
 
-def test_pages_need_no_network_and_no_server(site):
+def test_pages_ask_no_other_host(site):
     for path in site.rglob("*.html"):
         fetched = re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^"]+)"', path.read_text("utf-8"))
         assert not [target for target in fetched if re.match(r"(?:[a-z]+:)?//", target)], path
-    assert read(site, "assets/search-index.js").startswith("window.searchIndex = [")
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(?:https?:)?//|@import", path.read_text("utf-8")), path
+
+
+def test_the_front_page_is_light(site):
+    page = read(site, "index.html")
+    parts = {"index.html", *re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^":]+\.(?:js|css|png))"', page)}
+    sizes = {name: (site / name).stat().st_size for name in parts}
+    print("\n" + ", ".join(f"{name} {size / 1000:.0f} kB" for name, size in sorted(sizes.items())))
+    assert sum(sizes.values()) < 400_000, sizes
 
 
 def test_formulas_are_mathml(site):
@@ -89,38 +112,57 @@ def test_formulas_are_mathml(site):
     assert not re.search(r"\$[^$\n]*\\[a-z]+[^$\n]*\$", words), "a formula was left as TeX"
 
 
-def test_search_index_knows_sections_and_api(site):
-    index = json.loads(read(site, "assets/search-index.js").removeprefix("window.searchIndex = ").rstrip(";\n"))
-    assert any("0.69" in entry["heading"] for entry in index)
-    reference = f"{places('ShallowDANN')[1]}#ShallowDANN"
-    assert any(entry["address"] == reference for entry in index)
-    for entry in index:
-        page, _, anchor = entry["address"].partition("#")
-        assert not anchor or f'id="{anchor}"' in read(site, page), entry["address"]
+def test_search_knows_sections_and_reference(site):
+    text = read(site, "search-documents.js").removeprefix("window.searchDocuments = ").rstrip(";\n")
+    documents = json.loads(text)
+    assert any("0.69" in heading for _, heading, *_ in documents)
+    assert any(address == places("ShallowDANN")[1] and heading == "ShallowDANN" for address, heading, *_ in documents)
+    assert any("λ" in text for _, _, _, text, _ in documents) and not any("import torch" in d[4] for d in documents)
+    ids: dict[str, set[str]] = {}
+    for address, *_ in documents:
+        page, _, anchor = address.partition("#")
+        if page not in ids:
+            ids[page] = set(re.findall(r'\bid="([^"]+)"', read(site, page)))
+        assert not anchor or anchor in ids[page], address
 
 
-def test_api_pages_hold_every_public_name_and_its_origin(site):
+def test_reference_holds_every_public_name_and_its_origin(site):
+    pages = {package: read(site, f"api/{package}.html") for package in reference.packages(ROOT)}
     for public in public_names(ROOT):
-        assert f'id="{public.name}"' in read(site, f"api/{public.module}.html"), public.shown
-    built, reference = places("DANN")
-    assert re.search(rf'href="\.\./{built}#cell-\w+"', read(site, reference)) and "Raises" in read(site, reference)
-    assert re.search(r"used in .*dann/moons", read(site, places("ShallowDANN")[1])), (
+        page = pages[public.package]
+        at = page.index(f'id="xfer_course.{public.shown}"')
+        assert re.search(rf'Built in <a href="\.\./{public.notebook.name}\.html#\w+"', page[at:]), public.shown
+    assert "used in" in entry(site, "ShallowDANN") and "dann/moons" in entry(site, "ShallowDANN"), (
         "an import from the chapter counts for its module")
 
 
+def test_reference_shows_fields_types_and_errors(site):
+    assert re.search(r"DANNOutput \( class_logits ?:|DANNOutput\( ?\w+ ?: ?Tensor", entry(site, "DANNOutput"))
+    assert "-> Tensor" in entry(site, "gradient_reversal").replace("- >", "->")
+    raised = main_of(site, "api/atlas.html").find(id="xfer_course.atlas.papers")
+    assert "Raises" in raised.get_text() and [dt.get_text() for dt in raised.find_all("dt")][-1] == "ValueError"
+
+
+def test_inline_code_leads_to_the_reference(site):
+    built, place = places("lambda_schedule")
+    links = {link["href"] for link in main_of(site, "troubleshooting.html").find_all("a")}
+    assert place in {link.removeprefix("./") for link in links}
+    assert "mnist_m" not in reference.symbols(ROOT), "in the text it is more often the lab than the function"
+
+
 def test_papers_page_leads_from_every_source_to_code_test_and_record(site):
-    page = read(site, "papers.html")
-    row = next(r for r in re.findall(r"<tr>.*?</tr>", page, re.S) if "lambda_schedule" in r)
-    assert "5.2.2" in row and f"{places('lambda_schedule')[0]}#cell-" in row and "test_dann_parity.py" in row
-    sections = dict(re.findall(r"<h2[^>]*>(.*?)</h2>(.*?)</table>", page, re.S))
-    named = {heading: set(re.findall(r"<code>(?:<a[^>]*>)?([\w.]+)", rows)) for heading, rows in sections.items()}
-    assert all("basis_loss" not in names for heading, names in named.items() if "Learning to Prompt" in heading)
-    for chapter in chapters(ROOT):
-        for notebook in chapter.notebooks:
-            if (notebook.module
-                    and re.search(r"\bSource:", (ROOT / "xfer_course" / f"{notebook.module.replace('.', '/')}.py")
-                                  .read_text("utf-8"))):
-                assert f'href="{notebook.name}.html#cell-' in page, notebook.name
+    page = main_of(site, "papers.html")
+    row = next(row for row in page.find_all("tr") if "lambda_schedule" in row.get_text())
+    links = {link["href"].removeprefix("./") for link in row.find_all("a")}
+    assert "5.2.2" in row.get_text() and "test_dann_parity.py" in row.get_text()
+    assert any(re.fullmatch(rf"{places('lambda_schedule')[0]}#\w{{8}}", link) for link in links)
+    assert places("lambda_schedule")[1] in links
+    for section in page.find_all("section"):
+        if "Learning to Prompt" in section.h2.get_text():
+            assert "basis_loss" not in section.get_text()
+    built = {link["href"].removeprefix("./").partition("#")[0] for link in page.find_all("a", href=True)}
+    for module in origins.modules(ROOT):
+        assert f"{module.notebook.name}.html" in built or not re.search(r"\bSource:", module.text), module.name
 
 
 @pytest.mark.parametrize("chapter", [chapter for chapter in chapters(ROOT) if chapter.papers],
@@ -144,14 +186,12 @@ def test_no_slider_is_heavier_than_allowed():
 
 
 def test_home_page_has_a_card_for_every_chapter(site):
-    from bs4 import BeautifulSoup
-
-    cards = BeautifulSoup(read(site, "index.html"), "html.parser").select(".cards .card")
-    shown = [card.h3.a["href"] for card in cards]
+    cards = main_of(site, "index.html").select(".cards .card")
+    shown = [card.h3.a["href"].removeprefix("./") for card in cards]
     assert shown == [f"{chapter.first.name}.html" for chapter in chapters(ROOT) if chapter.papers], (
         "run `python tools/notebooks.py index`")
     for card in cards:
-        assert card.img["alt"] and card.img["src"].startswith("images/") and (site / card.img["src"]).is_file()
+        assert card.img["alt"] and card.img["src"].startswith("data:image/png")
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
 
 
@@ -186,14 +226,6 @@ def test_what_colab_needs_first_works_in_an_empty_folder(tmp_path):
 
 
 # ---------------------------------------------------------------- small courses of our own
-
-
-@pytest.mark.parametrize("first, wide",
-                         [("a whole sentence, which must not become a column one word wide", True), ("DANN", False)])
-def test_a_first_column_of_sentences_keeps_its_width(first, wide):
-    soup = BeautifulSoup(f"<table><tr><td>{first}</td><td>0.5</td></tr></table>", "html.parser")
-    docs.mend_table(soup.table, soup)
-    assert ("sentences" in soup.table.get("class", [])) == wide
 
 
 @pytest.fixture
@@ -239,12 +271,8 @@ def change(root: Path, name: str, number: int, old: str, new: str) -> None:
     nbformat.write(notebook, path)
 
 
-def test_a_course_in_order_has_no_problem(course, tmp_path):
+def test_a_course_in_order_has_no_problem(course):
     assert check_site.source_problems(course) == []
-    assert docs.build_plain(course, tmp_path / "out") == 3
-    assert check_site.site_problems(tmp_path / "out") == []
-    assert 'href="toy/method.html#how-it-works"' in read(tmp_path / "out", "index.html"), (
-        "JupyterLab's anchors become the page's")
 
 
 BREAK = {
@@ -278,86 +306,112 @@ def test_what_is_missing_is_named_with_its_file(course, name):
     assert len(problems) == 1 and problems[0].startswith(sentence), problems
 
 
+PAGE = """<!DOCTYPE html><html lang="en"><head><title>Toy</title><meta name="description" content="A toy."></head>
+<body><main><h1>Toy</h1><h2 id="how-it-works">How it works</h2><p>See <a href="#how-it-works">how</a>.</p>
+<table><thead><tr><th>what</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table></main></body></html>"""
 BREAK_PAGE = {
-    "link": ("See", "See [nothing](nowhere.md).", "dead link 'nowhere.md'"),
-    "anchor": ("#How-it-works", "#no-such-place", "there is no such place on that page"),
-    "image": ("See", '<img src="lost.png" alt="lost"> See', "dead link 'lost.png'"),
-    "alt": ("See", '<img src="index.html"> See', "image without alt text"),
-    "directive": ("See", "```\n#| export\n```\n\nSee", "raw directive"),
-    "traceback": ("See", "Traceback (most recent call last)\n\nSee", "raw directive or traceback"),
-    "heading": ("See", "#### Deep\n\nSee", "a heading of level 4 follows one of level 1"),
-    "outside": ("See", "[out](../../../secret.html) See", "leaves the site"),
+    "link": ("See", '<a href="nowhere.html">nothing</a>', "dead link 'nowhere.html'"),
+    "anchor": ("#how-it-works", "#no-such-place", "there is no such place on that page"),
+    "image": ("See", '<img src="lost.png" alt="lost">', "dead link 'lost.png'"),
+    "alt": ("See", '<img src="index.html">', "image without alt text"),
+    "directive": ("See", "<pre><code>\n#| export\n</code></pre>", "raw directive"),
+    "traceback": ("See", "Traceback (most recent call last)", "raw directive or traceback"),
+    "heading": ("<h2", "<h4>Deep</h4><h2", "a heading of level 4 follows one of level 1"),
+    "outside": ("See", '<a href="../../../secret.html">out</a>', "leaves the site"),
+    "table": ("th>", "td>", "1 tables without header cells"),
+    "title": ("<title>Toy", "<title>", "no title"),
+    "description": ("A toy.", "", "no description"),
+    "two titles": ("<h2", "<h1>Again</h1><h2", "2 headings of level 1"),
 }
 
 
+def test_a_page_in_order_has_no_problem(tmp_path):
+    (tmp_path / "index.html").write_text(PAGE)
+    assert check_site.site_problems(tmp_path) == []
+
+
 @pytest.mark.parametrize("name", BREAK_PAGE)
-def test_what_is_broken_on_a_page_is_named_with_the_page(course, tmp_path, name):
+def test_what_is_broken_on_a_page_is_named_with_the_page(tmp_path, name):
     old, new, sentence = BREAK_PAGE[name]
-    change(course, "index", 0, old, new)
-    docs.build_plain(course, tmp_path / "out")
-    problems = check_site.site_problems(tmp_path / "out")
+    assert old in PAGE
+    (tmp_path / "index.html").write_text(PAGE.replace(old, new))
+    problems = check_site.site_problems(tmp_path)
     assert any(p.startswith("index.html: ") and sentence in p for p in problems), problems
 
 
-def test_hidden_cells_and_directives_are_honoured(course, tmp_path):
-    said = nbformat.v4.new_output("stream", name="stdout", text="printed")
-    cells = {"#| hide\nsecret = 1": None, "#| include: false\nsecret = 1": None, "#| echo: false\nquiet = 1": said,
-             "#| output: false\nloud = 1": said,
-             "#| export\ndef shown(): ...": None,
-             "show_doc(shown)": nbformat.v4.new_output("display_data", {"text/markdown": "the signature"})}
-    made = []
-    for source, output in cells.items():
-        made.append(code(source))
-        made[-1].outputs = [output] if output else []
-    write(course, "index", [md("# Home\n\n> Here."), *made])
-    docs.build_plain(course, tmp_path / "out")
-    page = visible_text(read(tmp_path / "out", "index.html"))
-    assert "secret" not in page and "quiet" not in page and "#|" not in page and "show_doc" not in page
-    assert page.count("printed") == 1 and "loud = 1" in page and "def shown" in page and "the signature" in page
+# ---------------------------------------------------------------- the steps before and after Quarto
 
 
-def visible_text(page: str) -> str:
-    from bs4 import BeautifulSoup
-
-    return BeautifulSoup(page, "html.parser").main.get_text()
-
-
-def test_links_to_files_of_the_repository_lead_there(course, tmp_path):
-    (course / "README.md").write_text("hello")
-    change(course, "index", 0, "See", "[read me](../README.md) See")
-    docs.build_plain(course, tmp_path / "out")
-    assert "/blob/main/README.md" in read(tmp_path / "out", "index.html")
-
-
-def test_a_formula_that_cannot_be_converted_is_named_with_its_file(course, tmp_path):
-    change(course, "index", 0, "See", r"$\left( x$ See")
-    with pytest.raises(RuntimeError, match=r"nbs/index\.ipynb: the formula .*left"):
-        docs.build_plain(course, tmp_path / "out")
+def test_outputs_are_prepared_for_quarto():
+    cell = picture('a "red" dot')
+    cell.outputs += [nbformat.v4.new_output("stream", name="stderr", text="noise"),
+                     nbformat.v4.new_output("display_data", {"text/html": "<b>bold</b>", "text/plain": "bold"}),
+                     nbformat.v4.new_output("display_data", {site_procs.WIDGET_VIEW: {}, "text/plain": "slider"})]
+    site_procs.describe(cell)
+    assert cell.source == '#| fig-alt: "a \\"red\\" dot"\nshow(fig)' and len(cell.outputs) == 2
+    assert cell.outputs[1].data == {"text/markdown": "```{=html}\n<b>bold</b>\n```"}
+    site_procs.describe(cell)
+    assert cell.source.count("fig-alt") == 1, "twice is once"
 
 
-def test_quarto_gets_what_the_plain_edition_has(course, tmp_path):
-    """Colab links, a preview picture and the page from the papers to the code are added to what
-    nbdev prepared for Quarto."""
-    processed = tmp_path / "_proc"
+def test_several_pictures_of_a_cell_have_a_text_each():
+    cell = picture("one")
+    cell.outputs += picture("two").outputs
+    site_procs.describe(cell)
+    assert cell.source.startswith('#| fig-alt: ["one", "two"]\n')
+
+
+def test_prepared_notebooks_get_links_and_a_preview(course):
+    processed = course / "_proc"
     shutil.copytree(course / "nbs", processed)
     for path in processed.rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         notebook.cells.insert(0, nbformat.v4.new_raw_cell("---\ntitle: Toy\n---"))
         nbformat.write(notebook, path)
-    built = places("lambda_schedule")[0].removesuffix(".html")
-    shutil.copytree(ROOT / "xfer_course", course / "xfer_course", dirs_exist_ok=True)
-    (course / "nbs/dann").mkdir()
-    shutil.copy(ROOT / f"nbs/{built}.ipynb", course / "nbs/dann")
-    docs.complete_quarto_sources(course, processed)
+    docs.complete_notebooks(course, processed)
     notebook = nbformat.read(processed / "toy/method.ipynb", as_version=4)
     link = "https://colab.research.google.com/github/xfer-course/xfer_course/blob/main/nbs/toy/method.ipynb"
     assert f"[Open in Colab]({link})" in notebook.cells[1].source
     front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
-    assert (processed / "toy" / front["image"]).is_file()
-    papers = (processed / "papers.qmd").read_text("utf-8")
-    assert f'href="{built}.html#lambda_schedule"' in papers and "api/" not in papers and "#cell-" not in papers
-    assert (yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"][-1]
-            == "papers.qmd")
+    assert (processed / "toy" / front["image"]).is_file() and front["image-alt"] == "a red dot"
+    docs.extend_sidebar(processed, ["papers.qmd"])
+    contents = yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]
+    assert contents[-1] == {"section": docs.REFERENCE_SECTION, "contents": ["papers.qmd"]}
+
+
+def test_a_table_without_header_cells_has_them_in_its_first_column():
+    table = '<table><tr class="odd">\n<td>level</td>\n<td>middle</td></tr></table>'
+    assert site_pages.mended_table(table) == (
+        '<table><tr class="odd">\n<th scope="row">level</th>\n<td>middle</td></tr></table>')
+    assert site_pages.mended_table(table.replace("td>", "th>")) == table.replace("td>", "th>")
+    formula = "<math ><mi>D</mi><mo>=</mo><mn>8</mn><annotation>D=8</annotation></math>"
+    assert '<span class="visually-hidden">D = 8</span></th>' in site_pages.mended_table(f"<table><th>{formula}</th>")
+    many = "<table><tr><th>" + "<td>1</td>" * 4 + "</tr></table>"
+    assert site_pages.mended_table(many) == f'<div class="many" style="--columns: 5">{many}</div>'
+
+
+def test_style_sheets_lose_what_no_page_uses():
+    sheet = ("/* note */ .used, .unused > a { color: red } .unused:hover{x:y} @media (width > 1px) { .unused {a:b} } "
+             "a:not(.unused) { b: c } #there .used::before { content: '}' } @font-face { font-family: f } "
+             "p, li { e: f }")
+    kept = site_weight.pruned(sheet, {"used", "there"})
+    assert kept == (".used{ color: red }a:not(.unused){ b: c }#there .used::before{ content: '}' }"
+                    "@font-face{ font-family: f }p,li{ e: f }")
+
+
+def test_search_documents_are_the_sections_of_a_page():
+    page = PAGE.replace("</main>", '<pre><code>from a import b\nx = 1</code></pre><h2 id="more">More</h2>λ</main>')
+    assert search_documents.documents_of(page, "toy.html") == [
+        ["toy.html", "Toy", "Toy", "A toy.", ""],
+        ["toy.html#how-it-works", "How it works", "Toy", "See how. what 1", "x = 1"],
+        ["toy.html#more", "More", "Toy", "λ", ""]]
+
+
+def test_without_quarto_make_docs_says_where_it_is(monkeypatch):
+    monkeypatch.delenv("XFER_QUARTO", raising=False)
+    monkeypatch.setenv("PATH", "")
+    said = CliRunner().invoke(docs.main)
+    assert said.exit_code == 1 and said.output.strip() == f"Error: {docs.NO_QUARTO}"
 
 
 def test_citation_and_settings_agree():
@@ -369,17 +423,9 @@ def test_citation_and_settings_agree():
 def test_quarto_configuration_is_the_one_at_the_top():
     assert (ROOT / "nbs/_quarto.yml").read_text("utf-8") == (ROOT / "_quarto.yml").read_text("utf-8")
     configuration = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
-    assert (configuration["website"]["search"] is True
-            and set(configuration["format"]["html"]["theme"]) == {"light", "dark"})
-    for name in (configuration["bibliography"], configuration["format"]["html"]["css"],
-                 configuration["metadata-files"][1]):
+    page = configuration["format"]["html"]
+    assert page["respect-user-color-scheme"] and page["html-math-method"] == "mathml"
+    for name in (configuration["bibliography"], page["css"], *configuration["filters"], page["theme"]["light"][1],
+                 page["theme"]["dark"][1], configuration["metadata-files"][1], configuration["website"]["image"]):
         assert (ROOT / "nbs" / name).is_file()
-
-
-@pytest.mark.benchmark
-def test_plain_edition_builds_within_a_minute(tmp_path):
-    started = time.perf_counter()
-    pages = docs.build_plain(ROOT, tmp_path / "out")
-    seconds = time.perf_counter() - started
-    print(f"\n{pages} pages in {seconds:.1f} s")
-    assert seconds < 60
+    assert "MIT licence" in (ROOT / "nbs/minisearch.js").read_text("utf-8").split("\n")[0]

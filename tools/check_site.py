@@ -170,6 +170,8 @@ class _Reader(HTMLParser):
             self.facts.description = values.get("content") or ""
         if re.fullmatch(r"h[1-6]", tag):
             self.facts.headings.append(int(tag[1]))
+        if tag == "span" and (values.get("class") or "").startswith("math "):
+            self.facts.directives.append("a formula that is no MathML")
         if tag == "table":
             self.tables.append(False)
         if tag == "th" and self.tables:
@@ -190,7 +192,7 @@ class _Reader(HTMLParser):
 
 
 def read_site(out: Path) -> dict[Path, _PageFacts]:
-    "The facts of every page of a built site (Quarto's or the plain edition)."
+    "The facts of every page of a built site."
     pages = {}
     for path in sorted(out.rglob("*.html")):
         reader = _Reader()

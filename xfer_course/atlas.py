@@ -90,20 +90,20 @@ def papers(word: str | None = None, family: str | None = None, implemented: bool
 # %% ../nbs/atlas.ipynb #5c1d7e20
 _FILTER = """<script>
 (() => {
-  const field = (id) => document.getElementById("atlas-" + id);
+  const field = (id) => document.getElementById("atlas-" + id), chosen = ["family", "state", "chapter"];
   if (!field("word")) return;
   const rows = [...document.querySelectorAll("table.atlas tbody tr")];
   const filter = () => {
     const words = field("word").value.toLowerCase().split(/\\s+/);
     let shown = 0;
     for (const row of rows) {
-      const text = row.textContent.toLowerCase(), family = field("family").value, state = field("state").value;
-      row.hidden = !(words.every((word) => text.includes(word)) && (!family || row.dataset.family === family) && (!state || row.dataset.state === state));
+      const text = row.textContent.toLowerCase(), fits = (key) => !field(key).value || row.dataset[key] === field(key).value;
+      row.hidden = !(words.every((word) => text.includes(word)) && chosen.every(fits));
       shown += !row.hidden;
     }
     field("count").textContent = shown + " of " + rows.length + " papers";
   };
-  for (const id of ["word", "family", "state"]) field(id).addEventListener("input", filter);
+  for (const id of ["word", ...chosen]) field(id).addEventListener("input", filter);
   filter();
 })();
 </script>"""  # noqa: E501 (JavaScript)
@@ -115,20 +115,25 @@ def _row(paper: Paper, meaning: str) -> str:
     names = ", ".join(f"<code>{name.split('.')[-1]}</code>" for name in paper.implemented_by)
     state = f'<a href="{paper.chapter}.ipynb">{paper.chapter}</a>: {names}' if paper.implemented else "planned"
     label = html.escape(f"{text}: {paper.title}", quote=True)
-    return (f'<tr data-family="{paper.family}" data-state="{"built" if paper.implemented else "planned"}">'
+    chapter = (paper.chapter or "").partition("/")[0]
+    return (f'<tr data-family="{paper.family}" data-state="{"built" if paper.implemented else "planned"}" '
+            f'data-chapter="{chapter}">'
             f'<th scope="row">{html.escape(paper.title)}{year}<br><a href="{html.escape(paper.link, quote=True)}" '
             f'aria-label="{label}">{text}</a></th>'
             f"<td>{html.escape(paper.sentence)}</td><td>{html.escape(meaning)}</td><td>{state}</td></tr>")
 
 
 def atlas_html(selection: list[Paper]) -> str:
-    "Papers as an HTML table with a filter (word, family, state) that works in the browser, without a server."
+    "Papers as an HTML table with filters (word, family, state, chapter) that work in the browser, without a server."
     names = families()
     options = "".join(f'<option value="{key}">{html.escape(meaning)}</option>' for key, meaning in names.items())
+    taught = dict.fromkeys(paper.chapter.partition("/")[0] for paper in selection if paper.chapter)
+    chapters = "".join(f"<option>{name}</option>" for name in taught)
     rows = "".join(_row(paper, names[paper.family]) for paper in selection)
     return f"""<p class="atlas-filter"><label>Word <input id="atlas-word" type="search"></label>
 <label>Family <select id="atlas-family"><option value="">all</option>{options}</select></label>
 <label>State <select id="atlas-state"><option value="">all</option><option value="built">built</option><option value="planned">planned</option></select></label>
+<label>Chapter <select id="atlas-chapter"><option value="">all</option>{chapters}</select></label>
 <span id="atlas-count" role="status">{len(selection)} papers</span></p>
 <table class="atlas"><thead><tr><th scope="col">paper</th><th scope="col">what it is about</th><th scope="col">family</th>
 <th scope="col">state</th></tr></thead><tbody>{rows}</tbody></table>{_FILTER}"""  # noqa: E501 (HTML)

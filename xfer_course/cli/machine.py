@@ -97,7 +97,7 @@ def doctor():
     best, probe, jobs = resolve_device("auto"), speed_probe(), available_jobs()
     folder = next(p for p in (data_root(), *data_root().parents) if p.exists())
     present = ", ".join(row["name"] for row in datasets() if row["present"])
-    quarto = "found" if shutil.which("quarto") else "not found (make docs then builds the plain edition)"
+    quarto = "found" if shutil.which("quarto") else "not found (make docs needs it)"
     click.echo(f"python     {platform.python_version()}  torch {torch.__version__}")
     click.echo(f"device     {best}" + (f" ({torch.cuda.get_device_name()})" if best == "cuda" else ""))
     click.echo(f"cores      {jobs} (seeds run side by side)")

@@ -1,0 +1,110 @@
+// What the pages do: sections of the sidebar that open, search, and stops for the keyboard.
+"use strict";
+const up = document.currentScript.dataset.up;
+
+// Quarto marks up what opens as Bootstrap wants it; this is the part of Bootstrap's 80 kB that the pages use.
+const toggles = [...document.querySelectorAll("[data-bs-toggle=collapse]")];
+for (const toggle of toggles) toggle.addEventListener("click", () => {
+  const target = toggle.dataset.bsTarget, boxes = document.querySelectorAll(target);
+  const open = !boxes[0].classList.contains("show");
+  for (const box of boxes) box.classList.toggle("show", open);
+  for (const other of toggles.filter((other) => other.dataset.bsTarget === target)) {
+    other.classList.toggle("collapsed", !open);
+    if (other.ariaExpanded !== null) other.ariaExpanded = String(open);
+  }
+});
+
+// The words of all sections and MiniSearch are loaded when the field is used for the first time; as scripts, not by
+// requests, so that a site in a folder on disk can be searched as well.
+const query = document.getElementById("query"), hits = document.getElementById("hits");
+const count = document.getElementById("hit-count");
+
+function script(name) {
+  return new Promise((resolve, reject) => {
+    const tag = document.createElement("script");
+    tag.src = up + name;
+    tag.onload = resolve;
+    tag.onerror = reject;
+    document.head.append(tag);
+  });
+}
+
+let index = null;
+async function build() {
+  await Promise.all([script("minisearch.js"), script("search-documents.js")]);
+  const made = new MiniSearch({
+    fields: ["name", "heading", "page", "text", "code"], storeFields: ["address", "heading", "page", "text"],
+    // `lambda_schedule` is one word and three: whole, and in its parts
+    tokenize: (text) => text.split(/[^\p{L}\p{N}_]+/u).flatMap((word) => word.includes("_") ? [word, ...word.split("_")] : [word]),
+    searchOptions: {
+      boost: { name: 5, heading: 6, page: 3, code: 0.4 },
+      prefix: (word) => word.length > 2,
+      fuzzy: (word) => word.length > 3 && !word.includes("_") ? 0.25 : false,
+      weights: { prefix: 0.4, fuzzy: 0.25 },
+    },
+  });
+  await made.addAllAsync(window.searchDocuments.map(([address, heading, page, text, code], id) =>
+    ({ id, address, heading, page, text, code, name: address.startsWith("api/") ? heading : "" })), { chunkSize: 200 });
+  return made;
+}
+
+// the sections with the most words of the query; the weight of one word alone never outranks two
+function search(made, text) {
+  const found = made.search(text);
+  const words = new Set(text.toLowerCase().match(/[\p{L}\p{N}_]+/gu)).size;
+  const rank = (hit) => hit.score * (hit.queryTerms.length / words) ** 2;
+  return found.sort((a, b) => rank(b) - rank(a)).slice(0, 12);
+}
+
+function excerpt(hit) {
+  const places = hit.terms.map((term) => hit.text.toLowerCase().indexOf(term)).filter((place) => place >= 0);
+  const start = Math.max(0, Math.min(...(places.length ? places : [0])) - 40);
+  return (start ? "…" : "") + hit.text.slice(start, start + 130) + (hit.text.length > start + 130 ? "…" : "");
+}
+
+function show(found) {
+  hits.replaceChildren(...found.map((hit) => {
+    const item = document.createElement("li"), link = document.createElement("a"), where = document.createElement("small");
+    link.href = up + hit.address;
+    link.textContent = hit.heading === hit.page ? hit.page : `${hit.heading} · ${hit.page}`;
+    where.textContent = excerpt(hit);
+    link.append(where);
+    item.append(link);
+    return item;
+  }));
+  hits.hidden = !found.length;
+  count.textContent = query.value.trim() ? `${found.length || "No"} results` : "";
+}
+
+query.addEventListener("focus", () => { index ??= build(); });
+query.addEventListener("input", async () => {
+  const made = await (index ??= build());
+  show(query.value.trim() ? search(made, query.value) : []);
+});
+
+// Arrow keys walk from the field through the results and back, Enter in the field opens the first, Escape closes the list.
+document.querySelector(".site-search").addEventListener("keydown", (event) => {
+  const stops = [query, ...hits.querySelectorAll("a")], at = stops.indexOf(document.activeElement);
+  if (event.key === "ArrowDown") stops[Math.min(at + 1, stops.length - 1)].focus();
+  else if (event.key === "ArrowUp") stops[Math.max(at - 1, 0)].focus();
+  else if (event.key === "Enter" && at === 0 && stops.length > 1) location.href = stops[1].href;
+  else if (event.key === "Escape") { show([]); query.focus(); }
+  else return;
+  event.preventDefault();
+});
+document.addEventListener("click", (event) => { if (!event.target.closest(".site-search")) show([]); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !event.target.closest("input, textarea, select")) { event.preventDefault(); query.focus(); }
+});
+
+// Pages make everything that may be wider than they are reachable by keyboard; what fits needs no stop.
+const wide = document.querySelectorAll("main pre[tabindex], .table-responsive, .formula");
+function reach() {
+  for (const box of wide) {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
+}
+reach();
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true);

@@ -1,0 +1,31 @@
+"""What nbdev does to notebooks on their way to Quarto, beside its own steps; named in settings.ini."""
+from __future__ import annotations
+
+import json
+import re
+
+RAW_HTML = "```{=html}\n%s\n```"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def describe(cell) -> None:
+    """Give figures their texts as Quarto wants them, and make HTML outputs part of the page.
+
+    An HTML output would bring require.js and jQuery from another host, which nothing here needs; standard error and
+    widgets that need a kernel are left out, since a static picture stands beside them.
+    """
+    if cell.cell_type != "code":
+        return
+    texts = []
+    cell.outputs = [output for output in cell.outputs or []
+                    if output.get("name") != "stderr" and WIDGET_VIEW not in output.get("data", {})]
+    for output in cell.outputs:
+        data = output.get("data", {})
+        if "image/png" in data:
+            texts.append(output.get("metadata", {}).get("image/png", {}).get("alt", ""))
+        if "text/html" in data:
+            page = "".join(data.pop("text/html"))
+            output["data"] = {"text/markdown": RAW_HTML % page.strip()}
+    if texts:
+        said = json.dumps(texts if len(texts) > 1 else texts[0], ensure_ascii=False)
+        cell.source = f"#| fig-alt: {said}\n" + re.sub(r"^#\| fig-alt:.*\n", "", cell.source, flags=re.M)
