@@ -217,9 +217,6 @@ def _brought_up_to_date(folder: ResultFolder, examples: Examples, network: Backb
     return _finished(folder, index, rows, changes)
 
 # %% ../../nbs/practice/embed.ipynb #25c73f38
-_FILES = ("index.safetensors", "files.csv", "duplicates.csv", "backbone.json", "backbone.safetensors")
-
-
 def embed_examples(path: str | Path, out: str | Path, *, backbone: str = "auto", weights: str | Path | None = None,
                    first_stage: str = "float32", steps: int = 300, seed: int = 0, fresh: bool = False,
                    progress: bool = False) -> Path:
@@ -248,6 +245,4 @@ def embed_examples(path: str | Path, out: str | Path, *, backbone: str = "auto",
     may_fail = examples.are_pictures and (backbone not in ("auto", "rotation") or weights is not None)
     network = _loaded(examples, settings, progress) if may_fail and not begun else None
     folder = ResultFolder(out, settings, fresh)
-    for name in () if begun else _FILES:
-        (folder.path / name).unlink(missing_ok=True)
     return _brought_up_to_date(folder, examples, network, progress)
