@@ -111,24 +111,28 @@ class Exercise:
 
 def exercises(notebook) -> list[Exercise]:
     """The exercises of a notebook: paragraphs that open with a bold number below a heading `Exercises` or `Try it`,
-    or in bold below a heading `Exercise`.
+    or in bold below a heading `Exercise`, and headings of the third level that begin with `Try it:`.
 
     A check is a call of a function whose name starts with `check`. In a notebook that rebuilds a paper every exercise
     needs one; in a lab an exercise may be an experiment of the reader's own, whose outcome no function knows.
     """
-    found, inside, alone = [], False, False
+    found, inside, alone, short = [], False, False, False
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            if found and inside and re.search(r"^\s*check\w*\(|^\s*def check", cell.source, re.M):
+            if found and (inside or short) and re.search(r"^\s*check\w*\(|^\s*def check", cell.source, re.M):
                 found[-1].check = True
             continue
         for block in re.split(r"\n(?=\s*(?:#|\*\*\d|<details))|\n\n", cell.source):
             if heading := re.match(r"\s*##\s+(.*)", block):
                 inside = bool(re.match(r"Exercises?\b|Try it", heading[1]))
                 alone = heading[1].startswith("Exercise") and not heading[1].startswith("Exercises")
+            if level := re.match(r"\s*(##+)\s+(.*)", block):
+                short = level[1] == "###" and level[2].startswith("Try it:")
+            if short and level:
+                found.append(Exercise(level[2].splitlines()[0].removeprefix("Try it:").strip()[:60]))
             if inside and (number := re.match(r"\s*\*\*.*" if alone else r"\s*\*\*\d+\.\s*(.*)", block)):
                 found.append(Exercise(re.sub(r"[*`]", "", number[0]).strip()[:60]))
-            if inside and found and re.search(r"<summary>\s*Solution", block):
+            if (inside or short) and found and re.search(r"<summary>\s*Solution", block):
                 found[-1].solution = True
     return found
 
