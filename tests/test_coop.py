@@ -210,6 +210,32 @@ def test_context_on_disk(class_specific, tmp_path):
         assert moved.text_features().shape == (2, 32)
 
 
+@pytest.mark.parametrize("change", ["embedding", "projection", "positions", "block"])
+def test_a_context_of_another_clip_of_the_same_shapes_is_refused(change, tmp_path):
+    path = stub(seed=5).save_context(tmp_path / "context.safetensors")
+    other = StubCLIP()
+    part = {"embedding": other.token_embedding.weight, "projection": other.text_projection,
+            "positions": other.positional_embedding,
+            "block": other.transformer.resblocks[0].mlp.c_proj.weight}[change]
+    with torch.no_grad():
+        part.copy_(part[:, torch.randperm(part.shape[1], generator=torch.Generator().manual_seed(0))]
+                   if change != "block" else 5 * part.flip(0))
+    with pytest.raises(ValueError, match="learned with another CLIP"):
+        CoOp.from_context(other, NAMES, path, tokenizer=WordTokenizer())
+    rounded = StubCLIP().bfloat16().float()
+    assert torch.equal(CoOp.from_context(rounded, NAMES, path, tokenizer=WordTokenizer()).ctx, stub(seed=5).ctx)
+
+
+def test_a_context_of_an_older_file_has_no_answer_and_is_taken(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = stub(seed=5).save_context(tmp_path / "context.safetensors")
+    with safe_open(path, framework="pt") as stored:
+        save_file({"ctx": stored.get_tensor("ctx")}, tmp_path / "old.safetensors", stored.metadata())
+    CoOp.from_context(StubCLIP(), NAMES, tmp_path / "old.safetensors", tokenizer=WordTokenizer())
+
+
 def test_nearest_words():
     model = stub(ctx_init="a photo of a")
     found = model.nearest_words(top=3)

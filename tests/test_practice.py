@@ -4,6 +4,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,28 @@ def test_pictures_below_folders_that_are_no_classes_are_all_read(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "camera" / "2026" / "may" / "1.png")
     found = read_examples(tmp_path / "camera", ["cat", "dog"])
     assert (found.labels, len(found)) == (None, 1)
+
+
+def test_folders_that_are_no_classes_are_named(tmp_path):
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue", "owl": "white"})
+    found = read_examples(folder, ["cat", "dog"])
+    assert found.labels is None and found.unknown == ("owl",) and len(found) == 9
+    assert read_examples(folder, ["owl", "dog", "cat"]).unknown == () == read_examples(folder).unknown
+
+
+@pytest.mark.parametrize("classes", [None, ["dog", "cat"], ["owl"]])
+def test_damaged_pictures_are_left_out_where_this_is_asked_for(tmp_path, classes):
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"})
+    (folder / "cat/1.png").write_bytes(b"no picture")
+    (folder / "dog/2.png").write_bytes((folder / "dog/2.png").read_bytes()[:40])
+    with pytest.warns(UserWarning, match="2 .*damaged|damaged.* 2"):
+        found = read_examples(folder, classes, skip_damaged=True)
+    assert sorted(found.names) == ["cat/0.png", "cat/2.png", "dog/0.png", "dog/1.png"]
+    if classes == ["owl"]:
+        assert found.labels is None
+    else:
+        assert [found.classes[y] for y in found.labels] == [name[:3] for name in found.names]
+    assert len(read_examples(folder, classes)) == 6, "reading alone opens none"
 
 
 def test_features_of_both_kinds_of_files(tmp_path):
@@ -273,7 +297,25 @@ def test_a_fresh_start_takes_away_what_was_there_and_a_wrong_one_blocks_nothing(
     for name in (*practice.RESULT_FILES, "notes.txt"):
         (first.path / name).write_text("old")
     ResultFolder(tmp_path / "out", {"steps": 3}, fresh=True)
-    assert sorted(each.name for each in first.path.iterdir()) == ["notes.txt", "settings.json"]
+    assert sorted(each.name for each in first.path.glob("[!.]*")) == ["notes.txt", "settings.json"]
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path):
+    other = "import sys; from xfer_course.practice import ResultFolder; ResultFolder(sys.argv[1], {'steps': 1})"
+    held = ResultFolder(tmp_path / "out", {"steps": 1})
+    command = [sys.executable, "-c", other, str(tmp_path / "out")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode and "out is in use by another call that has not ended" in refused.stderr
+    assert ResultFolder(tmp_path / "out", {"steps": 1}).path == held.path, "this process may go on"
+    held.finish("<p>")
+    assert subprocess.run(command).returncode == 0
+
+
+def test_settings_that_an_earlier_version_did_not_have_count_as_none(tmp_path):
+    ResultFolder(tmp_path / "out", {"steps": 1}).finish("<p>")
+    assert ResultFolder(tmp_path / "out", {"steps": 1, "weights": None}).is_finished
+    with pytest.raises(ValueError, match="weights was None and is 'w.pth'"):
+        ResultFolder(tmp_path / "out", {"steps": 1, "weights": "w.pth"})
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
@@ -383,6 +425,7 @@ def test_pictures_from_folders(tmp_path):
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert {row["name"].split("/")[0]: row["class"] for row in rows} == {"may": "cat", "june": "dog"}
     assert list(rows[0]) == ["name", "class", "probability", "without adaptation"], "nobody gave labels"
+    assert "2 of the target&#x27;s folders (june, may) are no classes of the source" in page.read_text()
     model, target = load_adapted(tmp_path / "out"), read_examples(camera, ["cat", "dog"])
     images = torch.stack([target.at_size(model.size)[i][0] for i in range(len(target))])
     assert [model.classes[k] for k in model(images).argmax(1)] == [row["class"] for row in rows]

@@ -135,6 +135,9 @@ def test_a_rounded_first_stage_finds_the_same_nearest(tmp_path, first_stage):
     assert [name for name, _ in rounded] == [name for name, _ in exact] == [str(n ^ 1) for n in range(300)]
     assert [score for _, score in rounded] == pytest.approx([score for _, score in exact], abs=1e-6)
     assert FunnelRetrieval.load(tmp_path / first_stage).first_stage == first_stage
+    [far] = search_pictures(indices[first_stage], "0", k=250)  # beyond the shortlist of 200
+    assert len(far) == 250 and len({name for name, _ in far}) == 250
+    assert far[:5] == search_pictures(indices[first_stage], "0", k=5)[0]
     sizes = [(each / "index.safetensors").stat().st_size for each in indices.values()]
     assert sizes[1] < sizes[0]
 
@@ -208,6 +211,23 @@ def test_only_what_came_or_changed_is_embedded_and_what_went_is_not_found(mine, 
     assert [names[0][0] for names in found] == ["heart/9.png", "moon/0.png"]
     assert "2 were embedded and 2 deleted" in page.read_text()
     assert all("copy.png" not in file.read_text() for file in (mine / "index").glob("*.csv"))
+
+
+def test_a_picture_that_changed_and_changed_back_around_a_breakdown_is_embedded_again(mine, monkeypatch):
+    picture, index = mine / "photos/moon/0.png", mine / "index"
+    before, stat = picture.read_bytes(), picture.stat()
+    old = dict(zip(*map(list, ((found := FunnelRetrieval.load(index, mapped=False)).ids.tolist(), found.gallery))))
+    shutil.copy(mine / "photos/heart/0.png", picture)
+    with monkeypatch.context() as patch:
+        patch.setitem(embed_examples.__globals__, "_finished", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            embed_examples(mine / "photos", index, steps=3)
+    picture.write_bytes(before)
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    embed_examples(mine / "photos", index, steps=3)
+    found = FunnelRetrieval.load(index, mapped=False)
+    row = dict(zip(found.ids.tolist(), found.gallery))["moon/0.png"]
+    torch.testing.assert_close(row, old["moon/0.png"])
 
 
 def test_rows_of_a_file_come_go_and_change(tmp_path):

@@ -29,8 +29,9 @@ __all__ = ['adapt']
 @click.option("--size", type=int, help="Height and width of pictures for the backbone small.")
 @click.option("--seed", type=int, help="Of everything drawn.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fresh", is_flag=True, help="Begin anew, whatever an earlier call left.")
-def adapt(source, target, out, backbone, weights, strengths, device, fresh, **given):
+def adapt(source, target, out, backbone, weights, strengths, device, skip_damaged, fresh, **given):
     """Train on SOURCE, labelled, so that TARGET, unlabelled, is named rightly.
 
     SOURCE is a folder with a folder of pictures for each class, or a file of features (.npz, .csv) with labels; TARGET
@@ -43,5 +44,5 @@ def adapt(source, target, out, backbone, weights, strengths, device, fresh, **gi
         options["strengths"] = tuple(sorted({0.0, *strengths}))
     out = out or Path(f"{target.expanduser().resolve().stem}-adapted")
     page = adapt_examples(source, target, out, backbone=backbone, weights=weights, options=AdaptOptions(**options),
-                          device=device, fresh=fresh, progress=True)
+                          device=device, skip_damaged=skip_damaged, fresh=fresh, progress=True)
     click.echo(f"report: {page}")

@@ -44,8 +44,9 @@ DATA = click.Path(exists=True, path_type=Path)
               help="File of weights of the backbone (default: its ImageNet weights).")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of all draws.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the result (default: NAME-probe, here).")
+@click.option("--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fresh", is_flag=True, help="Begin anew, whatever an earlier call left.")
-def probe(folder, test, apply, backbone, weights, seed, out, fresh):
+def probe(folder, test, apply, backbone, weights, seed, out, skip_damaged, fresh):
     """Learn the classes of FOLDER, which has a folder of pictures for each class; or of a file .npz or .csv of
     features with labels.
 
@@ -54,7 +55,7 @@ def probe(folder, test, apply, backbone, weights, seed, out, fresh):
     from xfer_course.practice import probe_examples
 
     page = probe_examples(folder, _beside(folder, out, "probe"), test=test, apply=apply, backbone=backbone,
-                          weights=weights, seed=seed, fresh=fresh, progress=True)
+                          weights=weights, seed=seed, skip_damaged=skip_damaged, fresh=fresh, progress=True)
     _show_accuracy(page)
     click.echo(f"report: {page}")
 
@@ -71,8 +72,9 @@ def probe(folder, test, apply, backbone, weights, seed, out, fresh):
 @click.option("--n-ctx", type=click.IntRange(min=1), default=4, show_default=True, help="Vectors of the context.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of all draws.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the result (default: NAME-prompts, here).")
+@click.option("--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fresh", is_flag=True, help="Begin anew, whatever an earlier call left.")
-def prompts(folder, clip, vocabulary, test, shots, steps, n_ctx, seed, out, fresh):
+def prompts(folder, clip, vocabulary, test, shots, steps, n_ctx, seed, out, skip_damaged, fresh):
     """Classify the pictures in FOLDER by the names of its sub-folders, with a hand-written sentence and with a context
     that is learned from a few pictures of each class.
 
@@ -81,7 +83,8 @@ def prompts(folder, clip, vocabulary, test, shots, steps, n_ctx, seed, out, fres
     from xfer_course.practice import fit_prompts
 
     page = fit_prompts(folder, _beside(folder, out, "prompts"), clip=clip, vocabulary=vocabulary, test=test,
-                       shots=shots, steps=steps, n_ctx=n_ctx, seed=seed, fresh=fresh, progress=True)
+                       shots=shots, steps=steps, n_ctx=n_ctx, seed=seed, skip_damaged=skip_damaged,
+                       fresh=fresh, progress=True)
     _show_accuracy(page, "hand prompt", "a photo of a ...")
     _show_accuracy(page, "linear probe", "linear probe")
     _show_accuracy(page, what="learned context")

@@ -26,8 +26,9 @@ __all__ = ['embed', 'search_index']
 @click.option("--steps", type=click.IntRange(min=1), default=300, show_default=True,
               help="How long a network learns from the pictures (rotation).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all that is drawn.")
+@click.option("--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read.")
 @click.option("--fresh", is_flag=True, help="Begin anew, whatever an earlier call left.")
-def embed(folder, out, backbone, weights, first_stage, steps, seed, fresh):
+def embed(folder, out, backbone, weights, first_stage, steps, seed, skip_damaged, fresh):
     """Make an index of the pictures in FOLDER, or of the features in a file .npz or .csv, and a page about it.
 
     The same command again adds what is new, forgets what is gone, and goes on where it was interrupted.
@@ -36,7 +37,7 @@ def embed(folder, out, backbone, weights, first_stage, steps, seed, fresh):
 
     out = out or Path(f"{folder.expanduser().absolute().name.removesuffix(folder.suffix)}-index")
     page = embed_examples(folder, out, backbone=backbone, weights=weights, first_stage=first_stage, steps=steps,
-                          seed=seed, fresh=fresh, progress=True)
+                          seed=seed, skip_damaged=skip_damaged, fresh=fresh, progress=True)
     click.echo(f"page: {page}\nsearch: xfer search {page.parent} PICTURE")
 
 # %% ../../nbs/practice/cli_search.ipynb #d3785640

@@ -13,7 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
+from .encoding import encode_prefix, encode_prompts
 from ..data import write_atomically
+
+# %% ../../nbs/coop/context_file.ipynb #ctxansw1
+@torch.no_grad()
+def _answer(model: nn.Module) -> Tensor:
+    "What the text tower makes of the first tokens of its table, `(E,)`: the tower of another CLIP says something else."
+    tower, table = model.tower, model.tower.token_embedding.weight
+    tokens = table[torch.arange(8, device=table.device) % len(table)]
+    tokens = tokens.to(tower.transformer.resblocks[0].attn.in_proj_weight.dtype)
+    found = encode_prompts(tower, tokens[None, 1:], torch.tensor([6], device=table.device),
+                           encode_prefix(tower, tokens[:1]))
+    return found[0].float().cpu()
 
 # %% ../../nbs/coop/context_file.ipynb #a49a4793
 def save_context(model: nn.Module, path: str | Path) -> Path:
@@ -22,13 +34,13 @@ def save_context(model: nn.Module, path: str | Path) -> Path:
 
     about = {"format": "xfer_course.coop", "class_token_position": model.position,
              "class_specific": json.dumps(model.class_specific), "classnames": json.dumps(model.classnames)}
-    content = save({"ctx": model.ctx.detach().cpu().contiguous()}, about)
+    content = save({"ctx": model.ctx.detach().cpu().contiguous(), "answer": _answer(model)}, about)
     write_atomically(Path(path), lambda file: file.write(content))
     return Path(path)
 
 
 def _read_context(path: str | Path) -> tuple[Tensor, dict]:
-    "The context of a file, and what it says about it."
+    "The context of a file, and what it says about it; `answer` is None in files that older versions wrote."
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -38,19 +50,26 @@ def _read_context(path: str | Path) -> tuple[Tensor, dict]:
             about, ctx = stored.metadata() or {}, stored.get_tensor("ctx")
             if about["format"] != "xfer_course.coop":
                 raise KeyError("format")
-            return ctx, {"class_token_position": about["class_token_position"],
+            answer = stored.get_tensor("answer") if "answer" in stored.keys() else None
+            return ctx, {"answer": answer, "class_token_position": about["class_token_position"],
                          "class_specific": json.loads(about["class_specific"]),
                          "classnames": json.loads(about["classnames"])}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a context that save_context wrote ({type(error).__name__}: {error})") from None
 
 # %% ../../nbs/coop/context_file.ipynb #ae63b36b
+def _agree(first: Tensor, second: Tensor) -> bool:
+    "Whether two answers are one, up to the rounding of half precision."
+    return first.shape == second.shape and torch.cosine_similarity(first, second, dim=0).item() > 0.99
+
+
 def load_context(model: nn.Module, path: str | Path) -> nn.Module:
     """Take the context of a `CoOp` from a file that `save_context` wrote; returns the model.
 
     Raises:
         FileNotFoundError: there is no such file.
-        TypeError, ValueError: it is something else, or does not fit; nothing is changed then.
+        TypeError, ValueError: it is something else, does not fit, or was learned with another CLIP; nothing is
+            changed then.
     """
     ctx, about = _read_context(path)
     for what, stored, own in [("class_specific", about["class_specific"], model.class_specific),
@@ -62,6 +81,9 @@ def load_context(model: nn.Module, path: str | Path) -> nn.Module:
         raise ValueError(
             f"{path} holds a context for each of other classes; a class-specific context cannot move to new names")
     checks.tensor(f"the context in {path}", ctx, kind="float", finite=True)
+    if about["answer"] is not None and not _agree(about["answer"], _answer(model)):
+        raise ValueError(f"{path} holds a context that was learned with another CLIP, whose text tower says something "
+                         "else of the same tokens: load the weights that it was learned with")
     with torch.no_grad():
         model.ctx.copy_(ctx)
     return model

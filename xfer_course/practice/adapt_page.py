@@ -34,7 +34,7 @@ __all__ = ['adapt_examples', 'adaptation_page', 'advice', 'load_adapted']
 # %% ../../nbs/practice/adapt_page.ipynb #1d8cd2cf
 def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, backbone: str = "auto",
                    weights: str | Path | None = None, options: AdaptOptions | None = None, device: str = "auto",
-                   fresh: bool = False, progress: bool = False) -> Path:
+                   skip_damaged: bool = False, fresh: bool = False, progress: bool = False) -> Path:
     """Adapt a classifier from labelled to unlabelled examples, and leave weights, predictions and a page in a folder.
 
     Args:
@@ -45,6 +45,7 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
             no ImageNet weights are at hand. Not used for features.
         weights: file of weights of the backbone.
         options: what is tried (default: `AdaptOptions()`); `device` is where.
+        skip_damaged: leave out pictures that cannot be read; reads all of them once more.
         fresh: begin anew; `progress` shows the training of a backbone.
 
     Returns:
@@ -57,11 +58,11 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
     """
     options, device = options or AdaptOptions(), resolve_device(device)
     check_apart(out, source, target)
-    source_data, target_data = _domains(source, target)
+    source_data, target_data = _domains(source, target, skip_damaged)
     name = _backbone_name(source_data, backbone, weights)
     settings = {"command": "adapt", "source": _origin(source, source_data), "target": _origin(target, target_data),
                 "classes": source_data.classes, "backbone": name, "weights": weights and str(weights),
-                "weights hold": _weights_hold(name, weights),
+                "weights hold": None if name in ("small", "features") else weights_fingerprint(weights, name),
                 "options": asdict(options), "seed": options.seed}
     result = ResultFolder(out, settings, fresh)
     if result.is_finished:
@@ -80,24 +81,18 @@ def _origin(path: str | Path, examples: Examples) -> dict[str, Any]:
             "fingerprint": fingerprint(examples)}
 
 
-def _domains(source: str | Path, target: str | Path) -> tuple[Examples, Examples]:
+def _domains(source: str | Path, target: str | Path, skip_damaged: bool) -> tuple[Examples, Examples]:
     "Both domains; raises ValueError where there is too little to adapt, or where they do not fit together."
-    known = read_examples(source)
+    known = read_examples(source, skip_damaged=skip_damaged)
     if len(known.classes) < 2:
         raise ValueError("source must have labels of at least two classes: a folder for each class, or labels in the "
                          f"file; got {len(known.classes)}")
     if known.are_pictures != Path(target).expanduser().is_dir() and Path(target).expanduser().exists():
         raise ValueError("source and target must both be pictures or both features, got one of each")
-    found = same_kind("target", read_examples(target, classes=known.classes), known)
+    found = same_kind("target", read_examples(target, classes=known.classes, skip_damaged=skip_damaged), known)
     for each, examples in (("source", known), ("target", found)):
         checks.whole(f"the number of examples in {each}", len(examples), 4)
     return known, found
-
-
-def _weights_hold(name: str, weights: str | Path | None) -> str | None:
-    if name in ("small", "features"):
-        return None
-    return weights_fingerprint(name.removeprefix("clip:") if name.startswith("clip:") else weights)
 
 
 def _backbone_name(source: Examples, backbone: str, weights: str | Path | None) -> str:
@@ -137,6 +132,8 @@ def adaptation_page(source: Examples, target: Examples, found: Adapted, backbone
     _say_what_came_out(page, source, target, found)
     if target.labels is not None:
         _compare_with_truth(page, source, target, found)
+    elif target.unknown:
+        _say_what_is_unknown(page, target)
     _say_how_sure(page, found)
     _show_examples(page, source, target, found)
     page.heading("Do the features tell the two apart?")
@@ -194,6 +191,14 @@ def _shares(source: Examples, found: Adapted) -> tuple[np.ndarray, np.ndarray]:
     return tuple(each / each.sum() for each in counts)
 
 # %% ../../nbs/practice/adapt_page.ipynb #2420da5b
+def _say_what_is_unknown(page: Page, target: Examples) -> None:
+    page.heading("The target's folders are not the source's classes")
+    names = ", ".join(target.unknown[:5]) + (", ..." if len(target.unknown) > 5 else "")
+    page.say(f"{len(target.unknown)} of the target's folders ({names}) are no classes of the source. So the names of "
+             "folders were taken for no labels, and nothing is compared with them. Whatever lies there was given one "
+             "of the source's names: take such pictures out, or give the folders the source's names.")
+
+
 def _compare_with_truth(page: Page, source: Examples, target: Examples, found: Adapted) -> None:
     page.heading("Compared with the labels of the target")
     page.say("The target came with labels. They took no part in training or choosing; here is what they say.")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,16 @@ def _known_networks() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+def _check_known(name: str) -> None:
+    "Raises ValueError, with the names that come nearest, for a network that torchvision does not have."
+    if name not in (known := _known_networks()):
+        near = get_close_matches(name, known) or ["resnet18"]
+        raise ValueError(f"backbone must be one of auto, rotation, clip:PATH and the {len(known)} networks for classification "
+                         f"of torchvision, such as {', '.join(near)}, got {name!r}")
+
+
 def _torchvision(name: str, weights: str | Path | None) -> Backbone:
-    checks.one_of("backbone", name, ["auto", "rotation", "clip:PATH", *_known_networks()])
+    _check_known(name)
     from torchvision.models import get_model
 
     state = _imagenet_state(name) if weights is None else _state_of(Path(weights).expanduser())

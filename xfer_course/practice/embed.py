@@ -205,6 +205,16 @@ def _finished(folder: ResultFolder, index: FunnelRetrieval, rows: list[_Row], ch
     return folder.finish(page)
 
 
+def _forget(folder: ResultFolder, before: list[_Row], names: set[str]) -> None:
+    """Take rows out of `files.csv` before their vectors change: a call that ends between index and table must not leave
+    a table that vouches for vectors of other files."""
+    staying = [row for row in before if row["name"] not in names]
+    if staying:
+        folder.write("files.csv", csv_text(staying))
+    else:
+        (folder.path / "files.csv").unlink(missing_ok=True)
+
+
 def _brought_up_to_date(folder: ResultFolder, examples: Examples, network: Backbone | None, shown: bool) -> Path:
     rows, before, index = _listed(examples), _rows_of(folder.path / "files.csv"), _kept_index(folder.path)
     new, gone = _changed(index, rows, before)
@@ -213,13 +223,14 @@ def _brought_up_to_date(folder: ResultFolder, examples: Examples, network: Backb
     changes = "" if index is None else f"{len(new)} were embedded and {len(gone)} deleted by the last call."
     if new or gone:
         vectors = _vectors(folder, examples, network, new, shown) if new else None
+        _forget(folder, before, {row["name"] for row in new}.union(gone))
         index = _update(folder, index, vectors, new, gone)
     return _finished(folder, index, rows, changes)
 
 # %% ../../nbs/practice/embed.ipynb #25c73f38
 def embed_examples(path: str | Path, out: str | Path, *, backbone: str = "auto", weights: str | Path | None = None,
-                   first_stage: str = "float32", steps: int = 300, seed: int = 0, fresh: bool = False,
-                   progress: bool = False) -> Path:
+                   first_stage: str = "float32", steps: int = 300, seed: int = 0, skip_damaged: bool = False,
+                   fresh: bool = False, progress: bool = False) -> Path:
     """Make an index of pictures or features, or bring one up to date; returns where its page is.
 
     A call with the settings of an earlier one embeds what is new or has changed since, forgets what is gone, and goes
@@ -231,6 +242,7 @@ def embed_examples(path: str | Path, out: str | Path, *, backbone: str = "auto",
         backbone, weights, steps, seed: see `load_backbone`.
         first_stage: "float32" compares exactly; "int8" and "binary" scan rounded features, and put the 200 best in
             order at full precision.
+        skip_damaged: leave out pictures that cannot be read; reads all of them once more.
         fresh: begin anew, whatever an earlier call left.
         progress: show a bar.
 
@@ -239,7 +251,8 @@ def embed_examples(path: str | Path, out: str | Path, *, backbone: str = "auto",
         OSError: something that is gone, or cannot be read or written.
     """
     path, out = Path(path).expanduser().absolute(), Path(out).expanduser()
-    settings, examples = _settings(path, backbone, weights, first_stage, steps, seed), read_examples(path)
+    settings = _settings(path, backbone, weights, first_stage, steps, seed)
+    examples = read_examples(path, skip_damaged=skip_damaged)
     _check_places(path, out, examples, settings)
     begun = not checks.one_of("fresh", fresh, (True, False)) and (out / "settings.json").is_file()
     may_fail = examples.are_pictures and (backbone not in ("auto", "rotation") or weights is not None)

@@ -33,6 +33,7 @@ class Examples:
         classes: the names of the classes; empty without labels.
         names: what each example is called: its file below the folder, or the row's name or number.
         columns: the names of the features, where a table names them.
+        unknown: folders of pictures that are not among the classes asked for, because of which there are no labels.
     """
 
     inputs: LazyImages | np.ndarray
@@ -40,6 +41,7 @@ class Examples:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,13 +75,14 @@ def columns_in_order(examples: Examples, columns: Sequence[str], name: str = "ex
     return replace(examples, inputs=np.ascontiguousarray(examples.inputs[:, order]), columns=tuple(columns))
 
 # %% ../../nbs/practice/examples.ipynb #ac745fbf
-def read_examples(path: str | Path, classes: Sequence[str] | None = None) -> Examples:
+def read_examples(path: str | Path, classes: Sequence[str] | None = None, *, skip_damaged: bool = False) -> Examples:
     """Pictures in a folder, or features in a file `.npz` or `.csv`.
 
     Args:
         path: folder or file.
         classes: names that labels must be of, as those of the training part. A folder some of whose sub-folders are
             not among them, and a file without labels, is read without labels.
+        skip_damaged: leave out pictures that cannot be read, and say in a warning how many; reads all of them once.
 
     Raises:
         FileNotFoundError: nothing is there, or no pictures.
@@ -87,9 +90,10 @@ def read_examples(path: str | Path, classes: Sequence[str] | None = None) -> Exa
             not finite numbers, or classes that are not names.
         DataFileError: a file that cannot be read.
     """
+    checks.one_of("skip_damaged", skip_damaged, (True, False))
     path, known = Path(path).expanduser(), None if classes is None else checks.texts("classes", classes)
     if path.is_dir():
-        return _pictures(path, known)
+        return _pictures(path, known, skip_damaged)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: a folder of pictures or a file .npz or .csv was expected")
     checks.one_of(f"the ending of {path.name}", path.suffix.lower(), (".npz", ".csv"))
@@ -109,15 +113,22 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _pictures(path: Path, known: list[str] | None) -> Examples:
+def _names_below(found: LazyImages) -> tuple[str, ...]:
+    return tuple(str(Path(found.path(i)).relative_to(found.root)) for i in range(len(found)))
+
+
+def _pictures(path: Path, known: list[str] | None, skip_damaged: bool) -> Examples:
     found = image_folder(path, None, lazy=True)
-    names = tuple(str(Path(found.path(i)).relative_to(found.root)) for i in range(len(found)))
-    folders = {_composed(Path(name).parts[0]): Path(name).parts[0] for name in names if len(Path(name).parts) > 1}
-    if not folders or (known is not None and not set(folders) <= set(map(_composed, known))):
-        return Examples(found, None, (), names)
-    if known is not None:
-        found = image_folder(path, None, lazy=True, classes=[folders.get(_composed(name), name) for name in known])
-    return Examples(found, found.labels.numpy(), tuple(known or map(_composed, found.classes)), names)
+    folders = {_composed(first): first for first, *below in map(lambda name: Path(name).parts, _names_below(found))
+               if below}
+    unknown = () if known is None else tuple(sorted(set(folders) - set(map(_composed, known))))
+    labelled = bool(folders) and not unknown
+    classes = [folders.get(_composed(name), name) for name in known] if labelled and known is not None else None
+    if skip_damaged or classes:
+        found = image_folder(path, None, lazy=True, classes=classes, skip_damaged=skip_damaged)
+    if not labelled:
+        return Examples(found, None, (), _names_below(found), unknown=unknown)
+    return Examples(found, found.labels.numpy(), tuple(known or map(_composed, found.classes)), _names_below(found))
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ec
 def _npz(path: Path) -> tuple:

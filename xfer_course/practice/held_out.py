@@ -25,17 +25,19 @@ __all__ = ['labelled_examples', 'same_kind', 'check_apart', 'fingerprint', 'file
            'certainty_figure', 'show_mistakes', 'class_advice']
 
 # %% ../../nbs/practice/held_out.ipynb #b1c882be
-def labelled_examples(path: str | Path, test: str | Path | None = None) -> tuple[Examples, Examples | None]:
+def labelled_examples(path: str | Path, test: str | Path | None = None, *,
+                      skip_damaged: bool = False) -> tuple[Examples, Examples | None]:
     """Labelled examples to learn from, and those of a test part of their own, with the same classes.
 
     Args:
         path, test: a folder with a folder of pictures for each class, or a file of features with labels.
+        skip_damaged: see `read_examples`.
 
     Raises:
         ValueError: no labels, a single class, a class with a single example, or a test part of another kind.
         FileNotFoundError, DataFileError, TypeError: what `read_examples` refuses.
     """
-    found = read_examples(path)
+    found = read_examples(path, skip_damaged=skip_damaged)
     _check_labels("path", path, found)
     if len(found.classes) < 2:
         raise ValueError(f"path must hold examples of at least two classes, got only {found.classes[0]!r} in {path}")
@@ -44,7 +46,7 @@ def labelled_examples(path: str | Path, test: str | Path | None = None) -> tuple
         raise ValueError(f"each class must have at least 2 examples, got one of {_listed(single)} in {path}")
     if test is None:
         return found, None
-    others = read_examples(test, classes=found.classes)
+    others = read_examples(test, classes=found.classes, skip_damaged=skip_damaged)
     _check_labels("test", test, others, f" of the classes {_listed(found.classes)}")
     return found, same_kind("test", others, found)
 
@@ -107,11 +109,15 @@ def file_pieces(file: str | Path, length: int = 2**14) -> bytes:
     return b"".join(pieces)
 
 
-def weights_fingerprint(weights: str | Path | None) -> str | None:
+def weights_fingerprint(weights: str | Path | None, backbone: str | None = None) -> str | None:
     """A short text that changes with a file of weights, or with those in a folder; None without one.
+
+    A `backbone` "clip:PATH" has its weights at that path.
 
     Raises FileNotFoundError where nothing is there.
     """
+    if backbone is not None and backbone.startswith("clip:"):
+        weights = backbone.removeprefix("clip:")
     if weights is None:
         return None
     if not (path := Path(weights).expanduser()).exists():

@@ -31,7 +31,8 @@ __all__ = ['probe_examples', 'Probe', 'load_probe']
 # %% ../../nbs/practice/probe.ipynb #be3bf733
 def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None = None,
                    apply: str | Path | None = None, backbone: str = "auto", weights: str | Path | None = None,
-                   seed: int = 0, fresh: bool = False, progress: bool = False) -> Path:
+                   seed: int = 0, skip_damaged: bool = False, fresh: bool = False,
+                   progress: bool = False) -> Path:
     """Learn classes from labelled examples, and leave weights, predictions and a page in a folder.
 
     Args:
@@ -41,6 +42,7 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
         apply: examples without labels, for which `applied.csv` says the classes.
         backbone, weights: see `load_backbone`; not used for features.
         seed: of what is kept back, of the folds, and of a backbone that learns here.
+        skip_damaged: leave out pictures that cannot be read; reads all of them once more.
         fresh: begin anew; `progress` shows the training of a backbone.
 
     Returns the page.
@@ -52,7 +54,7 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
     """
     checks.whole("seed", seed, 0, 2**32 - 1)
     check_apart(out, path, test, apply)
-    parts = _read(path, test, apply)
+    parts = _read(path, test, apply, skip_damaged)
     told, name = _whole_paths(path=path, test=test, apply=apply), _backbone_name(backbone, parts["path"])
     data = {each: fingerprint(part) for each, part in parts.items()}
     result = ResultFolder(out, {"command": "probe", **told, **_weights(name, weights), "seed": seed, "data": data},
@@ -62,11 +64,13 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
     return _learned(result, parts, *_features(result, parts, progress))
 
 # %% ../../nbs/practice/probe.ipynb #0411935d
-def _read(path: str | Path, test: str | Path | None, apply: str | Path | None) -> dict[str, Examples]:
-    labelled, others = labelled_examples(path, test)
+def _read(path: str | Path, test: str | Path | None, apply: str | Path | None,
+          skip_damaged: bool) -> dict[str, Examples]:
+    labelled, others = labelled_examples(path, test, skip_damaged=skip_damaged)
     parts = {"path": labelled} | ({} if others is None else {"test": others})
     if apply is not None:
-        parts["apply"] = same_kind("apply", read_examples(apply, classes=labelled.classes), labelled)
+        others = read_examples(apply, classes=labelled.classes, skip_damaged=skip_damaged)
+        parts["apply"] = same_kind("apply", others, labelled)
     return parts
 
 
@@ -83,9 +87,8 @@ def _backbone_name(name: str, examples: Examples) -> str | None:
 
 def _weights(name: str | None, weights: str | Path | None) -> dict[str, str | None]:
     "Settings of the backbone: its name, its weights, and what changes with them."
-    file = name.removeprefix("clip:") if name and name.startswith("clip:") else weights
     return {"backbone": name, "weights": _whole_paths(weights=weights)["weights"],
-            "weights hold": weights_fingerprint(file) if name else None}
+            "weights hold": weights_fingerprint(weights, name) if name else None}
 
 # %% ../../nbs/practice/probe.ipynb #5e3c14ef
 def _features(result: ResultFolder, parts: dict[str, Examples],

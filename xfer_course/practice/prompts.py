@@ -30,7 +30,7 @@ __all__ = ['VOCABULARIES', 'fit_prompts']
 # %% ../../nbs/practice/prompts.ipynb #d86cd3df
 def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabulary: str | Path | None = None,
                 test: str | Path | None = None, shots: int = 16, steps: int | None = None, n_ctx: int = 4,
-                seed: int = 0, fresh: bool = False, progress: bool = False) -> Path:
+                seed: int = 0, skip_damaged: bool = False, fresh: bool = False, progress: bool = False) -> Path:
     """Learn a context for the names of classes, and leave it with predictions and a page in a folder.
 
     Args:
@@ -42,6 +42,7 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
         shots: pictures of each class to learn from, at most; all classes get as many as the rarest has.
         steps, n_ctx: see `fit_coop` and `CoOp`.
         seed: of what is kept back, of the pictures to learn from, and of the training.
+        skip_damaged: leave out pictures that cannot be read; reads all of them once more.
         fresh: begin anew; `progress` shows the training.
 
     Returns the page.
@@ -54,7 +55,7 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
     checks.whole("shots", shots), checks.whole("n_ctx", n_ctx), checks.whole("seed", seed, 0, 2**32 - 1)
     checks.whole("steps", 1 if steps is None else steps)
     check_apart(out, path, test)
-    parts = _pictures_of(path, test)
+    parts = _pictures_of(path, test, skip_damaged)
     names = class_names([name.replace("-", " ") for name in parts["path"].classes])
     model = _clip_of(clip, vocabulary).to(resolve_device("auto"))
     result = ResultFolder(out, {
@@ -75,8 +76,8 @@ def _whole(path: str | Path | None) -> str | None:
     return path and str(Path(path).expanduser().resolve())
 
 
-def _pictures_of(path: str | Path, test: str | Path | None) -> dict[str, Examples]:
-    found, others = labelled_examples(path, test)
+def _pictures_of(path: str | Path, test: str | Path | None, skip_damaged: bool) -> dict[str, Examples]:
+    found, others = labelled_examples(path, test, skip_damaged=skip_damaged)
     if not found.are_pictures:
         raise ValueError(f"path must be a folder of pictures, which a CLIP sees, got features in {path}")
     return {"path": found} | ({} if others is None else {"test": others})

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .. import checks
 from ..data import make_writable, read_picture, write_atomically
 from ..labs import html_table, measuring_environment
@@ -33,8 +35,8 @@ class ResultFolder:
     `settings` is all that decides the result, JSON-able; `fresh` begins anew and takes away what an earlier call left.
     `partial` is a folder for finished parts of the work, which goes when the page is written.
 
-    Raises `ValueError` where the folder holds the result of other settings, or files of another origin, and `OSError`
-    where it cannot be made or written.
+    Raises `ValueError` where the folder holds the result of other settings, or files of another origin, or is in use by
+    another process, and `OSError` where it cannot be made or written.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], fresh: bool = False) -> None:
@@ -42,7 +44,9 @@ class ResultFolder:
         self.partial = self.path / "partial"
         checks.one_of("fresh", fresh, (True, False))
         make_writable(self.path, "choose another with --out")
-        _go_on(self, fresh)
+        before = _before(self.path)
+        self._lock = _locked(self.path)
+        _go_on(self, before, fresh)
         if not self.is_finished:  # a finished result keeps the versions that made it
             about = {"settings": self.settings, "made_with": measuring_environment()}
             self.write("settings.json", json.dumps(about, indent=1, ensure_ascii=False))
@@ -66,9 +70,22 @@ class ResultFolder:
         "Write the page, drop the parts, and return where the page is."
         self.write("report.html", page)
         shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.release(force=True)
+        (self.path / ".lock").unlink(missing_ok=True)
         return self.page
 
 # %% ../../nbs/practice/report.ipynb #b6ac2dee
+def _locked(folder: Path) -> FileLock:
+    "The lock of a folder, held for as long as the object lives; raises ValueError where another process has it."
+    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"{folder} is in use by another call that has not ended: wait for it, or choose another "
+                         "folder with --out") from None
+    return lock
+
+
 def _before(folder: Path) -> dict | None:
     "The settings of an earlier call; None in an empty folder. Raises ValueError where others keep their files."
     file = folder / "settings.json"
@@ -83,22 +100,23 @@ def _before(folder: Path) -> dict | None:
     return None
 
 # %% ../../nbs/practice/report.ipynb #b6ac2def
-def _go_on(result: ResultFolder, fresh: bool) -> None:
-    "Begin anew, or check that what is there belongs to the same settings."
-    before = _before(result.path)
+def _go_on(result: ResultFolder, before: dict | None, fresh: bool) -> None:
+    "Begin anew, or check that what is there belongs to the same settings as `before`."
     made = [name for name in RESULT_FILES if (result.path / name).exists()]
     if fresh:
         shutil.rmtree(result.partial, ignore_errors=True)
         for name in made:
             (result.path / name).unlink()
-    elif before not in (None, result.settings) and (made or any(result.partial.glob("*"))):
+    elif before and _difference(before, result.settings) and (made or any(result.partial.glob("*"))):
         raise ValueError(f"{result.path} holds the result of other settings ({_difference(before, result.settings)}): "
                          "choose another folder with --out, or begin anew with --fresh")
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    "The first setting that differs, with both values; of a group of settings the first of the group."
-    name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    "The first setting that differs, with both values, or None; of a group of settings the first of the group."
+    name = next((name for name in {**before, **now} if before.get(name) != now.get(name)), None)
+    if name is None:
+        return None
     old, new = before.get(name), now.get(name)
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return f"{name}: {_difference(old, new)}"

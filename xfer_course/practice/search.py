@@ -120,8 +120,15 @@ class PictureIndex(_OpenIndex):
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         "For each query ids and cosines of the k nearest others, nearest first; all, where there are fewer."
         k, queries = min(checks.whole("k", k), len(self.index)), self.queries(checks.texts("queries", queries))
-        scores, ids = self.index.search(self.vectors(queries), k, exclude=[self.id_of(query) for query in queries])
+        scores, ids = self._reaching(k).search(self.vectors(queries), k, exclude=[self.id_of(query) for query in queries])
         return [[(str(name), float(score)) for name, score in zip(*row) if name] for row in zip(ids, scores)]
+
+    def _reaching(self, k: int) -> FunnelRetrieval:
+        "The index, with a shortlist as long as `k` where it rounds and its own is shorter."
+        if not self.index.shortlists or k <= self.index.shortlists[-1]:
+            return self.index
+        return FunnelRetrieval(self.index.gallery, self.index.dims, (k,), first_stage=self.index.first_stage,
+                               ids=self.index.ids)
 
     def page(self, queries: Sequence[str], found: Sequence[Sequence[tuple[str, float]]]) -> str:
         "A page of HTML with every query and what was found."
