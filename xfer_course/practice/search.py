@@ -120,7 +120,8 @@ class PictureIndex(_OpenIndex):
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[str, float]]]:
         "For each query ids and cosines of the k nearest others, nearest first; all, where there are fewer."
         k, queries = min(checks.whole("k", k), len(self.index)), self.queries(checks.texts("queries", queries))
-        scores, ids = self._reaching(k).search(self.vectors(queries), k, exclude=[self.id_of(query) for query in queries])
+        own = [self.id_of(query) for query in queries]
+        scores, ids = self._reaching(k).search(self.vectors(queries), k, exclude=own)
         return [[(str(name), float(score)) for name, score in zip(*row) if name] for row in zip(ids, scores)]
 
     def _reaching(self, k: int) -> FunnelRetrieval:
