@@ -93,8 +93,8 @@ def _check_known(name: str) -> None:
     "Raises ValueError, with the names that come nearest, for a network that torchvision does not have."
     if name not in (known := _known_networks()):
         near = get_close_matches(name, known) or ["resnet18"]
-        raise ValueError(f"backbone must be one of auto, rotation, clip:PATH and torchvision's {len(known)} networks for "
-                         f"classification, such as {', '.join(near)}, got {name!r}")
+        raise ValueError(f"backbone must be one of auto, rotation, clip:PATH and torchvision's {len(known)} networks "
+                         f"for classification, such as {', '.join(near)}, got {name!r}")
 
 
 def _torchvision(name: str, weights: str | Path | None) -> Backbone:
