@@ -416,6 +416,14 @@ def test_an_interrupted_adaptation_goes_on_where_it_was(tmp_path, monkeypatch):
         whole.parent / "predictions.csv").read_text()
 
 
+@pytest.mark.parametrize("distance, words", [(1.9, "so they are not alike"), (0.2, "nothing to gain")])
+def test_advice_does_not_call_alike_what_features_tell_apart(tmp_path, distance, words):
+    examples = read_examples(write_features(tmp_path / "s.npz"))
+    found = practice.Adapted({0.0: np.zeros(2)}, 0.0, np.eye(2)[[0, 1] * 30], np.eye(2)[[0, 1] * 30], {}, {})
+    [first, *_] = practice.advice(examples, examples, found, None, {"before": distance, "after": distance})
+    assert words in first
+
+
 def test_pictures_from_folders(tmp_path):
     photos = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}, count=12)
     camera = write_pictures(tmp_path / "camera", {"may": "darkred", "june": "navy"}, count=6)

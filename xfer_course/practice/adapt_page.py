@@ -250,8 +250,9 @@ def _show_examples(page: Page, source: Examples, target: Examples, found: Adapte
 # %% ../../nbs/practice/adapt_page.ipynb #d89a02af
 def _show_features(page: Page, found: Adapted, distances: dict[str, float]) -> None:
     if distances:
-        page.say(f"Proxy A-distance of the features: {distances['before']:.2f} without adaptation, "
-                 f"{distances['after']:.2f} as chosen (0: cannot be told apart, 2: always can).")
+        after = f", {distances['after']:.2f} as chosen" if found.strength else ""
+        page.say(f"Proxy A-distance of the features: {distances['before']:.2f} without adaptation{after} (0: cannot be "
+                 "told apart, 2: always can).")
     panels = {when: {each: found.features[f"{each}, {when}"] for each in ("source", "target")}
               for when in (("before", "after") if found.strength else ("before",))}
     if min(len(rows) for groups in panels.values() for rows in groups.values()) >= 4:
@@ -282,8 +283,11 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
 # %% ../../nbs/practice/adapt_page.ipynb #b582a270
 def _advice_on_strength(found: Adapted, distances: dict[str, float]) -> list[str]:
     if not found.strength:
-        return ["No strength was clearly better than none. Either the two are alike, or adversarial training does not "
-                "help here: a few dozen labelled target examples and xfer probe are the surer way."]
+        apart = distances.get("before", 0) > 1
+        why = ("The features tell the two apart, so they are not alike: adversarial training does not help here"
+               if apart else "Where the two are alike, there is nothing to gain")
+        return [f"No strength was clearly better than none. {why}. A few dozen labelled target examples and xfer probe "
+                "are the surer way."]
     said = []
     if found.strength == max(found.risks):
         said.append(f"The largest strength that was tried was chosen: try --strength {2 * found.strength:g} and more.")
