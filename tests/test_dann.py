@@ -39,6 +39,7 @@ from xfer_course.dann import (
     svhn_dann,
 )
 from xfer_course.data import Images, domain_batches, moons_pair
+from xfer_course.exercises import exercise
 from xfer_course.training import choose_accelerator, fit
 
 
@@ -701,7 +702,7 @@ def test_solutions_of_the_exercises_pass_their_checks(root, lesson):
     cells = json.loads((root / f"nbs/dann/{lesson}.ipynb").read_text())["cells"]
     sources = ["".join(cell["source"]) for cell in cells]
     names = vars(xfer_course.dann) | {"np": np, "nn": nn, "F": F, "math": math, "torch": torch}
-    names |= {"target_x": TARGET_X, "X": X, "y": Y, "X_target": X_TARGET}
+    names |= {"target_x": TARGET_X, "X": X, "y": Y, "X_target": X_TARGET, "exercise": exercise}
     names["diagnosis"] = {
         "healthy": {"domain loss": 0.68, "source": 1.0, "fresh": 0.7},
         "weak domain head": {"domain loss": 0.69, "source": 1.0, "fresh": 0.9},
@@ -709,7 +710,7 @@ def test_solutions_of_the_exercises_pass_their_checks(root, lesson):
         "no adversary": {"domain loss": 0.1, "source": 1.0, "fresh": 0.9},
     }
     for source in sources:
-        if re.match(r"def check_|your_\w+ = None|def your_", source):
+        if re.search(r"^def check_|\Ayour_\w+ = None|\Adef your_", source, re.M):
             exec(source, names)
         for solution in re.findall(r"```python\n(def your_.*?)```", source, re.S):
             exec(solution, names)
