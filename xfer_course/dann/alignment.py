@@ -6,6 +6,8 @@
 __all__ = ['coral_loss', 'mmd_loss', 'conditional_features', 'CDAN', 'adapt_batch_norm', 'entropy_loss', 'SubspaceAlignment']
 
 # %% ../../nbs/dann/alignment.ipynb #debc79bb
+#| code-fold: true
+#| code-summary: "imports of the library"
 import copy
 import math
 from collections.abc import Iterator
@@ -25,10 +27,14 @@ from torch import Tensor, nn
 import xfer_course.checks as checks
 
 # %% ../../nbs/dann/alignment.ipynb #30bb2dc7
+#| code-fold: true
+#| code-summary: "imports from the course"
 from .deep import DANN
 from ..training import in_single_precision
 
 # %% ../../nbs/dann/alignment.ipynb #737f11f4
+#| code-fold: true
+#| code-summary: "coral_loss, with its checks"
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """Squared distance between the covariances of two batches of features, over 4 d^2: a scalar.
 
@@ -52,6 +58,8 @@ def _check_pair(source: Tensor, target: Tensor, rows: int = 1) -> None:
         checks.whole(f"the number of rows of {name}", len(x), rows)
 
 # %% ../../nbs/dann/alignment.ipynb #216490e9
+#| code-fold: true
+#| code-summary: "mmd_loss: several kernels, distances by one product of matrices"
 def mmd_loss(source: Tensor, target: Tensor, factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> Tensor:
     """Squared maximum mean discrepancy between two batches of features, with several Gaussian kernels: a scalar >= 0.
 
@@ -80,7 +88,9 @@ def _kernel_distance(source: Tensor, target: Tensor, factors: list[float]) -> Te
     n = len(source)
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
-# %% ../../nbs/dann/alignment.ipynb #be6d9505
+# %% ../../nbs/dann/alignment.ipynb #cdan-export-1
+#| code-fold: true
+#| code-summary: "conditional_features"
 def conditional_features(features: Tensor, probabilities: Tensor) -> Tensor:
     """The outer product of features and class probabilities, row by row and flattened: (N, d * K).
 
@@ -91,7 +101,7 @@ def conditional_features(features: Tensor, probabilities: Tensor) -> Tensor:
     checks.tensor("probabilities", probabilities, f"{len(features)} K")
     return (features.unsqueeze(2) * probabilities.unsqueeze(1)).flatten(1)
 
-
+# %% ../../nbs/dann/alignment.ipynb #be6d9505
 class CDAN(DANN):
     """`DANN` with a conditional adversary: its `domain_classifier` gets `d * K` inputs, features times probabilities.
 
@@ -105,41 +115,9 @@ class CDAN(DANN):
         probabilities = self.label_predictor(features.clone()).softmax(1).detach()
         return super().domain_logits(conditional_features(features, probabilities), lambda_)
 
-# %% ../../nbs/dann/alignment.ipynb #2d224574
-def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) -> nn.Module:
-    """A copy of `model` whose batch-norm statistics are those of the target inputs; weights stay as they are.
-
-    Args:
-        model: a module with batch norm; it is not changed.
-        target: inputs (N, ...), N at least 2, in any order.
-        batch_size: inputs per pass, where there are more of them; passes are drawn at random, always the same way, and
-            the statistics are those of all inputs. A pass has at least two inputs.
-
-    Returns:
-        The copy, in evaluation mode.
-
-    Raises:
-        ValueError, TypeError: no batch norm that keeps statistics, one whose statistics are frozen, or fewer than two
-            inputs.
-
-    Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (2016).
-    """
-    rows = len(checks.tensor("target", target))
-    checks.whole("the number of inputs in target", rows, 2)
-    count = max(1, min(math.ceil(rows / checks.whole("batch_size", batch_size)), rows // 2))
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0)) if count > 1 else torch.arange(rows)
-    places = checks.batch_norms("model", checks.module("model", model))
-    if not places:
-        raise ValueError(f"model must have batch norm with running statistics, got {type(model).__name__} without")
-    with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode could never be trained again
-        adapted = checks.copied("model", model).eval()
-        device = next(adapted.parameters(), target).device
-        with _measured([adapted.get_submodule(place) for place in places]):
-            for part in order.tensor_split(count):
-                adapted(target[part.to(target.device)].to(device))
-    return adapted.eval()
-
 # %% ../../nbs/dann/alignment.ipynb #5ab0c6d2
+#| code-fold: true
+#| code-summary: "the formula, and layers that measure themselves"
 def _pooled(noted: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     "Mean and variance (C,) of all values, from the number of values, mean and variance of each part."
     counts, means, variances = (torch.stack([torch.as_tensor(x, dtype=torch.double) for x in part])
@@ -179,6 +157,42 @@ def _measured(layers: list[nn.Module]) -> Iterator[None]:
         for kept, measured in zip((layer.running_mean, layer.running_var), _pooled(noted[layer])):
             kept.copy_(measured)
 
+# %% ../../nbs/dann/alignment.ipynb #2d224574
+#| code-fold: true
+#| code-summary: "adapt_batch_norm"
+def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) -> nn.Module:
+    """A copy of `model` whose batch-norm statistics are those of the target inputs; weights stay as they are.
+
+    Args:
+        model: a module with batch norm; it is not changed.
+        target: inputs (N, ...), N at least 2, in any order.
+        batch_size: inputs per pass, where there are more of them; passes are drawn at random, always the same way, and
+            the statistics are those of all inputs. A pass has at least two inputs.
+
+    Returns:
+        The copy, in evaluation mode.
+
+    Raises:
+        ValueError, TypeError: no batch norm that keeps statistics, one whose statistics are frozen, or fewer than two
+            inputs.
+
+    Source: Li et al., "Revisiting Batch Normalization For Practical Domain Adaptation" (2016).
+    """
+    rows = len(checks.tensor("target", target))
+    checks.whole("the number of inputs in target", rows, 2)
+    count = max(1, min(math.ceil(rows / checks.whole("batch_size", batch_size)), rows // 2))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0)) if count > 1 else torch.arange(rows)
+    places = checks.batch_norms("model", checks.module("model", model))
+    if not places:
+        raise ValueError(f"model must have batch norm with running statistics, got {type(model).__name__} without")
+    with torch.inference_mode(False), torch.no_grad():  # what is made in inference mode could never be trained again
+        adapted = checks.copied("model", model).eval()
+        device = next(adapted.parameters(), target).device
+        with _measured([adapted.get_submodule(place) for place in places]):
+            for part in order.tensor_split(count):
+                adapted(target[part.to(target.device)].to(device))
+    return adapted.eval()
+
 # %% ../../nbs/dann/alignment.ipynb #7d3683f1
 def entropy_loss(logits: Tensor) -> Tensor:
     """Mean entropy of predictions in nats, from class logits (N, K): a scalar from 0 to log K, with a gradient.
@@ -191,6 +205,8 @@ def entropy_loss(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(1).mean()
 
 # %% ../../nbs/dann/alignment.ipynb #39a691df
+#| code-fold: true
+#| code-summary: "SubspaceAlignment"
 class SubspaceAlignment(ClassifierMixin, BaseEstimator):
     """A linear classifier in the target's main directions, trained on the source turned towards them.
 
@@ -230,6 +246,8 @@ class SubspaceAlignment(ClassifierMixin, BaseEstimator):
         return self.classifier_.predict(self.transform(X))
 
 # %% ../../nbs/dann/alignment.ipynb #4abb6d7a
+#| code-fold: true
+#| code-summary: "what may come in"
 def _check_domains(X, y, X_target, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     X, y = check_X_y(X, y)
     check_classification_targets(y)
