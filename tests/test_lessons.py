@@ -1,0 +1,96 @@
+"""What a lesson that rebuilds a paper owes its reader: a figure soon, an exercise early, and the method before the
+code that only a library needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+from house import LABS, NAMES, NOTEBOOKS, ROOT, read
+
+sys.path.insert(0, str(ROOT / "tools"))
+from check_site import exercises  # noqa: E402
+
+PAPERS = [path for path in NOTEBOOKS if read(path).metadata.get("xfer", {}).get("kind") == "paper"]
+every_paper = pytest.mark.parametrize("path", PAPERS, ids=NAMES.get)
+
+# A screen holds some 30 lines of text or code, a figure about half of one.
+SCREEN_LINES = 30
+HIDDEN = re.compile(r"^#\|\s*(hide\b|code-fold:\s*true|echo:\s*false)", re.M)
+
+
+def is_hidden(cell) -> bool:
+    "Whether a reader sees the cell's code only after a click, or never."
+    return cell.cell_type == "code" and bool(HIDDEN.search(cell.source))
+
+
+def code_lines(cell) -> int:
+    return sum(bool(line.strip()) and not line.startswith("#|") for line in cell.source.splitlines())
+
+
+def has_picture(cell) -> bool:
+    return any("image/png" in output.get("data", {}) or '<div class="flipbook">' in "".join(
+        output.get("data", {}).get("text/html", "")) for output in cell.get("outputs", []))
+
+
+def lines_above(cells) -> int:
+    "Lines that a reader scrolls past: prose of 110 characters a line, and code that is not folded."
+    return sum(code_lines(cell) if cell.cell_type == "code" and not is_hidden(cell)
+               else sum(1 + len(line) // 110 for line in cell.source.splitlines()) if cell.cell_type == "markdown"
+               else 0 for cell in cells)
+
+
+@every_paper
+def test_first_figure_within_two_screens(path):
+    cells = read(path).cells
+    first = next((number for number, cell in enumerate(cells) if has_picture(cell)), None)
+    assert first is not None, "no figure"
+    assert lines_above(cells[:first]) <= 2 * SCREEN_LINES
+
+
+@every_paper
+def test_first_exercise_within_the_first_third(path):
+    cells = read(path).cells
+    first = next((number for number, cell in enumerate(cells) if cell.cell_type == "markdown"
+                  and re.search(r"^### Try it:", cell.source, re.M)), None)
+    assert first is not None, "no exercise after an idea (### Try it: ...)"
+    assert lines_above(cells[:first + 1]) <= lines_above(cells) / 3
+
+
+@every_paper
+def test_what_is_exported_is_at_most_half_of_the_code_in_sight(path):
+    shown = [cell for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
+    exported = sum(code_lines(cell) for cell in shown if re.search(r"^#\|\s*export", cell.source, re.M))
+    assert exported <= sum(map(code_lines, shown)) / 2
+
+
+@every_paper
+def test_cells_in_sight_are_short(path):
+    shown = [code_lines(cell) for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
+    assert statistics.median(shown) <= 6
+
+
+@pytest.mark.parametrize("path", LABS, ids=NAMES.get)
+def test_a_lab_has_two_exercises(path):
+    assert len(exercises(read(path))) >= 2
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+def test_what_the_site_folds_is_folded_in_jupyterlab(path):
+    cells = [cell for cell in json.loads(Path(path).read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        folded = bool(HIDDEN.search("".join(cell["source"])))
+        assert cell["metadata"].get("jupyter", {}).get("source_hidden", False) is folded, "".join(cell["source"])
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+def test_a_check_does_not_show_its_answer(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "code" and re.search(r"^def check_\w+\(", cell.source, re.M) and "#| export" not in cell.source:
+            assert is_hidden(cell), f"fold this cell (#| code-fold: true):\n{cell.source}"
+            assert "@exercise(" in cell.source, f"a check needs @exercise(...):\n{cell.source}"
