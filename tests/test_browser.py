@@ -89,6 +89,7 @@ TEMPLATES = {
     "library": 'class="from"',
     "atlas": 'class="atlas-filter"',
     "formulas": "<math",
+    "folded": 'class="code-fold"',
 }
 
 
@@ -253,6 +254,21 @@ def test_code_wraps_on_a_phone(page, site):
     for name in templates(site):
         visit(page, site, name)
         assert page.evaluate(cut) == 0, name
+
+
+def test_folded_code_opens_by_keyboard_and_by_a_link_to_its_cell(page, site):
+    name = page_with(site, 'class="code-fold"')
+    visit(page, site, name)
+    fold = page.locator("main details.code-fold").first
+    code = fold.locator("pre.sourceCode")
+    assert not code.is_visible()
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert code.is_visible()
+    page.keyboard.press("Enter")
+    assert not code.is_visible()
+    visit(page, site, f"{name}#{fold.locator('..').get_attribute('id')}")
+    page.wait_for_function("document.querySelector('main details.code-fold').open")
 
 
 def test_results_hide_no_column(page, site):
