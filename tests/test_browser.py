@@ -306,7 +306,7 @@ def violations(page, only: list[str] | None = None) -> list[str]:
     not AXE.is_file(), reason="axe-core is not here: pip install axe-playwright-python, or set AXE to its axe.min.js"
 )
 @pytest.mark.parametrize("pages", [one_of_each_kind, whole_site])
-@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
+@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
 def test_accessibility(page, site, theme, width, pages, capsys):
     "The pages pass every rule in the light theme; the dark theme differs from it in its colours alone."
     found, checked = [], 0

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import nbformat
@@ -210,6 +212,16 @@ def test_home_page_has_a_card_for_every_chapter(site):
     for card in cards:
         assert card.img["alt"] and card.img["src"].startswith("data:image/png")
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
+
+
+def test_cards_are_of_one_size_without_a_style_that_jupyterlab_drops():
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for cell in code_cells(ROOT / "nbs/index.ipynb")
+             for output in cell.outputs]
+    pictures = [picture for page in pages for picture in BeautifulSoup(page, "html.parser").select(".card img")]
+    sizes = {struct.unpack(">II", b64decode(picture["src"].partition(",")[2])[16:24]) for picture in pictures}
+    assert len(pictures) > 3 and len(sizes) == 1, sizes
+    assert {(int(picture["width"]), int(picture["height"])) for picture in pictures} == sizes
+    assert not any("object-fit" in picture["style"] for picture in pictures)
 
 
 def test_every_page_describes_itself_for_previews(site):
