@@ -57,7 +57,7 @@ class Claim:
         reason: why the claim fails, as far as known.
         headline: whether it is what the paper is known for: results lead with it.
         timed: whether it is a ratio or sum of seconds, which belongs to one machine.
-        judged: whether the run is large enough for its verdict to be shown; `smoke` only shows that the code works.
+        judged: whether its verdict is shown; `smoke` only shows that the code works.
     """
 
     statement: str
@@ -89,15 +89,19 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        least = -math.inf if self.at_least is None else self.at_least
-        most = math.inf if self.at_most is None else self.at_most
-        low, high = self.interval
-        if low >= least and high <= most:
-            return "reproduced"
-        return "partly" if least <= self.mean <= most else "not reproduced here"
+        return _verdict(self)
 
     def _repr_markdown_(self) -> str:
         return f"{self.statement}: {measured_text(self)}, {verdict_html(self.verdict if self.judged else NOT_JUDGED)}"
+
+# %% ../../nbs/foundations/claims.ipynb #14185b45
+def _verdict(claim: Claim) -> str:
+    least = -math.inf if claim.at_least is None else claim.at_least
+    most = math.inf if claim.at_most is None else claim.at_most
+    low, high = claim.interval
+    if low >= least and high <= most:
+        return "reproduced"
+    return "partly" if least <= claim.mean <= most else "not reproduced here"
 
 # %% ../../nbs/foundations/claims.ipynb #2c023367
 def number_text(value: float | None) -> str:
