@@ -97,6 +97,14 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "/" && !event.target.closest("input, textarea, select")) { event.preventDefault(); query.focus(); }
 });
 
+// A link to a cell, as the reference has them, opens what is folded there.
+function unfold() {
+  const there = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (const fold of there ? there.querySelectorAll(":scope > details.code-fold") : []) fold.open = true;
+}
+unfold();
+addEventListener("hashchange", unfold);
+
 // Pages make everything that may be wider than they are reachable by keyboard; what fits needs no stop.
 const wide = document.querySelectorAll("main pre[tabindex], .table-responsive, .formula");
 function reach() {

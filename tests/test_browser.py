@@ -89,6 +89,7 @@ TEMPLATES = {
     "library": 'class="from"',
     "atlas": 'class="atlas-filter"',
     "formulas": "<math",
+    "folded": 'class="code-fold"',
 }
 
 
@@ -255,6 +256,21 @@ def test_code_wraps_on_a_phone(page, site):
         assert page.evaluate(cut) == 0, name
 
 
+def test_folded_code_opens_by_keyboard_and_by_a_link_to_its_cell(page, site):
+    name = page_with(site, 'class="code-fold"')
+    visit(page, site, name)
+    fold = page.locator("main details.code-fold").first
+    code = fold.locator("pre.sourceCode")
+    assert not code.is_visible()
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert code.is_visible()
+    page.keyboard.press("Enter")
+    assert not code.is_visible()
+    visit(page, site, f"{name}#{fold.locator('..').get_attribute('id')}")
+    page.wait_for_function("document.querySelector('main details.code-fold').open")
+
+
 def test_results_hide_no_column(page, site):
     visit(page, site, "results.html")
     cut = "[...document.querySelectorAll('.table-responsive')].filter((t) => t.scrollWidth > t.clientWidth + 1).length"
@@ -290,7 +306,7 @@ def violations(page, only: list[str] | None = None) -> list[str]:
     not AXE.is_file(), reason="axe-core is not here: pip install axe-playwright-python, or set AXE to its axe.min.js"
 )
 @pytest.mark.parametrize("pages", [one_of_each_kind, whole_site])
-@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", 1280), ("light", 390)])
+@pytest.mark.parametrize("theme, width", [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)])
 def test_accessibility(page, site, theme, width, pages, capsys):
     "The pages pass every rule in the light theme; the dark theme differs from it in its colours alone."
     found, checked = [], 0

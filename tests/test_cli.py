@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import ROOT
+from xfer_course import labs
 from xfer_course.cli import (
     CourseNotebook,
     Run,
@@ -281,4 +283,25 @@ def test_a_run_that_disagrees_with_its_record_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Record, "surprises", lambda self: [f"{self.lab}: another number"])
     result = CliRunner().invoke(main, ["run", "dann/moons", "--out", str(tmp_path)])
     assert result.exit_code == 1 and "another number" in result.output
-    assert result.output.index("Claims") < result.output.index("page: ") < result.output.index("Notebooks: 1;")
+    assert result.output.index("Claims") < result.output.index("page: ") < result.output.index("1 notebook ran in ")
+    assert "numbers agree" not in result.output
+
+
+def test_the_end_of_a_run_is_said_in_sentences(tmp_path, monkeypatch):
+    "Verdicts counted, whether the numbers are the recorded ones, and of a smoke run that it judges nothing."
+    from test_records import a_record
+    from xfer_course.cli import commands
+    from xfer_course.labs import Claim, Record
+
+    claims = (Claim("up", (0.10, 0.11), at_least=0), Claim("down", (-0.1, -0.2), at_least=0))
+    monkeypatch.setattr(commands, "finished_record", lambda run: replace(
+        a_record(), profile=run.parameters["profile"], claims=claims, metrics={}, seeds=(0, 1)).to_json())
+    monkeypatch.setattr(Record, "borders", lambda self: [])
+    monkeypatch.setattr(Record, "surprises", lambda self: [])
+    monkeypatch.setattr(labs, "uncompared", lambda record: [])
+    said = [CliRunner().invoke(main, ["run", "dann/moons", "--profile", profile, "--out", str(tmp_path)]).output
+            for profile in ("cpu", "smoke")]
+    assert "✓ reproduced" in said[0] and "✗ not reproduced here" in said[0]
+    assert "1 of 2 claims held, 0 held partly and 1 did not.\nAll numbers agree with the recorded ones" in said[0]
+    assert said[1].count("· not judged (smoke)") == 2 and "its claims are not judged" in said[1]
+    assert "✓" not in said[1] and "numbers agree" not in said[1]

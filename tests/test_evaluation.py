@@ -2,8 +2,10 @@
 
 import io
 import math
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections import namedtuple
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
@@ -249,12 +252,17 @@ def test_balanced_accuracy_is_that_of_scikit_learn(seed):
 
 def displayed(figure, alt: str):
     """What `show` puts into a notebook."""
+    return output_of(lambda: show(figure, alt))
+
+
+def output_of(display):
+    """The first output of a call."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
 
     InteractiveShell.instance()
     with capture_output() as captured:
-        show(figure, alt)
+        display()
     return captured.outputs[0]
 
 
@@ -274,6 +282,36 @@ def test_words_reach_a_notebook_on_disk(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "x.ipynb")
     (read,) = nbformat.read(tmp_path / "x.ipynb", 4).cells
     assert read.outputs[0].metadata["image/png"]["alt"] == "two dots"
+
+
+def seen_on(page: tuple[int, int, int], png: str) -> np.ndarray:
+    "The pixels of a PNG in base 64 on a page of one colour."
+    picture = Image.open(io.BytesIO(b64decode(png)))
+    ground = Image.new("RGBA", picture.size, page)
+    ground.alpha_composite(picture.convert("RGBA"))
+    return np.asarray(ground.convert("RGB")).astype(int)
+
+
+def test_a_figure_is_white_on_a_white_page_and_no_white_block_on_a_dark_one():
+    fig, ax = plt.subplots(figsize=(3, 2))
+    ax.plot([0, 1], color=PALETTE["method"], linewidth=4)
+    drawn = io.BytesIO()
+    fig.savefig(drawn, dpi=80, bbox_inches="tight", facecolor="white")
+    png = displayed(fig, "a line").data["image/png"]
+    plain = np.asarray(Image.open(drawn).convert("RGB")).astype(int)
+    light, dark = seen_on((255, 255, 255), png), seen_on((17, 17, 17), png)
+    assert np.abs(light - plain).max() <= 1, "on a white page nothing changes"
+    assert (dark[0, 0] == 17).all(), "a round corner"
+    assert np.allclose(dark[0, dark.shape[1] // 2], 219, atol=1), "soft grey"
+    line = np.abs(plain - [0, 158, 115]).sum(axis=-1) == 0
+    assert line.any() and np.abs(dark - plain)[line].max() <= 1, "colours stay"
+
+
+def test_pages_of_a_slider_are_dimmed_as_well():
+    frames = {n: plt.figure(figsize=(1, 1)) for n in (1, 2)}
+    page = output_of(lambda: flipbook(frames, ["one", "two"], "n")).data["text/html"]
+    (source,) = re.findall(r'<img src="data:image/png;base64,([^"]+)"', page)
+    assert np.allclose(seen_on((17, 17, 17), source), 219, atol=1) and (seen_on((255, 255, 255), source) == 255).all()
 
 
 def test_style_can_be_set_again_and_again():

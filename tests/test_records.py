@@ -3,16 +3,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 from scipy import stats
 
 from tools import notebooks as notebooks_tool
 from xfer_course.labs import (
+    NOT_JUDGED,
     README_MARKS,
+    VERDICTS,
     Claim,
     Claims,
     Record,
@@ -26,15 +31,19 @@ from xfer_course.labs import (
     fingerprint_differences,
     fingerprint_of,
     finish,
+    html_table,
     load_records,
     markdown_table,
     on_the_border,
     partial_folder,
     read_record,
+    record_display,
     resolve_device,
     results_markdown,
     run_grid,
     setting_differences,
+    verdict_html,
+    verdict_text,
     vouch,
     with_fingerprint,
     with_repeat,
@@ -238,6 +247,39 @@ def test_without_spread_only_rounding_is_granted():
     exact = Claim("c", (0.5, 0.5), at_least=0)
     assert (agrees(exact, replace(exact, measured=(0.5005, 0.5005)))
             and not agrees(exact, replace(exact, measured=(0.51, 0.51))))
+
+
+def test_a_smoke_run_judges_nothing_neither_in_the_table_nor_in_the_cell_above():
+    claims = Claims()
+    claim = claims.add("gain", [0.1, 0.2], at_least=0, profile="smoke")
+    assert "not judged (smoke)" in claim._repr_markdown_() and "reproduced" not in claim._repr_markdown_()
+    record = a_record(profile="smoke", seeds=(0, 1), metrics={}, claims=tuple(claims))
+    assert "judged" not in record.to_json()["claims"][0] and Record.from_json(record.to_json()) == record
+    for shown in (record_display(record)["text/html"], record_display(record)["text/plain"]):
+        assert "not judged (smoke)" in shown and "reproduced" not in shown
+    assert "✓ reproduced</span>" in claims.add("gain", [0.10, 0.11], at_least=0)._repr_markdown_()
+
+
+def contrast_luminance(colour: str) -> float:
+    channels = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(channels > 0.04045, ((channels + 0.055) / 1.055) ** 2.4, channels / 12.92)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("verdict", [*VERDICTS, NOT_JUDGED, "partly (on the border: reproduced on another machine)"])
+def test_a_verdict_has_a_sign_and_letters_that_stand_out_from_their_ground(verdict):
+    page = verdict_html(verdict)
+    ground, ink = re.search(r"background-color: (#\w+); color: (#\w+);", page).groups()
+    sign, _, words = BeautifulSoup(page, "html.parser").get_text().partition(" ")
+    assert sign in "✓≈✗·" and words == verdict and verdict_text(verdict) == f"{sign} {verdict}"
+    light, dark = (contrast_luminance(colour) for colour in (ground, ink))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_tables_in_html_are_to_the_left_and_mark_verdicts_only():
+    page = html_table([{"claim": "a < b", "verdict": "partly"}, {"claim": "partly", "verdict": "of a jury"}])
+    assert page.count("text-align:left") == 6 and "a &lt; b" in page
+    assert page.count("<span") == 1 and "≈ partly</span>" in page
 
 
 def test_seconds_of_two_machines_are_held_to_the_verdict():

@@ -8,8 +8,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import nbformat
@@ -19,6 +21,7 @@ from bs4 import BeautifulSoup
 from click.testing import CliRunner
 
 from conftest import ROOT
+from house import NAMES, NOTEBOOKS, code_cells
 
 sys.path.insert(0, str(ROOT / "tools"))
 import check_site  # noqa: E402  (tools/ is on the path now)
@@ -185,6 +188,22 @@ def test_no_slider_is_heavier_than_allowed():
                 assert 'class="flipbook"' not in page or len(page) <= FLIPBOOK_BYTES, path
 
 
+def test_folded_cells_are_folded_and_named_and_their_outputs_are_in_sight(site):
+    folded = [(path, cell) for path in NOTEBOOKS for cell in code_cells(path)
+              if re.search(r"^#\| *code-fold: *true", cell.source, re.M)]
+    assert folded
+    pages = {path: main_of(site, f"{NAMES[path]}.html") for path in {path for path, _ in folded}}
+    documents = read(site, "search-documents.js")
+    for path, cell in folded:
+        shown = pages[path].find(id=cell.id)
+        fold = shown.find("details", class_="code-fold", recursive=False)
+        assert fold.find("pre") and not fold.has_attr("open") and len(shown.find_all("pre", class_="sourceCode")) == 1
+        assert fold.summary.get_text().strip() not in ("", "Code") and not fold.find("img")
+        assert len(shown.find_all("img")) == sum("image/png" in o.get("data", {}) for o in cell.outputs)
+        if defined := re.search(r"^(?:def|class) (\w+)", cell.source, re.M):
+            assert defined[1] in documents, "the search knows the words of folded code"
+
+
 def test_home_page_has_a_card_for_every_chapter(site):
     cards = main_of(site, "index.html").select(".cards .card")
     shown = [card.h3.a["href"].removeprefix("./") for card in cards]
@@ -193,6 +212,16 @@ def test_home_page_has_a_card_for_every_chapter(site):
     for card in cards:
         assert card.img["alt"] and card.img["src"].startswith("data:image/png")
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
+
+
+def test_cards_are_of_one_size_without_a_style_that_jupyterlab_drops():
+    pages = ["".join(output.get("data", {}).get("text/html", "")) for cell in code_cells(ROOT / "nbs/index.ipynb")
+             for output in cell.outputs]
+    pictures = [picture for page in pages for picture in BeautifulSoup(page, "html.parser").select(".card img")]
+    sizes = {struct.unpack(">II", b64decode(picture["src"].partition(",")[2])[16:24]) for picture in pictures}
+    assert len(pictures) > 3 and len(sizes) == 1, sizes
+    assert {(int(picture["width"]), int(picture["height"])) for picture in pictures} == sizes
+    assert not any("object-fit" in picture["style"] for picture in pictures)
 
 
 def test_every_page_describes_itself_for_previews(site):
@@ -354,6 +383,27 @@ def test_outputs_are_prepared_for_quarto():
     assert cell.source.count("fig-alt") == 1, "twice is once"
 
 
+@pytest.mark.parametrize("source, directives, words", [
+    ("def check_x(answer):\n    pass", {}, site_procs.CHECK),
+    ("def helper():\n    pass", {"export": []}, site_procs.LIBRARY),
+    ("show(fig)", {}, site_procs.FIGURE),
+    ("x = 1", {}, site_procs.CODE),
+])
+def test_folded_cells_say_what_they_hold(source, directives, words):
+    cell = picture("a dot") if source == "show(fig)" else code(source)
+    cell.source, cell.directives_ = f"#| code-fold: true\n{source}", directives
+    site_procs.describe(cell)
+    site_procs.describe(cell)
+    assert re.findall(r'^#\| code-summary: "(.*)"$', cell.source, re.M) == [words]
+
+
+def test_a_summary_of_ones_own_stays_and_cells_in_sight_get_none():
+    own, open_ = code('#| code-fold: true\n#| code-summary: "The loop"\nx = 1'), code("x = 1")
+    for cell in (own, open_):
+        site_procs.describe(cell)
+    assert own.source.count("code-summary") == 1 and "code-summary" not in open_.source
+
+
 def test_several_pictures_of_a_cell_have_a_text_each():
     cell = picture("one")
     cell.outputs += picture("two").outputs
@@ -405,6 +455,9 @@ def test_search_documents_are_the_sections_of_a_page():
         ["toy.html", "Toy", "Toy", "A toy.", ""],
         ["toy.html#how-it-works", "How it works", "Toy", "See how. what 1", "x = 1"],
         ["toy.html#more", "More", "Toy", "λ", ""]]
+    fold = '<details class="code-fold">\n<summary>%s</summary><pre>y = 2</pre></details>'
+    folded = PAGE.replace("</main>", fold % site_procs.LIBRARY + fold % "The loop" + "</main>")
+    assert search_documents.documents_of(folded, "toy.html")[1][3:] == ["See how. what 1 The loop", "y = 2 y = 2"]
 
 
 def test_without_quarto_make_docs_says_where_it_is(monkeypatch):

@@ -7,6 +7,10 @@ import re
 RAW_HTML = "```{=html}\n%s\n```"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
+# What a folded cell is called that has no `#| code-summary:` of its own: the first that fits.
+CHECK, LIBRARY, FIGURE, CODE = "Code of the check", "Code for the library", "Code of the figure", "Show the code"
+SUMMARIES = (CHECK, LIBRARY, FIGURE, CODE)
+
 
 def describe(cell) -> None:
     """Give figures their texts as Quarto wants them, and make HTML outputs part of the page.
@@ -16,6 +20,7 @@ def describe(cell) -> None:
     """
     if cell.cell_type != "code":
         return
+    name_fold(cell)
     texts = []
     cell.outputs = [output for output in cell.outputs or []
                     if output.get("name") != "stderr" and WIDGET_VIEW not in output.get("data", {})]
@@ -29,3 +34,17 @@ def describe(cell) -> None:
     if texts:
         said = json.dumps(texts if len(texts) > 1 else texts[0], ensure_ascii=False)
         cell.source = f"#| fig-alt: {said}\n" + re.sub(r"^#\| fig-alt:.*\n", "", cell.source, flags=re.M)
+
+
+def name_fold(cell) -> None:
+    "Say on a folded cell what is behind the click; Quarto's own word for all of them is `Code`."
+    if not re.search(r"^#\| code-fold: *true", cell.source, re.M) or "#| code-summary:" in cell.source:
+        return
+    is_drawn = any("image/png" in output.get("data", {}) for output in cell.outputs or [])
+    if re.search(r"^def check_\w+\(", cell.source, re.M):
+        words = CHECK
+    elif {"export", "exports"} & set(getattr(cell, "directives_", None) or ()):
+        words = LIBRARY
+    else:
+        words = FIGURE if is_drawn else CODE
+    cell.source = f'#| code-summary: "{words}"\n{cell.source}'

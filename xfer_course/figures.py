@@ -57,19 +57,43 @@ STYLE = {
 
 # %% ../nbs/foundations/figures.ipynb #0e487648
 def course_style() -> None:
-    """Set the course's figure style for this session: sizes, an opaque white ground, the palette as colour cycle.
+    """Set the course's figure style for this session: sizes, a white ground, the palette as colour cycle.
 
-    Calling it again changes nothing. White is set explicitly, so that figures stay readable in a dark theme.
+    Calling it again changes nothing. White is set explicitly, so that black words stay readable on a dark page.
     """
     import matplotlib
 
     matplotlib.rcParams.update(STYLE)
 
+# %% ../nbs/foundations/figures.ipynb #4c47b95a
+_THROUGH = 0.15  # the part of the page that shines through white
+
+
+def _paper(colours: np.ndarray) -> np.ndarray:
+    "RGB from 0 to 255, shape `(..., 3)`, as RGBA that is the same on a white page and dimmed on a dark one."
+    colours = colours / 255
+    alpha = 1 - _THROUGH * colours.min(axis=-1, keepdims=True)
+    return np.rint(255 * np.concatenate([(colours - 1 + alpha) / alpha, alpha], axis=-1)).astype(np.uint8)
+
+
+def _on_paper(png: io.BytesIO, radius: int) -> bytes:
+    "A PNG on paper with round corners; `radius` in pixels, within the margin of the figure."
+    from PIL import Image, ImageDraw
+
+    pixels, page = _paper(np.asarray(Image.open(png).convert("RGB"))), io.BytesIO()
+    height, width = pixels.shape[:2]
+    corners = Image.new("L", (4 * width, 4 * height))  # four times as large, for smooth edges
+    ImageDraw.Draw(corners).rounded_rectangle((0, 0, 4 * width - 1, 4 * height - 1), radius=4 * radius, fill=255)
+    pixels[..., 3] = pixels[..., 3] * (np.asarray(corners.reduce(4)) / 255)
+    Image.fromarray(pixels).save(page, format="png", optimize=True)
+    return page.getvalue()
+
 # %% ../nbs/foundations/figures.ipynb #45222196
 def show(fig, alt: str, dpi: int = 80) -> None:
     """Display a matplotlib figure as a PNG with alternative text, and close it.
 
-    The text is kept in the metadata of the output, for HTML exports, and is the plain-text form of the output.
+    The text is kept in the metadata of the output, for HTML exports, and is the plain-text form of the output. White
+    lets a little of the page through, which dims it on a dark page and is not seen on a white one.
 
     Args:
         fig: a matplotlib figure.
@@ -84,9 +108,9 @@ def show(fig, alt: str, dpi: int = 80) -> None:
 
     texts("alt", [alt])
     png = io.BytesIO()
-    fig.savefig(png, format="png", dpi=dpi, bbox_inches="tight", facecolor="white")
+    fig.savefig(png, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.1, facecolor="white")
     plt.close(fig)
-    data = {"image/png": b64encode(png.getvalue()).decode(), "text/plain": alt}
+    data = {"image/png": b64encode(_on_paper(png, radius=dpi // 10)).decode(), "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 # %% ../nbs/foundations/figures.ipynb #dab38893
@@ -151,8 +175,10 @@ def _png(frame: Any, dpi: int) -> bytes:
 
         frame.savefig(made, format="png", dpi=dpi, facecolor="white")
         plt.close(frame)
-    small = io.BytesIO()
-    Image.open(made).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    small, picture = io.BytesIO(), Image.open(made).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)
+    picture.putpalette(_paper(palette).ravel().tolist(), "RGBA")
+    picture.save(small, format="png", optimize=True)
     return small.getvalue()
 
 # %% ../nbs/foundations/figures.ipynb #43e5a798
@@ -167,7 +193,7 @@ def _flipbook_html(pictures: list[bytes], labels: list[str], alts: list[str], na
     slider = (f'<input type="range" min="0" max="{len(labels) - 1}" value="{at}" autocomplete="off" '
               'data-lm-suppress-shortcuts="true" style="width: 14rem; max-width: 60%; vertical-align: middle">')
     picture = (f'<img src="{sources[at]}" alt="{html.escape(alts[at])}" width="{width}" height="{height}" '
-               'style="max-width: 100%; height: auto; background: #fff">')
+               'style="max-width: 100%; height: auto; border-radius: 8px">')
     return f"""<div class="flipbook">
 <p hidden><label>{html.escape(name)} {slider}</label> <span>{html.escape(labels[at])}</span></p>
 {picture}

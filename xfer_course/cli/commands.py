@@ -9,6 +9,7 @@ import ast
 import os
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def _check_seeds(ctx, param, seeds: tuple[int, ...]) -> tuple[int, ...]:
     return seeds
 
 # %% ../../nbs/foundations/commands.ipynb #51c38b87
+_COLOURS = {"reproduced": "green", "partly": "yellow", "not reproduced here": "red"}
+
+
 def _finish_one(planned: Run, fresh: bool) -> dict | None:
     "Execute a planned run and write its page; returns the content of its record."
     from xfer_course.data import write_atomically
@@ -77,26 +81,42 @@ def _finish_one(planned: Run, fresh: bool) -> dict | None:
 
 def _show_one(planned: Run, record, seconds: float) -> None:
     "The claims of one notebook, and where its page is."
-    from xfer_course.labs import claim_rows
+    from xfer_course.labs import claim_rows, verdict_text
 
     if record is not None and (rows := claim_rows(record)):
         click.echo("Claims (mean over seeds, 95% interval):")
-        echo_table(rows)
+        echo_table([{**row, "verdict": click.style(verdict_text(row["verdict"]), fg=_COLOURS.get(row["verdict"]))}
+                    for row in rows])
     click.echo(f"  page: {planned.page}  ({minutes(seconds)})\n")
+
+# %% ../../nbs/foundations/commands.ipynb #51c38b88
+def _summary(records: list, number: int, seconds: float) -> str:
+    "What all runs came to, in sentences."
+    from xfer_course.labs import VERDICTS
+
+    counted = Counter(claim.verdict for record in records for claim in record.claims if record.profile != "smoke")
+    ran = "1 notebook ran" if number == 1 else f"All {number} notebooks ran"
+    said = [f"{ran} in {minutes(seconds)}."]
+    if counted:
+        whole, part, none = (counted[verdict] for verdict in VERDICTS)
+        claims = f"{counted.total()} claim{'' if counted.total() == 1 else 's'}"
+        said.append(f"{whole} of {claims} held, {part} held partly and {none} did not.")
+    if counted.total() < sum(len(record.claims) for record in records):
+        said.append("A smoke run only shows that the code works: its claims are not judged.")
+    return " ".join(said)
 
 
 def _show_end(records: list, number: int, seconds: float) -> None:
-    """What came of all runs, and how long it took; exit with 1 if numbers differ from the recorded ones by
-    more than seeds explain."""
-    from xfer_course.labs import claim_rows, uncompared
+    "What came of all runs; exit with 1 if numbers differ from the recorded ones by more than seeds explain."
+    from xfer_course.labs import uncompared
 
-    verdicts = [row["verdict"] for record in records for row in claim_rows(record)]
-    counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-    click.echo(f"Notebooks: {number}; claims: {len(verdicts)}{f' ({counted})' if counted else ''}; "
-               f"{minutes(seconds)} in all.")
-    for sentence in (sentence for record in records for sentence in (*uncompared(record), *record.borders())):
-        click.echo(sentence)
+    click.echo(_summary(records, number, seconds))
+    silent = [sentence for record in records for sentence in uncompared(record)]
     surprises = [sentence for record in records for sentence in record.surprises()]
+    for sentence in (*silent, *(sentence for record in records for sentence in record.borders())):
+        click.echo(sentence)
+    if not silent and not surprises and any(record.profile != "smoke" for record in records):
+        click.echo("All numbers agree with the recorded ones, as far as seeds tell.")
     for sentence in surprises:
         click.echo(f"xfer: not as recorded: {sentence}", err=True)
     if surprises:

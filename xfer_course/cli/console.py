@@ -57,12 +57,13 @@ def main():
 
 # %% ../../nbs/cli.ipynb #d138cd87
 def echo_table(rows: list[dict[str, str]]) -> None:
-    "Print rows with the same keys in columns as wide as their content; the last column may run on."
+    "Print rows with the same keys in columns as wide as their content; colours of `click.style` take no width."
     if not rows:
         return
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    widths = {key: max(len(key), *(len(click.unstyle(row[key])) for row in rows)) for key in rows[0]}
     for row in ({key: key for key in rows[0]}, {key: "-" * width for key, width in widths.items()}, *rows):
-        click.echo("  ".join(f"{row[key]:{widths[key]}}" for key in row).rstrip())
+        cells = (text + " " * (widths[key] - len(click.unstyle(text))) for key, text in row.items())
+        click.echo("  ".join(cells).rstrip())
 
 
 def minutes(seconds: float) -> str:

@@ -14,11 +14,18 @@ __all__ = ['offline_html']
 # %% ../../nbs/foundations/run_pages.ipynb #943a49e5
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
-# nbconvert's own template leaves out the description that a figure carries in its metadata.
+# nbconvert's own template leaves out the description that a figure carries in its metadata, and folds no cell.
 _DESCRIBED_PICTURES = """{%- extends 'lab/index.html.j2' -%}
 {%- block data_png scoped -%}
 {%- set alt = (output | get_metadata('alt', 'image/png')) or '' -%}
 {{ super() | replace('<img ', '<img alt="' ~ (alt | escape_html) ~ '" ', 1) }}
+{%- endblock -%}
+{%- block input_group -%}
+{%- if cell.metadata.get('jupyter', {}).get('source_hidden') -%}
+<details><summary>Show the code</summary>{{ super() }}</details>
+{%- else -%}
+{{ super() }}
+{%- endif -%}
 {%- endblock -%}
 """
 

@@ -1,7 +1,9 @@
 """The kit of every lab: profiles and grids, claims, records with their provenance, and the tables made of them."""
 from ..intervals import interval_text
 from ..registry import PROFILE_NAMES, course_root
-from .claims import VERDICTS, Claim, Claims, agreement_limit, agrees, measured_text, number_text
+from .claims import (
+    NOT_JUDGED, VERDICTS, Claim, Claims, agreement_limit, agrees, measured_text, number_text, verdict_html, verdict_text,
+)
 from .engine import (ATTEMPTS, Task, available_jobs, check_reachable, chosen_cluster, chosen_devices, connected,
                      on_cluster, on_cores,
                      on_devices, on_one_thread, results_of, runs_at_a_time, see_only)
@@ -28,8 +30,8 @@ from .tables import (
 )
 
 __all__ = [
-    "interval_text", "course_root", "VERDICTS", "Claim", "Claims", "agreement_limit", "agrees", "measured_text",
-    "number_text",
+    "interval_text", "course_root", "NOT_JUDGED", "VERDICTS", "Claim", "Claims", "agreement_limit", "agrees",
+    "measured_text", "number_text", "verdict_html", "verdict_text",
     "blas_kernels", "cpu_model", "device_name", "measuring_environment", "minor", "resolve_device", "same_environment",
     "speed_probe",
     "FINGERPRINT_SEEDS", "LOSS_TOLERANCE", "fingerprint_differences", "fingerprint_of", "setting_differences", "vouch",

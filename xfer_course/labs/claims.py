@@ -5,14 +5,16 @@
 # %% ../../nbs/foundations/claims.ipynb #9a360fe0
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 # %% auto #0
-__all__ = ['VERDICTS', 'Claim', 'number_text', 'measured_text', 'Claims', 'agreement_limit', 'agrees']
+__all__ = ['VERDICTS', 'NOT_JUDGED', 'Claim', 'number_text', 'measured_text', 'verdict_text', 'verdict_html', 'Claims',
+           'agreement_limit', 'agrees']
 
 # %% ../../nbs/foundations/claims.ipynb #edb41b57
 from ..checks import one_of
@@ -20,6 +22,7 @@ from ..intervals import mean_and_interval
 
 # %% ../../nbs/foundations/claims.ipynb #e86bca2a
 VERDICTS = ("reproduced", "partly", "not reproduced here")
+NOT_JUDGED = "not judged (smoke)"
 
 
 def _check_claim(claim: Claim) -> None:
@@ -54,6 +57,7 @@ class Claim:
         reason: why the claim fails, as far as known.
         headline: whether it is what the paper is known for: results lead with it.
         timed: whether it is a ratio or sum of seconds, which belongs to one machine.
+        judged: whether its verdict is shown; `smoke` only shows that the code works.
     """
 
     statement: str
@@ -66,6 +70,7 @@ class Claim:
     reason: str | None = None
     headline: bool = False
     timed: bool = False
+    judged: bool = field(default=True, compare=False, repr=False)
 
     def __post_init__(self):
         _check_claim(self)
@@ -84,15 +89,19 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        least = -math.inf if self.at_least is None else self.at_least
-        most = math.inf if self.at_most is None else self.at_most
-        low, high = self.interval
-        if low >= least and high <= most:
-            return "reproduced"
-        return "partly" if least <= self.mean <= most else "not reproduced here"
+        return _verdict(self)
 
     def _repr_markdown_(self) -> str:
-        return f"{self.statement}: {measured_text(self)}, **{self.verdict}**"
+        return f"{self.statement}: {measured_text(self)}, {verdict_html(self.verdict if self.judged else NOT_JUDGED)}"
+
+# %% ../../nbs/foundations/claims.ipynb #14185b45
+def _verdict(claim: Claim) -> str:
+    least = -math.inf if claim.at_least is None else claim.at_least
+    most = math.inf if claim.at_most is None else claim.at_most
+    low, high = claim.interval
+    if low >= least and high <= most:
+        return "reproduced"
+    return "partly" if least <= claim.mean <= most else "not reproduced here"
 
 # %% ../../nbs/foundations/claims.ipynb #2c023367
 def number_text(value: float | None) -> str:
@@ -106,6 +115,26 @@ def measured_text(claim: Claim) -> str:
     spread = "one seed" if math.isnan(low) else f"{number_text(low)} to {number_text(high)}"
     return f"{number_text(claim.mean)} ({spread})"
 
+# %% ../../nbs/foundations/claims.ipynb #2c023369
+_MARKS = {"reproduced": ("✓", "#0b5d2a", "#d9f2e1"), "partly": ("≈", "#634500", "#fbeecb"),
+          "not reproduced": ("✗", "#8a1c1c", "#fbdedd"), "not judged": ("·", "#444b55", "#e8eaee")}
+
+
+def _mark(verdict: str) -> tuple[str, str, str]:
+    return next(mark for word, mark in _MARKS.items() if verdict.startswith(word))
+
+
+def verdict_text(verdict: str) -> str:
+    "A verdict with its sign: `✓ reproduced`; what follows the word stays."
+    return f"{_mark(verdict)[0]} {verdict}"
+
+
+def verdict_html(verdict: str) -> str:
+    "A verdict with its sign and colour, for pages that are white or dark."
+    _, ink, ground = _mark(verdict)
+    return (f'<span style="background-color: {ground}; color: {ink}; border-radius: 4px; padding: 2px 6px">'
+            f"{html.escape(verdict_text(verdict))}</span>")
+
 # %% ../../nbs/foundations/claims.ipynb #b33640a1
 class Claims(list):
     "The claims of one lab, in order."
@@ -117,7 +146,7 @@ class Claims(list):
         Args:
             measured: one value per seed.
             expected: the verdict that the lab declares for the `cpu` profile, or a mapping from profiles to verdicts.
-            profile: the profile of this run; a profile without a declared verdict is not held to any.
+            profile: the profile of this run; one without a declared verdict is not held to any, `smoke` is not judged.
             options: `at_least`, `at_most` or both, and `paper`, `unit`, `reason`,
                 `headline`, `timed` of `Claim`.
 
@@ -130,7 +159,8 @@ class Claims(list):
         for verdict in verdicts.values():
             one_of("expected", verdict, (*VERDICTS, None))
         declared = verdicts.get(profile)
-        claim = Claim(statement, tuple(float(value) for value in measured), expected=declared, **options)
+        claim = Claim(statement, tuple(float(value) for value in measured), expected=declared,
+                      judged=profile != "smoke", **options)
         self[:] = [other for other in self if other.statement != statement] + [claim]
         return claim
 

@@ -97,6 +97,8 @@ def record_to_json(record: Record) -> dict:
          "interval": None if math.isnan(c.interval[0]) else list(c.interval)}
         for c in record.claims
     ]
+    for claim in content["claims"]:
+        claim.pop("judged")  # the profile says it
     return content
 
 

@@ -14,7 +14,7 @@ __all__ = ['README_MARKS', 'claim_rows', 'markdown_table', 'html_table', 'show_t
            'results_markdown', 'with_results']
 
 # %% ../../nbs/foundations/tables.ipynb #f2fc011d
-from .claims import VERDICTS, Claim, measured_text, number_text
+from .claims import NOT_JUDGED, VERDICTS, Claim, measured_text, number_text, verdict_html
 from .record import Record, verdicts_of
 
 # %% ../../nbs/foundations/tables.ipynb #8d7504e3
@@ -27,7 +27,7 @@ def _bound(claim: Claim) -> str:
 def _verdict(record: Record, claim: Claim) -> str:
     "The verdict in words; a claim that came out otherwise on another machine lies on the border."
     if record.profile == "smoke":
-        return "not judged (smoke)"
+        return NOT_JUDGED
     first, *others = verdicts_of(record, claim)
     return f"{first} (on the border: {' and '.join(others)} on another machine)" if others else first
 
@@ -51,12 +51,17 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def html_table(rows: Sequence[Mapping[str, object]]) -> str:
-    "Rows with the same keys as an HTML table with header cells, its texts to the left."
+    "Rows with the same keys as an HTML table with header cells, its texts to the left, verdicts in their colours."
     head = ("".join(f'<th scope="col" style="text-align:left">{html.escape(key)}</th>' for key in rows[0])
             if rows else "")
-    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{html.escape(str(v))}</td>' for v in row.values())
+    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{_cell(*each)}</td>' for each in row.items())
                    + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(key: str, value: object) -> str:
+    is_verdict = key == "verdict" and str(value).startswith((*VERDICTS, NOT_JUDGED))
+    return verdict_html(str(value)) if is_verdict else html.escape(str(value))
 
 
 def show_table(rows: Iterable[Mapping[str, object]]) -> None:
@@ -88,7 +93,7 @@ def describe(record: Record) -> str:
 def count_verdicts(record: Record) -> str:
     "How the claims of a record came out, in words: `3 reproduced, 1 partly`; `not judged (smoke)` for a smoke run."
     if record.profile == "smoke":
-        return "not judged (smoke)"
+        return NOT_JUDGED
     counts = Counter(claim.verdict for claim in record.claims)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
