@@ -190,7 +190,8 @@ def test_no_slider_is_heavier_than_allowed():
 
 def test_folded_cells_are_folded_and_named_and_their_outputs_are_in_sight(site):
     folded = [(path, cell) for path in NOTEBOOKS for cell in code_cells(path)
-              if re.search(r"^#\| *code-fold: *true", cell.source, re.M)]
+              if cell.metadata.get("jupyter", {}).get("source_hidden")
+              and not re.search(r"^#\| *(hide|echo: *false)", cell.source, re.M)]
     assert folded
     pages = {path: main_of(site, f"{NAMES[path]}.html") for path in {path for path, _ in folded}}
     documents = read(site, "search-documents.js")
@@ -385,16 +386,19 @@ def test_outputs_are_prepared_for_quarto():
 
 @pytest.mark.parametrize("source, directives, words", [
     ("def check_x(answer):\n    pass", {}, site_procs.CHECK),
-    ("def helper():\n    pass", {"export": []}, site_procs.LIBRARY),
+    ("def helper():\n    pass\n\n\nclass Part:\n    pass", {"export": []}, f"{site_procs.LIBRARY}: helper, Part"),
+    ("import math", {"export": []}, site_procs.LIBRARY),
     ("show(fig)", {}, site_procs.FIGURE),
     ("x = 1", {}, site_procs.CODE),
 ])
 def test_folded_cells_say_what_they_hold(source, directives, words):
     cell = picture("a dot") if source == "show(fig)" else code(source)
-    cell.source, cell.directives_ = f"#| code-fold: true\n{source}", directives
+    cell.source, cell.directives_ = source if directives else f"#| code-fold: true\n{source}", directives
+    cell.metadata = {"jupyter": {"source_hidden": True}} if directives else {}
     site_procs.describe(cell)
     site_procs.describe(cell)
     assert re.findall(r'^#\| code-summary: "(.*)"$', cell.source, re.M) == [words]
+    assert cell.source.count("#| code-fold: true") == 1
 
 
 def test_a_summary_of_ones_own_stays_and_cells_in_sight_get_none():
@@ -456,7 +460,7 @@ def test_search_documents_are_the_sections_of_a_page():
         ["toy.html#how-it-works", "How it works", "Toy", "See how. what 1", "x = 1"],
         ["toy.html#more", "More", "Toy", "λ", ""]]
     fold = '<details class="code-fold">\n<summary>%s</summary><pre>y = 2</pre></details>'
-    folded = PAGE.replace("</main>", fold % site_procs.LIBRARY + fold % "The loop" + "</main>")
+    folded = PAGE.replace("</main>", fold % f"{site_procs.LIBRARY}: part" + fold % "The loop" + "</main>")
     assert search_documents.documents_of(folded, "toy.html")[1][3:] == ["See how. what 1 The loop", "y = 2 y = 2"]
 
 

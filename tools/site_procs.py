@@ -37,14 +37,22 @@ def describe(cell) -> None:
 
 
 def name_fold(cell) -> None:
-    "Say on a folded cell what is behind the click; Quarto's own word for all of them is `Code`."
+    """Say on a folded cell what is behind the click; Quarto's own word for all of them is `Code`.
+
+    A cell that is exported has no directive of Quarto's, which nbdev would copy into the module: it is folded where
+    JupyterLab folds it.
+    """
+    exported = bool({"export", "exports"} & set(getattr(cell, "directives_", None) or ()))
+    if exported and cell.metadata.get("jupyter", {}).get("source_hidden") and "#| code-fold:" not in cell.source:
+        cell.source = f"#| code-fold: true\n{cell.source}"
     if not re.search(r"^#\| code-fold: *true", cell.source, re.M) or "#| code-summary:" in cell.source:
         return
     is_drawn = any("image/png" in output.get("data", {}) for output in cell.outputs or [])
     if re.search(r"^def check_\w+\(", cell.source, re.M):
         words = CHECK
-    elif {"export", "exports"} & set(getattr(cell, "directives_", None) or ()):
-        words = LIBRARY
+    elif exported:
+        names = re.findall(r"^(?:def|class) ([A-Za-z]\w*)", cell.source, re.M)
+        words = f"{LIBRARY}: {', '.join(names)}" if names else LIBRARY
     else:
         words = FIGURE if is_drawn else CODE
     cell.source = f'#| code-summary: "{words}"\n{cell.source}'

@@ -7,6 +7,7 @@ __all__ = ['exercise']
 
 # %% ../nbs/foundations/exercises.ipynb #7e8d31c9
 import functools
+import inspect
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ def _answering(answer: Any) -> Any:
     "The answer; one that is a function says so itself when it has nothing to return yet."
     if answer is None:
         raise _NotAnswered
-    if not callable(answer) or isinstance(answer, type):
+    if not inspect.isroutine(answer):
         return answer
 
     @functools.wraps(answer)
@@ -41,6 +42,8 @@ def _stopped(error: Exception, answer: Any) -> str:
     if lines:
         return f"your function stopped in its line {lines[-1]} with {said}."
     shown = f"the function {answer.__name__}" if code else f"{answer!r:.60}"
+    if not code and any(words in said for words in ("not iterable", "to unpack", "zip()", "len()")):
+        return f"{shown} is not as many values as were asked for; several are written with commas between them."
     return f"{shown} cannot be used here ({said})."
 
 # %% ../nbs/foundations/exercises.ipynb #09deee35

@@ -6,8 +6,6 @@
 __all__ = ['TwoTowers', 'preprocess', 'CLIP', 'contrastive_loss']
 
 # %% ../../nbs/coop/clip.ipynb #0cb2bcae
-#| code-fold: true
-#| code-summary: "what the module imports"
 import copy
 import math
 
@@ -21,8 +19,6 @@ from .towers import CLIPConfig, ModifiedResNet, Transformer, VisionTransformer
 from ..data import upright_rgb
 
 # %% ../../nbs/coop/clip.ipynb #ef33e8c4
-#| code-fold: true
-#| code-summary: "TwoTowers: parameters, both encoders, logits"
 class TwoTowers(nn.Module):
     """The network of CLIP: two towers that end in one space. Parameter names and numerics equal those of OpenAI's code.
     Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), section 2.
@@ -65,8 +61,6 @@ class TwoTowers(nn.Module):
         return logits, logits.t()
 
 # %% ../../nbs/coop/clip.ipynb #e20152e2
-#| code-fold: true
-#| code-summary: "what is refused"
 def _check_precision(model: TwoTowers) -> None:
     if model.text_projection.dtype == torch.float16 and model.text_projection.device.type == "cpu":
         raise TypeError("weights on a CPU must be float32, got float16: call clip.float()")
@@ -87,8 +81,6 @@ def _check_tokens(model: TwoTowers, tokens: Tensor) -> None:
     checks.whole("the number of tokens", tokens.shape[1], 1, model.config.context_length)
 
 # %% ../../nbs/coop/clip.ipynb #4dbff424
-#| code-fold: true
-#| code-summary: "pixels of tensors, and depths that are refused"
 def _pixels(images: Tensor) -> Tensor:
     "A checked float tensor `(N, 3, H, W)` in [0, 1]."
     images = images.unsqueeze(0) if images.ndim == 3 else images
@@ -108,8 +100,6 @@ def _check_depth(images) -> None:
                              f"Image.fromarray((np.asarray(picture) / 65535 * 255).astype('uint8')) for 16 bits")
 
 # %% ../../nbs/coop/clip.ipynb #e24f2af3
-#| code-fold: true
-#| code-summary: "preprocess"
 def preprocess(images, config: CLIPConfig) -> Tensor:
     """Resize the shorter side to `config.image_resolution` (bicubic), cut out the centre square and normalise.
 
@@ -138,8 +128,6 @@ def preprocess(images, config: CLIPConfig) -> Tensor:
     return tv.normalize(pixels, config.image_mean, config.image_std)
 
 # %% ../../nbs/coop/clip.ipynb #c0f16401
-#| code-fold: true
-#| code-summary: "a tokenizer that fits"
 def _fitting(tokenizer: Tokenizer | None, config: CLIPConfig) -> Tokenizer | None:
     "The tokenizer, its texts as long as the tower reads them; refuses one with more ids than the tower has vectors."
     if tokenizer is None:
@@ -152,8 +140,6 @@ def _fitting(tokenizer: Tokenizer | None, config: CLIPConfig) -> Tokenizer | Non
     return fitting
 
 # %% ../../nbs/coop/clip.ipynb #3e8e789f
-#| code-fold: true
-#| code-summary: "CLIP: preprocessing, freezing, weights in files"
 class CLIP(TwoTowers):
     """Contrastive language-image pre-training: two towers with preprocessing, weights, and a tokenizer for texts, which
     is kept with the tower's `context_length`, and refused if it has more ids than the tower has vectors."""
@@ -195,8 +181,6 @@ class CLIP(TwoTowers):
         weights.save(self, path, dtype)
 
 # %% ../../nbs/coop/clip.ipynb #ad764de5
-#| code-fold: true
-#| code-summary: "contrastive_loss"
 def contrastive_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | float,
                      captions: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy of a batch of pairs: find the text of each image, and the image of each text.

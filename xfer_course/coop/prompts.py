@@ -6,8 +6,6 @@
 __all__ = ['POSITIONS', 'context_slots', 'PromptLayout', 'lay_out', 'first_context', 'fill', 'PromptLearner', 'CoOp']
 
 # %% ../../nbs/coop/coop.ipynb #3835e67a
-#| code-fold: true
-#| code-summary: "what the module imports"
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,8 +21,6 @@ from .nearest import NearestWords, nearest_words
 from ..training import unit_vectors
 
 # %% ../../nbs/coop/coop.ipynb #7d1f07ec
-#| code-fold: true
-#| code-summary: "context_slots"
 POSITIONS = ("end", "middle", "front")
 
 
@@ -54,8 +50,6 @@ def context_slots(n_ctx: int, name_length: int, position: str = "end") -> list[i
     return [*range(1, 1 + before), *range(1 + before + name_length, 1 + n_ctx + name_length)]
 
 # %% ../../nbs/coop/coop.ipynb #569829ab
-#| code-fold: true
-#| code-summary: "PromptLayout, and token ids of a text"
 class PromptLayout(NamedTuple):
     """Where words, gaps and ends are in the prompts of K classes.
 
@@ -86,8 +80,6 @@ def _token_ids(name: str, text: str, tokenizer: Callable, tokens: int) -> list[i
     return ids
 
 # %% ../../nbs/coop/coop.ipynb #a3e27b76
-#| code-fold: true
-#| code-summary: "lay_out"
 def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: int, position: str = "end",
             class_specific: bool = False) -> PromptLayout:
     """The layout of the prompts of classes with these names, on the tower's device.
@@ -117,8 +109,6 @@ def lay_out(names: Sequence[str], tokenizer: Callable, tower: nn.Module, n_ctx: 
                         1 if class_specific else 1 + _before(n_ctx, position))
 
 # %% ../../nbs/coop/coop.ipynb #17988894
-#| code-fold: true
-#| code-summary: "first_context"
 def _start_words(ctx_init: str | None, tokenizer: Callable, tower: nn.Module, class_specific: bool) -> list[int] | None:
     "Token ids of the words with which the context begins, or None."
     if ctx_init is None:
@@ -144,8 +134,6 @@ def first_context(table: Tensor, shape: Sequence[int], words: list[int] | None =
     return (0.02 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))).to(table.device, dtype)
 
 # %% ../../nbs/coop/coop.ipynb #df919994
-#| code-fold: true
-#| code-summary: "fill"
 def fill(embedded: Tensor, slots: Tensor, context: Tensor) -> Tensor:
     "Embedded prompts `(K, L, D)` with context vectors, `(M, D)` or `(K, M, D)`, in their slots `(K, M)`."
     rows = torch.arange(len(embedded), device=embedded.device)[:, None]
@@ -157,8 +145,6 @@ def _chosen(clip: nn.Module, tokenizer: Callable | None) -> Callable:
                          getattr(clip, "tokenizer", None) if tokenizer is None else tokenizer, Callable)
 
 # %% ../../nbs/coop/coop.ipynb #66a35332
-#| code-fold: true
-#| code-summary: "PromptLearner: names to text features"
 class PromptLearner(nn.Module):
     """The text side of `CoOp`: class names in, text features out, trainable context vectors `ctx` between them.
     `ctx` is `(M, D)`, or `(K, M, D)` if class-specific, and float32 whatever the precision of `clip`. TypeError or
@@ -221,8 +207,6 @@ class PromptLearner(nn.Module):
                                 blocks[0].attn.in_proj_weight.element_size())
 
 # %% ../../nbs/coop/coop.ipynb #3bdc712f
-#| code-fold: true
-#| code-summary: "CoOp: images or features to logits"
 class CoOp(PromptLearner):
     """A CLIP whose prompt's context words are free vectors, the only thing that is trained;
     arguments as for `PromptLearner`.

@@ -6,8 +6,6 @@
 __all__ = ['coral_loss', 'mmd_loss', 'conditional_features', 'CDAN', 'adapt_batch_norm', 'entropy_loss', 'SubspaceAlignment']
 
 # %% ../../nbs/dann/alignment.ipynb #debc79bb
-#| code-fold: true
-#| code-summary: "imports of the library"
 import copy
 import math
 from collections.abc import Iterator
@@ -27,14 +25,10 @@ from torch import Tensor, nn
 import xfer_course.checks as checks
 
 # %% ../../nbs/dann/alignment.ipynb #30bb2dc7
-#| code-fold: true
-#| code-summary: "imports from the course"
 from .deep import DANN
 from ..training import in_single_precision
 
 # %% ../../nbs/dann/alignment.ipynb #737f11f4
-#| code-fold: true
-#| code-summary: "coral_loss, with its checks"
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """Squared distance between the covariances of two batches of features, over 4 d^2: a scalar.
 
@@ -58,8 +52,6 @@ def _check_pair(source: Tensor, target: Tensor, rows: int = 1) -> None:
         checks.whole(f"the number of rows of {name}", len(x), rows)
 
 # %% ../../nbs/dann/alignment.ipynb #216490e9
-#| code-fold: true
-#| code-summary: "mmd_loss: several kernels, distances by one product of matrices"
 def mmd_loss(source: Tensor, target: Tensor, factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> Tensor:
     """Squared maximum mean discrepancy between two batches of features, with several Gaussian kernels: a scalar >= 0.
 
@@ -89,8 +81,6 @@ def _kernel_distance(source: Tensor, target: Tensor, factors: list[float]) -> Te
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 # %% ../../nbs/dann/alignment.ipynb #cdan-export-1
-#| code-fold: true
-#| code-summary: "conditional_features"
 def conditional_features(features: Tensor, probabilities: Tensor) -> Tensor:
     """The outer product of features and class probabilities, row by row and flattened: (N, d * K).
 
@@ -116,8 +106,6 @@ class CDAN(DANN):
         return super().domain_logits(conditional_features(features, probabilities), lambda_)
 
 # %% ../../nbs/dann/alignment.ipynb #5ab0c6d2
-#| code-fold: true
-#| code-summary: "the formula, and layers that measure themselves"
 def _pooled(noted: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     "Mean and variance (C,) of all values, from the number of values, mean and variance of each part."
     counts, means, variances = (torch.stack([torch.as_tensor(x, dtype=torch.double) for x in part])
@@ -158,8 +146,6 @@ def _measured(layers: list[nn.Module]) -> Iterator[None]:
             kept.copy_(measured)
 
 # %% ../../nbs/dann/alignment.ipynb #2d224574
-#| code-fold: true
-#| code-summary: "adapt_batch_norm"
 def adapt_batch_norm(model: nn.Module, target: Tensor, batch_size: int = 500) -> nn.Module:
     """A copy of `model` whose batch-norm statistics are those of the target inputs; weights stay as they are.
 
@@ -205,8 +191,6 @@ def entropy_loss(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(1).mean()
 
 # %% ../../nbs/dann/alignment.ipynb #39a691df
-#| code-fold: true
-#| code-summary: "SubspaceAlignment"
 class SubspaceAlignment(ClassifierMixin, BaseEstimator):
     """A linear classifier in the target's main directions, trained on the source turned towards them.
 
@@ -246,8 +230,6 @@ class SubspaceAlignment(ClassifierMixin, BaseEstimator):
         return self.classifier_.predict(self.transform(X))
 
 # %% ../../nbs/dann/alignment.ipynb #4abb6d7a
-#| code-fold: true
-#| code-summary: "what may come in"
 def _check_domains(X, y, X_target, n_components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     X, y = check_X_y(X, y)
     check_classification_targets(y)

@@ -7,8 +7,6 @@ __all__ = ['gradient_reversal', 'GradientReversal', 'lambda_schedule', 'learning
            'MultiDomainDANN']
 
 # %% ../../nbs/dann/dann.ipynb #55118d0b
-#| code-fold: true
-#| code-summary: "imports of the module"
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,8 +20,6 @@ import xfer_course.checks as checks
 from ..training import cross_entropy
 
 # %% ../../nbs/dann/dann.ipynb #a779a6d6
-#| code-fold: true
-#| code-summary: "gradient_reversal: the same six lines, with checks"
 class _ReverseGradient(torch.autograd.Function):
     """Identity forward; the gradient times -lambda backward."""
 
@@ -56,8 +52,6 @@ def gradient_reversal(x: Tensor, lambda_: float | Tensor = 1.0) -> Tensor:
     return _ReverseGradient.apply(x, checks.number("lambda_", lambda_, least=0))
 
 # %% ../../nbs/dann/dann.ipynb #53e65132
-#| code-fold: true
-#| code-summary: "GradientReversal: the function as a layer"
 class GradientReversal(nn.Module):
     """`gradient_reversal` as a layer, for use inside `nn.Sequential`.
 
@@ -76,8 +70,6 @@ class GradientReversal(nn.Module):
         return f"lambda_={self.lambda_:g}"
 
 # %% ../../nbs/dann/dann.ipynb #1454a229
-#| code-fold: true
-#| code-summary: "lambda_schedule and learning_rate_schedule"
 _Progress = float | np.ndarray | Tensor
 
 
@@ -118,8 +110,6 @@ def _domain_loss(source_logits: Tensor, target_logits: Tensor, reduction: str = 
     return source + target if reduction == "sum" else (source + target) / 2
 
 # %% ../../nbs/dann/dann.ipynb #4e33de07
-#| code-fold: true
-#| code-summary: "DANNOutput and DANNLoss: what comes out"
 class DANNOutput(NamedTuple):
     """What `DANN.forward` returns: `(N, classes)` logits, `(N,)` domain logits, `(N, D)` features."""
 
@@ -136,8 +126,6 @@ class DANNLoss(NamedTuple):
     domain: Tensor
 
 # %% ../../nbs/dann/dann.ipynb #be61383c
-#| code-fold: true
-#| code-summary: "the label loss, plain or weighted"
 def _label_loss(logits: Tensor, source_y: Tensor, class_weights: Any = None, sample_weights: Any = None) -> Tensor:
     checks.tensor("source_y", source_y, "N")
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
@@ -161,8 +149,6 @@ def _weights(name: str, values: Any, length: int, losses: Tensor) -> Tensor:
     return values.to(losses)
 
 # %% ../../nbs/dann/dann.ipynb #de5e2e73
-#| code-fold: true
-#| code-summary: "DANN: three modules, forward and loss"
 class DANN(nn.Module):
     """A domain-adversarial network: features, a label head, and a domain head behind gradient reversal.
 
@@ -216,8 +202,6 @@ class DANN(nn.Module):
         return _one_each(self.domain_classifier(gradient_reversal(features, lambda_)), len(features))
 
 # %% ../../nbs/dann/dann.ipynb #eb264472
-#| code-fold: true
-#| code-summary: "what may come in"
 def _check_inputs(model: DANN, source_y: Tensor | None = None, **inputs: Tensor) -> None:
     """Refuse what is not (N, ...), of the shape and type that the network takes; a second batch must be like the first.
     Labels, where given, must be those of `source_x`."""
@@ -248,8 +232,6 @@ def _one_each(logits: Tensor, rows: int) -> Tensor:
     return logits.reshape(-1)
 
 # %% ../../nbs/dann/dann.ipynb #70a50002
-#| code-fold: true
-#| code-summary: "MultiDomainDANN"
 class MultiDomainDANN(DANN):
     """`DANN` with several sources and targets, each a domain of its own, which one domain head tells apart.
 
@@ -287,8 +269,6 @@ class MultiDomainDANN(DANN):
         return checks.tensor("domain_classifier's output", logits, f"{len(features)} {self.domains}")
 
 # %% ../../nbs/dann/dann.ipynb #70a50004
-#| code-fold: true
-#| code-summary: "the loss of one domain, and what may come in"
 def _loss_of_domain(logits: Tensor, number: int) -> Tensor:
     "Mean loss of the domain head on rows of one domain; a head of one logit stands for the domains 0 and 1."
     if logits.ndim == 1:

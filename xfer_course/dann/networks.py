@@ -6,8 +6,6 @@
 __all__ = ['mnist_dann', 'svhn_dann', 'gtsrb_dann', 'max_norm_', 'office_dann', 'office_parameters']
 
 # %% ../../nbs/dann/networks.ipynb #15064873
-#| code-fold: true
-#| code-summary: "imports of the module"
 from copy import deepcopy
 
 import torch
@@ -17,8 +15,6 @@ import xfer_course.checks as checks
 from .deep import DANN
 
 # %% ../../nbs/dann/networks.ipynb #62d4bf56
-#| code-fold: true
-#| code-summary: "one convolution, one head"
 def _convolution(in_channels: int, channels: int, kernel: int, *, padding: int = 0, pool: int = 0,
                  batch_norm: bool = False, dropout: float = 0.0) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Conv2d(in_channels, channels, kernel, padding=padding)]
@@ -39,8 +35,6 @@ def _head(sizes: list[int], *, batch_norm: bool = False, dropout: float = 0.0) -
     return nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
 # %% ../../nbs/dann/networks.ipynb #30c2c94c
-#| code-fold: true
-#| code-summary: "mnist_dann"
 def mnist_dann(num_classes: int = 10, in_channels: int = 3, batch_norm: bool = False, dropout: float = 0.0,
                domain_hidden: tuple[int, ...] = (100,), domain_batch_norm: bool = False,
                joint_batch: bool = True, domain_reduction: str = "sum") -> DANN:
@@ -73,8 +67,6 @@ def _check_network(num_classes: int, in_channels: int, dropout: float = 0.0, hid
         checks.whole("every size in domain_hidden", size)
 
 # %% ../../nbs/dann/networks.ipynb #f4e9ac4f
-#| code-fold: true
-#| code-summary: "svhn_dann"
 def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0, joint_batch: bool = True,
               domain_reduction: str = "sum") -> DANN:
     """The paper's network for street-view house numbers; images `(N, in_channels, 32, 32)`, 6272 features.
@@ -97,8 +89,6 @@ def svhn_dann(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0,
     return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 32, 32), domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #f3668fc3
-#| code-fold: true
-#| code-summary: "gtsrb_dann"
 def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = True,
                domain_reduction: str = "sum") -> DANN:
     """The paper's network for traffic signs; images `(N, in_channels, 40, 40)`, 1024 features.
@@ -118,8 +108,6 @@ def gtsrb_dann(num_classes: int = 43, in_channels: int = 3, joint_batch: bool = 
     return DANN(nn.Sequential(*features), labels, domain, joint_batch, (in_channels, 40, 40), domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #a2b95bd4
-#| code-fold: true
-#| code-summary: "max_norm_"
 @torch.no_grad()
 def max_norm_(module: nn.Module, limit: float = 4.0) -> None:
     """Shorten, in place, the weights into every unit whose Euclidean length is more than `limit`.
@@ -137,8 +125,6 @@ def max_norm_(module: nn.Module, limit: float = 4.0) -> None:
             layer.weight.renorm_(2, 0, limit)
 
 # %% ../../nbs/dann/networks.ipynb #9a042f53
-#| code-fold: true
-#| code-summary: "office_dann"
 def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_batch: bool = True,
                 domain_reduction: str = "sum") -> DANN:
     """The paper's network for photographs of objects: a trunk, a bottleneck of 256 units, label and domain head.
@@ -168,8 +154,6 @@ def office_dann(num_classes: int = 31, backbone: nn.Module | None = None, joint_
                 domain_reduction=domain_reduction)
 
 # %% ../../nbs/dann/networks.ipynb #03d28f17
-#| code-fold: true
-#| code-summary: "office_parameters"
 def office_parameters(model: DANN, learning_rate: float = 0.01, pretrained: float = 0.1) -> list[dict]:
     """Parameter groups for an optimizer: the trunk of `office_dann` at `pretrained * learning_rate`, the rest in full.
 

@@ -7,8 +7,6 @@ __all__ = ['reverse_validation', 'mean_entropy', 'mutual_information', 'classifi
            'transfer_score', 'Saturation', 'saturation', 'DANNClassifier']
 
 # %% ../../nbs/dann/selection.ipynb #bbdada5b
-#| code-fold: true
-#| code-summary: "imports of the library"
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -26,8 +24,6 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 import xfer_course.checks as checks
 
 # %% ../../nbs/dann/selection.ipynb #0099e33a
-#| code-fold: true
-#| code-summary: "imports from the course"
 from .deep import DANN, lambda_schedule
 from .shallow import ShallowDANN
 from ..data import Images, batches, domain_batches
@@ -35,8 +31,6 @@ from ..evaluation import predict
 from ..training import History, choose_accelerator, fit, seed_everything
 
 # %% ../../nbs/dann/selection.ipynb #7320d571
-#| code-fold: true
-#| code-summary: "reverse_validation"
 def reverse_validation(estimator: BaseEstimator, X, y, X_target, *, validation_fraction: float = 0.1,
                        random_state: int | np.random.RandomState | None = None) -> float:
     """Judge an adaptation method without a single target label: the error, in [0, 1], of a round trip.
@@ -68,8 +62,6 @@ def reverse_validation(estimator: BaseEstimator, X, y, X_target, *, validation_f
     return float(np.mean(backward.predict(X_valid) != np.asarray(y_valid)))
 
 # %% ../../nbs/dann/selection.ipynb #f73c307d
-#| code-fold: true
-#| code-summary: "who may be judged, and the way back"
 def _check_round_trip(estimator: BaseEstimator, X, X_target, validation_fraction: float) -> tuple:
     checks.number("validation_fraction", validation_fraction, above=0, below=1)
     if not (hasattr(estimator, "fit") and has_fit_parameter(estimator, "X_target") and hasattr(estimator, "predict")):
@@ -92,8 +84,6 @@ def _reversed_start(fitted: BaseEstimator) -> BaseEstimator:
     return start
 
 # %% ../../nbs/dann/selection.ipynb #74582ffd
-#| code-fold: true
-#| code-summary: "mean_entropy and mutual_information"
 def mean_entropy(probabilities) -> float:
     """Mean entropy of predictions in nats, from 0 (always sure) to log K.
 
@@ -130,8 +120,6 @@ def _check_probabilities(probabilities) -> np.ndarray:
     return p
 
 # %% ../../nbs/dann/selection.ipynb #9526bb12
-#| code-fold: true
-#| code-summary: "classifier_uniformity, with its checks"
 def classifier_uniformity(weights) -> float:
     """Mean squared difference, in radians squared, between the angles of class weights and the even angle.
 
@@ -149,8 +137,6 @@ def classifier_uniformity(weights) -> float:
     return float(np.mean((angles - np.arccos(-1 / (len(w) - 1))) ** 2))
 
 # %% ../../nbs/dann/selection.ipynb #4c8b0910
-#| code-fold: true
-#| code-summary: "hopkins_statistic"
 def hopkins_statistic(features, *, sample: float = 0.05, power: float = 1.0, seed: int = 0) -> float:
     """How much features cluster: about 0.5 where they fill their bounding box evenly, near 1 where they clump.
 
@@ -181,8 +167,6 @@ def hopkins_statistic(features, *, sample: float = 0.05, power: float = 1.0, see
     return float(u / (u + w))
 
 # %% ../../nbs/dann/selection.ipynb #fc48ecfc
-#| code-fold: true
-#| code-summary: "transfer_score"
 def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed: int = 0,
                    batch_size: int | None = None) -> float:
     """The Transfer Score of a model on unlabelled target data; larger is better.
@@ -207,8 +191,6 @@ def transfer_score(weights, features, probabilities, *, power: float = 1.0, seed
     return -classifier_uniformity(weights) + clusters + abs(mutual_information(p, batch_size)) / math.log(classes)
 
 # %% ../../nbs/dann/selection.ipynb #48c0415d
-#| code-fold: true
-#| code-summary: "saturation"
 class Saturation(NamedTuple):
     """What `saturation` returns: levels (M,), NaN before the first full window; the checkpoint to take;
     where it was decided."""
@@ -247,8 +229,6 @@ def saturation(scores, *, window: int = 3, threshold: float = 0.01) -> Saturatio
     return Saturation(levels, first + int(np.argmax(s[first:epoch + 1])), epoch)
 
 # %% ../../nbs/dann/selection.ipynb #1e374d25
-#| code-fold: true
-#| code-summary: "the levels"
 def _levels(scores: np.ndarray, window: int) -> np.ndarray:
     levels = np.full(len(scores), np.nan)
     if len(scores) >= window:
@@ -258,8 +238,6 @@ def _levels(scores: np.ndarray, window: int) -> np.ndarray:
     return levels
 
 # %% ../../nbs/dann/selection.ipynb #4ba14c58
-#| code-fold: true
-#| code-summary: "DANNClassifier"
 class DANNClassifier(ClassifierMixin, BaseEstimator):
     """A deep `DANN` as a scikit-learn estimator: `fit(X, y, X_target=...)`, `predict`.
 
@@ -302,8 +280,6 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[best]
 
 # %% ../../nbs/dann/selection.ipynb #6894117f
-#| code-fold: true
-#| code-summary: "the training"
 def _train(classifier: DANNClassifier, source: Images, X_target, classes: int) -> tuple[DANN, History]:
     seed_everything(classifier.random_state)
     model = _fresh_model(classifier)
@@ -338,8 +314,6 @@ def _batches_and_step(classifier: DANNClassifier, model: DANN, source: Images, X
     return domain_batches(source, torch.as_tensor(np.asarray(X_target, np.float32)), **size), dann_step
 
 # %% ../../nbs/dann/selection.ipynb #7c1f5e20
-#| code-fold: true
-#| code-summary: "the start"
 def _fresh_model(classifier: DANNClassifier) -> DANN:
     model = checks.module("what network builds", classifier.network(), DANN)
     if classifier.warm_start and hasattr(classifier, "model_"):
@@ -348,8 +322,6 @@ def _fresh_model(classifier: DANNClassifier) -> DANN:
     return model
 
 # %% ../../nbs/dann/selection.ipynb #57c7a069
-#| code-fold: true
-#| code-summary: "checks"
 def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> torch.Tensor:
     checks.whole("steps", classifier.steps)
     checks.whole("batch_size", classifier.batch_size)

@@ -6,8 +6,6 @@
 __all__ = ['ShallowDANN']
 
 # %% ../../nbs/dann/shallow.ipynb #c656f931
-#| code-fold: true
-#| code-summary: "imports of the module"
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,8 +23,6 @@ from tqdm.auto import trange
 import xfer_course.checks as checks
 
 # %% ../../nbs/dann/shallow.ipynb #f1e97b57
-#| code-fold: true
-#| code-summary: "the weights, and what a step asks for"
 class _Weights:
     """The six weights of `ShallowDANN` while they are trained.
 
@@ -55,8 +51,6 @@ class _Recipe(NamedTuple):
     signs: np.ndarray
 
 # %% ../../nbs/dann/shallow.ipynb #022781ac
-#| code-fold: true
-#| code-summary: "one step on a pair of rows"
 class _Room(NamedTuple):
     """Arrays that the steps of a block share: at these sizes a NumPy call costs more than its arithmetic, so the steps
     make few calls, into arrays made once. `hidden` has a last column of ones, which feeds the biases of the heads."""
@@ -93,8 +87,6 @@ def _pair_step(z: np.ndarray, asked: np.ndarray, heads: np.ndarray, recipe: _Rec
     heads -= change
 
 # %% ../../nbs/dann/shallow.ipynb #606e0c0c
-#| code-fold: true
-#| code-summary: "a block of steps"
 _BLOCK = 48  # steps per block: enough to share the cost of the products with W, few enough for a small Gram matrix
 
 
@@ -122,8 +114,6 @@ def _train_block(weights: _Weights, X: np.ndarray | sp.csr_matrix, codes: np.nda
     weights.bias -= moves.sum(axis=0)
 
 # %% ../../nbs/dann/shallow.ipynb #fa95fa1b
-#| code-fold: true
-#| code-summary: "epochs"
 def _recipe(classes: int, paired: bool, learning_rate: float, lambda_: float, adversarial: bool) -> _Recipe:
     rates = np.full((1 + paired, classes + 1), learning_rate)
     rates[1:, :-1] = 0.0  # a target example has no label
@@ -157,8 +147,6 @@ def _stack(X, X_target):
     return np.vstack([X, X_target])
 
 # %% ../../nbs/dann/shallow.ipynb #b121ffa5
-#| code-fold: true
-#| code-summary: "early stopping, and the first weights"
 def _train_until_stale(model: "ShallowDANN", epochs: Iterator[int], weights: _Weights, X_valid, y_valid) -> None:
     """Stop when the best epoch is long past; keep the weights of the last epoch with the lowest error."""
     model.validation_errors_, best, patience = [], None, 30
@@ -195,8 +183,6 @@ def _first_weights(model: "ShallowDANN", rng: np.random.RandomState) -> _Weights
     return _Weights(**start)
 
 # %% ../../nbs/dann/shallow.ipynb #ae7ada55
-#| code-fold: true
-#| code-summary: "what a trained network says"
 class _SigmoidNetwork(TransformerMixin, ClassifierMixin, BaseEstimator):
     """What a network with one hidden layer says, from its weights `W_`, `b_`, `V_`, `c_`, `u_`,
     `d_` and its `classes_`."""
@@ -229,8 +215,6 @@ class _SigmoidNetwork(TransformerMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 # %% ../../nbs/dann/shallow.ipynb #d970c002
-#| code-fold: true
-#| code-summary: "ShallowDANN"
 class ShallowDANN(_SigmoidNetwork):
     """The paper's network with one hidden layer, trained by its Algorithm 1; a scikit-learn estimator.
 
@@ -286,8 +270,6 @@ class ShallowDANN(_SigmoidNetwork):
         return self
 
 # %% ../../nbs/dann/shallow.ipynb #03604ed0
-#| code-fold: true
-#| code-summary: "what may come in: parameters and labels"
 _PARAMETERS = {
     "hidden_size": (checks.whole, {}),
     "max_iter": (checks.whole, {}),
@@ -314,8 +296,6 @@ def _find_classes(model: ShallowDANN, y: np.ndarray) -> np.ndarray:
     return classes
 
 # %% ../../nbs/dann/shallow.ipynb #de6a4e8c
-#| code-fold: true
-#| code-summary: "what may come in: target and validation rows"
 def _check_rows(model: ShallowDANN, name: str, X):
     X = check_array(X, accept_sparse="csr", dtype=np.float64, input_name=name)
     if X.shape[1] != model.n_features_in_:

@@ -6,8 +6,6 @@
 __all__ = ['MarginalizedDenoiser']
 
 # %% ../../nbs/dann/text.ipynb #eac4647d
-#| code-fold: true
-#| code-summary: "imports of the module"
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import solve
@@ -18,8 +16,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import xfer_course.checks as checks
 
 # %% ../../nbs/dann/text.ipynb #c1f95824
-#| code-fold: true
-#| code-summary: "the map, and all layers"
 def _denoising_map(X, noise: float, regularization: float) -> np.ndarray:
     """The map (features, features + 1) that restores `X` (n, features) from blanked copies in the mean."""
     ones = np.ones((X.shape[0], 1))
@@ -43,8 +39,6 @@ def _all_layers(X, coefs: list[np.ndarray]) -> np.ndarray:
     return np.hstack([X.toarray() if sp.issparse(X) else X, *layers[1:]])
 
 # %% ../../nbs/dann/text.ipynb #445cd5b0
-#| code-fold: true
-#| code-summary: "MarginalizedDenoiser"
 class MarginalizedDenoiser(TransformerMixin, BaseEstimator):
     """Stacked denoising autoencoders in closed form (mSDA): features from unlabelled text of both domains.
 

@@ -6,8 +6,6 @@
 __all__ = ['AdaptiveClassifier', 'oracle']
 
 # %% ../../nbs/mrl/cascade.ipynb #8fcd5765
-#| code-fold: true
-#| code-summary: "what the module imports"
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,8 +16,6 @@ from .. import checks
 from .heads import MatryoshkaHead
 
 # %% ../../nbs/mrl/cascade.ipynb #de6db501
-#| code-fold: true
-#| code-summary: "one threshold after the other"
 def _judged(logits: Sequence[Tensor], labels: Tensor, rows: int) -> tuple[Sequence[Tensor], Tensor]:
     "Logits of every size with a largest value in every row, and labels that are classes of theirs."
     for each in logits:
@@ -37,8 +33,6 @@ def _learned_thresholds(logits: Tensor, labels: Tensor, grid: np.ndarray) -> np.
     return np.array([grid[int(a.argmax())] for a in accuracy])  # argmax: the first of equals
 
 # %% ../../nbs/mrl/cascade.ipynb #aece77a3
-#| code-fold: true
-#| code-summary: "who is not sure waits"
 def _cascaded(logits_at: Callable[[Tensor, int], Tensor], features: Tensor, dims: Sequence[int],
               thresholds: np.ndarray) -> tuple[Tensor, Tensor]:
     "Labels and sizes used, `(N,)` each; `logits_at(features, step)` gives the logits of one size."
@@ -54,8 +48,6 @@ def _cascaded(logits_at: Callable[[Tensor, int], Tensor], features: Tensor, dims
     return labels, used
 
 # %% ../../nbs/mrl/cascade.ipynb #59aa0371
-#| code-fold: true
-#| code-summary: "AdaptiveClassifier: fit and predict"
 class AdaptiveClassifier:
     """Classify with the smallest size that is sure enough, and go up only where it is not.
 
@@ -96,8 +88,6 @@ class AdaptiveClassifier:
         return self.head(features)[step]
 
 # %% ../../nbs/mrl/cascade.ipynb #23685c8d
-#| code-fold: true
-#| code-summary: "oracle: the smallest size that is right"
 def oracle(predictions: Tensor, labels: Tensor) -> Tensor:
     """Number of the smallest size that is right for each example, and of the largest where no size is: int64 `(N,)`.
 

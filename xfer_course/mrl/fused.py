@@ -6,8 +6,6 @@
 __all__ = ['tied_logits', 'class_targets', 'relative_importance', 'tied_loss', 'untied_loss', 'check_pairs', 'paired_loss']
 
 # %% ../../nbs/mrl/fused.ipynb #28ddc5de
-#| code-fold: true
-#| code-summary: "what the module imports"
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,8 +16,6 @@ from torch.autograd.function import once_differentiable
 from .. import checks
 
 # %% ../../nbs/mrl/fused.ipynb #16055192
-#| code-fold: true
-#| code-summary: "running sums, in the precision that is asked for"
 def _blocks(dims: Sequence[int]) -> list[slice]:
     "The columns that each size adds to the one before: [0, 8), [8, 16), [16, 32), ..."
     return [slice(start, stop) for start, stop in zip((0, *dims), dims)]
@@ -45,8 +41,6 @@ def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 # %% ../../nbs/mrl/fused.ipynb #2d7d2e4e
-#| code-fold: true
-#| code-summary: "logits of a tied head, forward and backward"
 class _TiedLogits(torch.autograd.Function):
     "Logits of all sizes of a tied head, as running sums of block products."
 
@@ -69,8 +63,6 @@ class _TiedLogits(torch.autograd.Function):
         return torch.cat(to_x[::-1], 1), torch.cat(to_weight[::-1], 1), to_bias, None
 
 # %% ../../nbs/mrl/fused.ipynb #91ca5ae8
-#| code-fold: true
-#| code-summary: "tied_logits, with its checks"
 def _fitting(features: Tensor, weight: Tensor, bias: Tensor | None, dims: Sequence[int],
              classes: str = "L") -> tuple[int, ...]:
     "The sizes, after a check that features, weight and bias belong together."
@@ -93,8 +85,6 @@ def tied_logits(features: Tensor, weight: Tensor, bias: Tensor | None, dims: Seq
     return _TiedLogits.apply(features[:, : dims[-1]], weight, bias, dims)
 
 # %% ../../nbs/mrl/fused.ipynb #0ff36ec3
-#| code-fold: true
-#| code-summary: "cross-entropy that overwrites its logits"
 class _Smoothed(NamedTuple):
     "Cross-entropy against one-hot targets `(N,)` mixed with the uniform distribution by the share `smoothing`."
 
@@ -114,8 +104,6 @@ class _Smoothed(NamedTuple):
         return (log_sum - (1 - smoothing) * at_target - smoothing * mean).sum()
 
 # %% ../../nbs/mrl/fused.ipynb #6802fb0b
-#| code-fold: true
-#| code-summary: "checks of labels and weights"
 def class_targets(targets: Tensor, rows: int, classes: int, ignored: int = 0) -> Tensor:
     """`targets`, if they are int64 class numbers `(rows,)` below `classes`; the number `ignored` passes, too.
 
@@ -144,8 +132,6 @@ def _criterion(features: Tensor, classes: int, targets: Tensor, label_smoothing:
     return _Smoothed(class_targets(targets, len(features), classes), smoothing)
 
 # %% ../../nbs/mrl/fused.ipynb #77402524
-#| code-fold: true
-#| code-summary: "gradients from sums of each size up"
 def _add_tied_gradients(gradients: Tensor, x: Tensor, weight: Tensor, dims, to_x: Tensor, to_weight: Tensor) -> None:
     "From d loss / d logits `(G, R, L)` (overwritten by its sums from each size up) write `to_x`, add to `to_weight`."
     for size in range(len(dims) - 2, -1, -1):
@@ -156,8 +142,6 @@ def _add_tied_gradients(gradients: Tensor, x: Tensor, weight: Tensor, dims, to_x
         _add_product(to_weight[:, block], g.T, x[:, block], out=to_weight[:, block])
 
 # %% ../../nbs/mrl/fused.ipynb #68631221
-#| code-fold: true
-#| code-summary: "the fused loss of a tied head"
 _SCRATCH_NUMBERS = 2**22  # logits of all sizes are held for as many rows at a time as fit into this many numbers
 
 
@@ -197,8 +181,6 @@ class _FusedTiedLoss(torch.autograd.Function):
         return (to_x * scale).to(x_dtype), (to_weight * scale).to(weight_dtype), to_bias, None, None, None, None
 
 # %% ../../nbs/mrl/fused.ipynb #a09b7268
-#| code-fold: true
-#| code-summary: "tied_loss, with its checks"
 def tied_loss(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dims: Sequence[int],
               importance: Sequence[float] | None = None, label_smoothing: float = 0.0) -> Tensor:
     """The weighted sum over sizes of the mean cross-entropy, a scalar, for one weight matrix that all sizes share.
@@ -214,8 +196,6 @@ def tied_loss(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
     return _FusedTiedLoss.apply(x, weight, bias, criterion, importance, dims, needs_gradient)
 
 # %% ../../nbs/mrl/fused.ipynb #4ca24f81
-#| code-fold: true
-#| code-summary: "the fused loss of an untied head"
 class _FusedUntiedLoss(torch.autograd.Function):
     """Loss of an untied head over all sizes, with logits of one size in memory at a time.
 
@@ -257,8 +237,6 @@ class _FusedUntiedLoss(torch.autograd.Function):
         return to_x.to(x.dtype), None, None, None, None, *to_weights, *to_biases
 
 # %% ../../nbs/mrl/fused.ipynb #6d7a2512
-#| code-fold: true
-#| code-summary: "untied_loss, with its checks"
 def untied_loss(features: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], targets: Tensor,
                 dims: Sequence[int], importance: Sequence[float] | None = None, label_smoothing: float = 0.0) -> Tensor:
     """The weighted sum over sizes of the mean cross-entropy, a scalar, with a matrix `(L, m)` and a bias per size m.
@@ -278,8 +256,6 @@ def untied_loss(features: Tensor, weights: Sequence[Tensor], biases: Sequence[Te
     return _FusedUntiedLoss.apply(features, criterion, importance, dims, needs_gradient, *weights, *biases)
 
 # %% ../../nbs/mrl/fused.ipynb #5b6e0a02
-#| code-fold: true
-#| code-summary: "the loss of pairs at one size"
 def _pair_loss(z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
     "The mean loss of logits `(N, N)` whose right answers lie on the diagonal, and its gradient."
     criterion, g = _Smoothed(torch.arange(len(z), device=z.device), 0.0), z.clone()
@@ -291,8 +267,6 @@ def _pair_loss(z: Tensor, symmetric: bool) -> tuple[Tensor, Tensor]:
     return loss / len(z), g.div_(len(z))
 
 # %% ../../nbs/mrl/fused.ipynb #5b6e0a04
-#| code-fold: true
-#| code-summary: "all sizes, and the gradient of a side"
 def _pair_sums(anchors: Tensor, positives: Tensor, dims, importance, scale: float, symmetric: bool):
     "The loss over all sizes; by size d loss / d products `(G, N, N)` and what lengths take back, of either side."
     n, loss = len(anchors), anchors.new_zeros(())
@@ -322,8 +296,6 @@ def _add_pair_gradients(side: Tensor, other: Tensor, to_products: Tensor, to_len
     return gradient
 
 # %% ../../nbs/mrl/fused.ipynb #5b6e0a05
-#| code-fold: true
-#| code-summary: "the fused loss of pairs"
 class _FusedPairLoss(torch.autograd.Function):
     "The contrastive loss of all sizes; only the gradients of the two sides wait for the backward pass."
 
@@ -344,8 +316,6 @@ class _FusedPairLoss(torch.autograd.Function):
         return *(None if kept is None else kept * gradient for kept in ctx.saved_tensors), *(None,) * 5
 
 # %% ../../nbs/mrl/fused.ipynb #5b6e0a08
-#| code-fold: true
-#| code-summary: "paired_loss, with its checks"
 def check_pairs(anchors: Tensor, positives: Tensor) -> None:
     "Raises unless both are floating-point vectors `(N, D)` of one precision, at least two of each."
     n, d = checks.tensor("anchors", anchors, "N D", kind="float").shape

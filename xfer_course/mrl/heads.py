@@ -6,8 +6,6 @@
 __all__ = ['doubling_dims', 'digit_rotations', 'truncate', 'MatryoshkaLoss', 'MatryoshkaHead', 'MatryoshkaContrastive']
 
 # %% ../../nbs/mrl/mrl.ipynb #cfe08bc8
-#| code-fold: true
-#| code-summary: "what the module imports"
 import math
 from collections.abc import Sequence
 
@@ -23,8 +21,6 @@ from .fused import (
     check_pairs, class_targets, paired_loss, relative_importance, tied_logits, tied_loss, untied_loss)
 
 # %% ../../nbs/mrl/mrl.ipynb #ab462668
-#| code-fold: true
-#| code-summary: "doubling_dims: the nesting list"
 def doubling_dims(dim: int, smallest: int = 8) -> list[int]:
     """Sizes `smallest`, twice that, four times that, ..., and `dim` itself: the paper's nesting list.
 
@@ -37,8 +33,6 @@ def doubling_dims(dim: int, smallest: int = 8) -> list[int]:
     return [m for m in doubled if m < dim] + [dim]
 
 # %% ../../nbs/mrl/mrl.ipynb #48f386ad
-#| code-fold: true
-#| code-summary: "digit_rotations: the task"
 def digit_rotations(split: str = "train", size: int = 16) -> Images:
     """The chapter's task with 40 classes: which digit, and by how many quarter turns it is rotated.
 
@@ -50,8 +44,6 @@ def digit_rotations(split: str = "train", size: int = 16) -> Images:
     return Images(turned, torch.cat([4 * labels + turns for turns in range(4)]))
 
 # %% ../../nbs/mrl/mrl.ipynb #21b4a256
-#| code-fold: true
-#| code-summary: "truncate: cut, normalise, refuse"
 def truncate(embeddings: np.ndarray | Tensor, dim: int) -> np.ndarray | Tensor:
     """The first `dim` numbers of every embedding, brought back to length one.
 
@@ -71,8 +63,6 @@ def truncate(embeddings: np.ndarray | Tensor, dim: int) -> np.ndarray | Tensor:
     return unit.numpy() if isinstance(embeddings, np.ndarray) else unit
 
 # %% ../../nbs/mrl/mrl.ipynb #25d5d911
-#| code-fold: true
-#| code-summary: "MatryoshkaLoss: equation (1) as a module"
 class MatryoshkaLoss(nn.Module):
     """The sum over sizes of weight times cross-entropy, for logits of any model with one output per size.
 
@@ -106,8 +96,6 @@ class MatryoshkaLoss(nn.Module):
         return (losses * losses.new_tensor(self.weights)).sum()
 
 # %% ../../nbs/mrl/mrl.ipynb #3a3e2f29
-#| code-fold: true
-#| code-summary: "checks and precision of the head"
 def _operands(head: "MatryoshkaHead", features: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
     "Checked features, weights and biases, in the precision in which products are to be taken."
     weights, biases = [c.weight for c in head.classifiers], [c.bias for c in head.classifiers]
@@ -126,8 +114,6 @@ def _logits_at(head: "MatryoshkaHead", features: Tensor, dim: int) -> Tensor:
     return F.linear(features[:, :dim], layer.weight[:, :dim], layer.bias)
 
 # %% ../../nbs/mrl/mrl.ipynb #a9bac290
-#| code-fold: true
-#| code-summary: "MatryoshkaHead: MRL and MRL-E"
 class MatryoshkaHead(nn.Module):
     """Linear classifiers on nested prefixes of a feature vector.
 
@@ -170,8 +156,6 @@ class MatryoshkaHead(nn.Module):
         return untied_loss(x, [first, *others], biases, targets, self.nesting_dims, weights, label_smoothing)
 
 # %% ../../nbs/mrl/mrl.ipynb #6d579928
-#| code-fold: true
-#| code-summary: "cosine similarities at every size"
 @in_single_precision
 def _nested_similarities(anchors: Tensor, positives: Tensor, dims: Sequence[int]) -> Tensor:
     "Cosine similarities `(G, N, N)`: dot products and squared lengths of the prefixes are running sums."
@@ -185,8 +169,6 @@ def _nested_similarities(anchors: Tensor, positives: Tensor, dims: Sequence[int]
     return products / (rows[:, :, None] * columns[:, None, :])
 
 # %% ../../nbs/mrl/mrl.ipynb #7a4f4448
-#| code-fold: true
-#| code-summary: "MatryoshkaContrastive: the loss of pairs"
 class MatryoshkaContrastive(nn.Module):
     """Contrastive loss on every prefix of paired embeddings: row i of one side belongs to row i of the other.
 

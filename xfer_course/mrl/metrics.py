@@ -6,8 +6,6 @@
 __all__ = ['mean_average_precision_at_k', 'precision_at_k', 'top1_nearest_neighbour', 'SearchCost', 'search_cost']
 
 # %% ../../nbs/mrl/metrics.ipynb #ae7a4240
-#| code-fold: true
-#| code-summary: "what the module imports"
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,8 +14,6 @@ import numpy as np
 from .. import checks
 
 # %% ../../nbs/mrl/metrics.ipynb #721e54ec
-#| code-fold: true
-#| code-summary: "hits and mAP@k"
 def _hits(indices, gallery_labels, query_labels, k: int) -> np.ndarray:
     "Whether each of the first k neighbours has the label of its query: bool `(Q, k)`."
     gallery_labels = checks.label_array("gallery_labels", gallery_labels)
@@ -42,8 +38,6 @@ def mean_average_precision_at_k(indices, gallery_labels, query_labels, k: int) -
     return float((precision * hits).sum(1).mean() / k)
 
 # %% ../../nbs/mrl/metrics.ipynb #7e05ff44
-#| code-fold: true
-#| code-summary: "P@k and 1-NN accuracy"
 def precision_at_k(indices, gallery_labels, query_labels, k: int) -> float:
     "P@k: the share of the first k neighbours with the label of their query. See `mean_average_precision_at_k`."
     return float(_hits(indices, gallery_labels, query_labels, k).mean())
@@ -54,8 +48,6 @@ def top1_nearest_neighbour(indices, gallery_labels, query_labels) -> float:
     return precision_at_k(indices, gallery_labels, query_labels, 1)
 
 # %% ../../nbs/mrl/metrics.ipynb #299046f5
-#| code-fold: true
-#| code-summary: "SearchCost: scanned and fetched"
 class SearchCost(NamedTuple):
     """What one query costs: multiply-adds over the whole gallery, and on rows that must be fetched one by one.
 

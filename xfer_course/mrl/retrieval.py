@@ -6,8 +6,6 @@
 __all__ = ['rerank_scores', 'FunnelRetrieval', 'AdaptiveRetrieval']
 
 # %% ../../nbs/mrl/search.ipynb #28ddc5de
-#| code-fold: true
-#| code-summary: "what the module imports"
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,8 +22,6 @@ from .metrics import search_cost
 from .storage import StoredIndex
 
 # %% ../../nbs/mrl/search.ipynb #431cbebf
-#| code-fold: true
-#| code-summary: "prefixes and scores for three metrics"
 _METRICS = ("cosine", "dot", "euclidean")
 
 
@@ -59,8 +55,6 @@ def _final_scores(scores: Tensor, queries: Tensor, dim: int, metric: str) -> Ten
     return -squared.clamp_min(0).sqrt()
 
 # %% ../../nbs/mrl/search.ipynb #51f93aca
-#| code-fold: true
-#| code-summary: "the largest scores of a long row"
 _GROUP = 16
 
 
@@ -81,8 +75,6 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best, columns.gather(1, order)
 
 # %% ../../nbs/mrl/search.ipynb #scan0002
-#| code-fold: true
-#| code-summary: "a block of scores, without hidden rows"
 def _codes_at(search: "FunnelRetrieval", rows: slice | Tensor) -> dict[str, Tensor]:
     "What the first stage keeps of some rows, by name."
     kept = {name: each for name, each in search.rows.items() if name != "vectors"}
@@ -113,8 +105,6 @@ def _block(search: "FunnelRetrieval", queries: Tensor, rows: slice, allowed: Ten
     return scores, chosen if few else None
 
 # %% ../../nbs/mrl/search.ipynb #e6cb0477
-#| code-fold: true
-#| code-summary: "the scan, block by block"
 def _slices(count: int, step: int) -> list[slice]:
     step = max(1, step)
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
@@ -138,8 +128,6 @@ def _scan(search: "FunnelRetrieval", queries: Tensor, count: int, allowed: Tenso
     return best
 
 # %% ../../nbs/mrl/search.ipynb #67cdef9b
-#| code-fold: true
-#| code-summary: "scores of a shortlist"
 def _scores_of_rows(rows: Tensor, chosen: Tensor, queries: Tensor, metric: str) -> Tensor:
     "Scores `(Q, K)` of prepared queries with the prefixes `(Q * K, dim)` of the rows that each of them has chosen."
     dim = rows.shape[1]
@@ -170,8 +158,6 @@ def _rescored(vectors: GrowingRows, queries: Tensor, candidates: Tensor, dim: in
     return scores
 
 # %% ../../nbs/mrl/search.ipynb #4ade060f
-#| code-fold: true
-#| code-summary: "rerank_scores, with its checks"
 def _check_candidates(gallery: Tensor, queries: Tensor, candidates: Tensor, dim: int) -> None:
     checks.tensor("gallery", gallery, "N D", kind="float")
     checks.tensor("queries", queries, "Q D", kind="float")
@@ -193,8 +179,6 @@ def rerank_scores(gallery: Tensor, queries: Tensor, candidates: Tensor, dim: int
     return _rescored(GrowingRows(gallery), queries, candidates, dim, metric)
 
 # %% ../../nbs/mrl/search.ipynb #38c82470
-#| code-fold: true
-#| code-summary: "one pass over the gallery"
 _STAGES = {each.name: each for each in (Float32Codes, Int8Codes, BinaryCodes)}
 
 
@@ -230,8 +214,6 @@ def _index(search: "FunnelRetrieval", vectors: Tensor) -> None:
             search.rows[name].append(part)
 
 # %% ../../nbs/mrl/search.ipynb #0626eab3
-#| code-fold: true
-#| code-summary: "checks of sizes, lists and queries"
 def _sizes(dims: Sequence[int], first_stage: str, most: int) -> tuple[int, ...]:
     "Increasing sizes; rounded codes may have as many dimensions as the second stage, which they need."
     if first_stage == "float32":
@@ -267,8 +249,6 @@ def _checked_queries(queries: np.ndarray | Tensor, k: int, search: "FunnelRetrie
     return vectors
 
 # %% ../../nbs/mrl/search.ipynb #ab39b010
-#| code-fold: true
-#| code-summary: "a block of queries through the stages"
 def _staged(search: "FunnelRetrieval", queries: Tensor, k: int, allowed: Tensor | None,
             left_out: Tensor | None) -> tuple[Tensor, Tensor]:
     "Scores and rows `(Q, k)` of a block of queries, best first; row -1 and minus infinity where no more are allowed."
@@ -293,8 +273,6 @@ def _staged(search: "FunnelRetrieval", queries: Tensor, k: int, allowed: Tensor 
     return (F.pad(scores, (0, short), value=-math.inf), F.pad(rows, (0, short), value=-1)) if short else (scores, rows)
 
 # %% ../../nbs/mrl/search.ipynb #funn0002
-#| code-fold: true
-#| code-summary: "the settings of a funnel"
 class _Funnel(StoredIndex):
     "The settings of a funnel, and what they say about vectors."
 
@@ -336,8 +314,6 @@ class _Funnel(StoredIndex):
         return search_cost(len(self), self.dims, self.shortlists).multiply_adds
 
 # %% ../../nbs/mrl/search.ipynb #ca8ee85d
-#| code-fold: true
-#| code-summary: "FunnelRetrieval"
 class FunnelRetrieval(_Funnel):
     """Nearest neighbours in stages: everything at few dimensions, ever fewer candidates at ever more dimensions.
 
@@ -380,8 +356,6 @@ class FunnelRetrieval(_Funnel):
         return (checks.as_array(scores), checks.as_array(ids)) if isinstance(queries, np.ndarray) else (scores, ids)
 
 # %% ../../nbs/mrl/search.ipynb #d33df9ba
-#| code-fold: true
-#| code-summary: "AdaptiveRetrieval: the funnel with one shortlist"
 class AdaptiveRetrieval(FunnelRetrieval):
     """Nearest neighbours in two stages: a shortlist at `shortlist_dim` dimensions, put in order at `rerank_dim`.
 

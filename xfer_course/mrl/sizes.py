@@ -6,8 +6,6 @@
 __all__ = ['simulated_embeddings', 'SearchSizes', 'search_grid', 'choose_sizes']
 
 # %% ../../nbs/mrl/sizes.ipynb #e372c15b
-#| code-fold: true
-#| code-summary: "what the module imports"
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,8 +18,6 @@ from .metrics import SearchCost, mean_average_precision_at_k, search_cost
 from .retrieval import FunnelRetrieval, rerank_scores
 
 # %% ../../nbs/mrl/sizes.ipynb #448c8d49
-#| code-fold: true
-#| code-summary: "simulated_embeddings: the generator"
 def simulated_embeddings(n: int, dim: int, num_classes: int = 1000, exponent: float = 1.0, noise: float = 0.5,
                          seed: int = 0) -> tuple[Tensor, Tensor]:
     """Labelled vectors whose information falls off with the dimension, as a nested embedding's does.
@@ -42,8 +38,6 @@ def simulated_embeddings(n: int, dim: int, num_classes: int = 1000, exponent: fl
     return vectors.mul_((1 + torch.arange(dim)).pow(-float(exponent))), labels
 
 # %% ../../nbs/mrl/sizes.ipynb #8ae840b7
-#| code-fold: true
-#| code-summary: "search_grid: quality and cost of every setting"
 class SearchSizes(NamedTuple):
     "A setting of `AdaptiveRetrieval` with its mAP@k on held-out queries, that of exact search, and its cost per query."
 
@@ -85,8 +79,6 @@ def search_grid(gallery, gallery_labels, queries, query_labels, *, shortlist_dim
     return results
 
 # %% ../../nbs/mrl/sizes.ipynb #02f2ca78
-#| code-fold: true
-#| code-summary: "choose_sizes: the cheapest that is good enough"
 def choose_sizes(settings: Sequence[SearchSizes], tolerance: float = 0.005, fetch: float = 50.0) -> SearchSizes:
     """The cheapest setting whose mAP is at most `tolerance` below that of exact search.
 

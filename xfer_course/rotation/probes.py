@@ -6,8 +6,6 @@
 __all__ = ['few_labels', 'LinearProbe', 'NonLinearProbe', 'ConvProbe', 'TransferClassifier']
 
 # %% ../../nbs/rotation/probes.ipynb #2e5bad97
-#| code-fold: true
-#| code-summary: "what the library imports"
 import math
 from collections.abc import Sequence
 
@@ -18,8 +16,6 @@ from .. import checks
 from .rotation import nin_block
 
 # %% ../../nbs/rotation/probes.ipynb #d2f8abea
-#| code-fold: true
-#| code-summary: "few_labels: the first, or drawn with a seed"
 def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None = None) -> Tensor:
     """Which examples keep their label when every class keeps `per_class` of them.
 
@@ -44,8 +40,6 @@ def few_labels(labels: Tensor | Sequence[int], per_class: int, seed: int | None 
     return torch.cat(kept).sort().values
 
 # %% ../../nbs/rotation/probes.ipynb #d11fb144
-#| code-fold: true
-#| code-summary: "initial weights and checks"
 def _scale_linear_layers(probe: nn.Module) -> None:
     "Weights of variance 2 / outputs and biases of zero, as in the authors' classifiers."
     for layer in probe.modules():
@@ -61,8 +55,6 @@ def _maps(features: Tensor, dims: str, weight: Tensor) -> Tensor:
     return features
 
 # %% ../../nbs/rotation/probes.ipynb #8d7a5343
-#| code-fold: true
-#| code-summary: "LinearProbe"
 class LinearProbe(nn.Module):
     """A linear classifier on feature maps: max-pool to `size` x `size`, batch norm without weights, one linear layer.
 
@@ -85,8 +77,6 @@ class LinearProbe(nn.Module):
         return self.linear(self.norm(self.pool(features)).flatten(1))
 
 # %% ../../nbs/rotation/probes.ipynb #e94a329c
-#| code-fold: true
-#| code-summary: "NonLinearProbe"
 class NonLinearProbe(nn.Sequential):
     """The paper's non-linear classifier on frozen features: two hidden layers with batch norm and ReLU, then a linear.
 
@@ -109,8 +99,6 @@ class NonLinearProbe(nn.Sequential):
         return super().forward(_maps(features, self.shape, self[-1].weight))
 
 # %% ../../nbs/rotation/probes.ipynb #ba0a4f2d
-#| code-fold: true
-#| code-summary: "ConvProbe"
 class ConvProbe(nn.Sequential):
     """The paper's convolutional classifier on frozen features: a third block of the network, averaged, then linear.
 
@@ -129,8 +117,6 @@ class ConvProbe(nn.Sequential):
         return super().forward(_maps(features, f"N {self.in_channels} h w", self[-1].weight))
 
 # %% ../../nbs/rotation/probes.ipynb #c4f1ea28
-#| code-fold: true
-#| code-summary: "TransferClassifier: backbone and head, frozen or not"
 class TransferClassifier(nn.Module):
     """A pretrained backbone with a new head, to train on labels: both of them, or the head alone.
 

@@ -7,8 +7,6 @@ __all__ = ['rotate', 'rotate_degrees', 'centre_square', 'rotate_batch', 'crop_an
            'NetworkInNetwork', 'attention_map']
 
 # %% ../../nbs/rotation/rotation.ipynb #b39f6181
-#| code-fold: true
-#| code-summary: "what the library imports"
 import math
 from collections.abc import Sequence
 
@@ -20,8 +18,6 @@ from .. import checks
 from ..training import cross_entropy
 
 # %% ../../nbs/rotation/rotation.ipynb #5a2c6b2f
-#| code-fold: true
-#| code-summary: "rotate: the table, with checks"
 def _planes(images: Tensor) -> Tensor:
     if checks.tensor("images", images, empty=True).ndim < 2:
         raise ValueError(f"images must be of shape (..., H, W), got {tuple(images.shape)}")
@@ -48,8 +44,6 @@ def rotate(images: Tensor, quarter_turns: int) -> Tensor:
     return images
 
 # %% ../../nbs/rotation/rotation.ipynb #47e47f39
-#| code-fold: true
-#| code-summary: "rotate_degrees: any angle, any shape"
 def rotate_degrees(images: Tensor, degrees: float, *, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
     """Turn images counter-clockwise by any angle, by resampling; for experiments, not for the pretext task.
 
@@ -73,8 +67,6 @@ def rotate_degrees(images: Tensor, degrees: float, *, mode: str = "bilinear", pa
     return F.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 # %% ../../nbs/rotation/rotation.ipynb #712675fd
-#| code-fold: true
-#| code-summary: "faster on a CPU: one pass for a quarter turn"
 # On a CPU, copies of this many bytes are written at a time, so that what is read again is still in its cache.
 _CACHE_BYTES = 3 * 2**19
 
@@ -99,8 +91,6 @@ def _stack_turns(images: Tensor, turns: tuple[int, ...]) -> Tensor:
     return copies.view(-1, channels, side, side)
 
 # %% ../../nbs/rotation/rotation.ipynb #3bc5e4d3
-#| code-fold: true
-#| code-summary: "centre_square"
 def centre_square(images: Tensor) -> Tensor:
     """The largest square in the middle of each image: `(..., H, W)` to `(..., S, S)` with `S = min(H, W)`, a view.
 
@@ -112,8 +102,6 @@ def centre_square(images: Tensor) -> Tensor:
     return images[..., top : top + side, left : left + side]
 
 # %% ../../nbs/rotation/rotation.ipynb #56d16c95
-#| code-fold: true
-#| code-summary: "rotate_batch, with checks"
 def _different_turns(quarter_turns: Sequence[int], least: int = 1) -> tuple[int, ...]:
     turns = tuple(checks.whole("quarter_turns", k, 0, 3) for k in quarter_turns)
     if len(turns) < least or len(set(turns)) < len(turns):
@@ -145,8 +133,6 @@ def rotate_batch(images: Tensor, quarter_turns: Sequence[int] = (0, 1, 2, 3),
     return rotated, torch.arange(len(rotated), device=images.device) % len(turns)
 
 # %% ../../nbs/rotation/rotation.ipynb #940c7219
-#| code-fold: true
-#| code-summary: "crop_and_flip: a window per image"
 def crop_and_flip(images: Tensor, padding: int = 4, generator: torch.Generator | None = None) -> Tensor:
     """The paper's CIFAR augmentation: pad with zeros, cut a random window of the old size, mirror every other image.
 
@@ -168,8 +154,6 @@ def crop_and_flip(images: Tensor, padding: int = 4, generator: torch.Generator |
     return padded[of_image, :, rows.to(images.device).unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
 
 # %% ../../nbs/rotation/rotation.ipynb #7a2aa1a1
-#| code-fold: true
-#| code-summary: "RotationPretext: backbone, head, loss"
 class RotationPretext(nn.Module):
     """Any backbone with a linear head that says by how much an image was turned.
 
@@ -210,8 +194,6 @@ class RotationPretext(nn.Module):
         return (logits.argmax(dim=1) == turns).view(len(images), -1)
 
 # %% ../../nbs/rotation/rotation.ipynb #c5e11ce2
-#| code-fold: true
-#| code-summary: "nin_block: three convolutions"
 def nin_block(in_channels: int, widths: Sequence[int], kernel: int) -> nn.Sequential:
     """Three convolutions, each with batch norm and ReLU: one spatial, and two that mix the channels at each position.
 
@@ -239,8 +221,6 @@ def _nin_blocks(num_blocks: int, channels: int, in_channels: int) -> nn.ModuleLi
     ])
 
 # %% ../../nbs/rotation/rotation.ipynb #9da6d808
-#| code-fold: true
-#| code-summary: "NetworkInNetwork"
 class NetworkInNetwork(nn.Module):
     """The Network-in-Network of the paper's CIFAR-10 experiments: blocks of three convolutions, and a linear head.
 
@@ -280,8 +260,6 @@ class NetworkInNetwork(nn.Module):
         return vectors if self.head is None else self.head(vectors)
 
 # %% ../../nbs/rotation/rotation.ipynb #a29beba2
-#| code-fold: true
-#| code-summary: "attention_map"
 def attention_map(features: Tensor, power: float = 1.0) -> Tensor:
     r"""Where a layer is active: $A_{uv} = \sum_c |a_{c,uv}|^{p}$.
 
