@@ -14,7 +14,8 @@ def documents_of(page: str, address: str) -> list[list[str]]:
     "[address, heading, title of the page, text, code] for the opening of a page and each of its sections."
     reader = _Sections(address)
     page = re.sub(r"<body.*?(?=<main )", "<body>", page, count=1, flags=re.S)
-    page = re.sub(rf"<summary>(?:{'|'.join(SUMMARIES)})(?:: [^<]*)?</summary>", "", page)  # says nothing about the code below it
+    # what a fold is called by default says nothing about the code in it
+    page = re.sub(rf"<summary>(?:{'|'.join(SUMMARIES)})(?:: [^<]*)?</summary>", "", page)
     reader.feed(re.sub(r'<div class="page-links">.*?</div>', "", page, count=1, flags=re.S))
     return [[where, _plain(heading), _plain(reader.title), _plain(text), _plain(_without_imports(code))]
             for where, heading, text, code in reader.sections if heading or text.strip() or code.strip()]
