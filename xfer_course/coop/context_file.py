@@ -27,6 +27,11 @@ def _answer(model: nn.Module) -> Tensor:
                            encode_prefix(tower, tokens[:1]))
     return found[0].float().cpu()
 
+
+def _agree(first: Tensor, second: Tensor) -> bool:
+    "Whether two answers are one, up to the rounding of half precision."
+    return first.shape == second.shape and torch.cosine_similarity(first, second, dim=0).item() > 0.99
+
 # %% ../../nbs/coop/context_file.ipynb #a49a4793
 def save_context(model: nn.Module, path: str | Path) -> Path:
     "Write the context of a `CoOp` alone, with what is needed to use it again, as safetensors; returns the file."
@@ -58,11 +63,6 @@ def _read_context(path: str | Path) -> tuple[Tensor, dict]:
         raise ValueError(f"{path} is not a context that save_context wrote ({type(error).__name__}: {error})") from None
 
 # %% ../../nbs/coop/context_file.ipynb #ae63b36b
-def _agree(first: Tensor, second: Tensor) -> bool:
-    "Whether two answers are one, up to the rounding of half precision."
-    return first.shape == second.shape and torch.cosine_similarity(first, second, dim=0).item() > 0.99
-
-
 def load_context(model: nn.Module, path: str | Path) -> nn.Module:
     """Take the context of a `CoOp` from a file that `save_context` wrote; returns the model.
 
@@ -88,7 +88,7 @@ def load_context(model: nn.Module, path: str | Path) -> nn.Module:
         model.ctx.copy_(ctx)
     return model
 
-
+# %% ../../nbs/coop/context_file.ipynb #ctxopts2
 def context_options(path: str | Path) -> dict:
     """What a file says of its context, as arguments of `CoOp`: length, place of the name,
     one for all or for each class.

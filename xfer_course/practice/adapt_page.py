@@ -48,12 +48,10 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
         skip_damaged: leave out pictures that cannot be read; reads all of them once more.
         fresh: begin anew; `progress` shows the training of a backbone.
 
-    Returns:
-        The page.
+    Returns the page.
 
     Raises:
-        ValueError, TypeError: data that do not fit together, an unknown backbone,
-            a result of other settings in `out`.
+        ValueError, TypeError: data that do not fit together, an unknown backbone, a result of other settings in `out`.
         OSError: folders or files that are not there or cannot be written.
     """
     options, device = options or AdaptOptions(), resolve_device(device)

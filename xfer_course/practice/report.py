@@ -35,7 +35,7 @@ class ResultFolder:
     `settings` is all that decides the result, JSON-able; `fresh` begins anew and takes away what an earlier call left.
     `partial` is a folder for finished parts of the work, which goes when the page is written.
 
-    Raises `ValueError` where the folder holds the result of other settings, or files of another origin, or is in use by
+    Raises `ValueError` where the folder holds the result of other settings or of something else, or is in use by
     another process, and `OSError` where it cannot be made or written.
     """
 
@@ -47,9 +47,6 @@ class ResultFolder:
         before = _before(self.path)
         self._lock = _locked(self.path)
         _go_on(self, before, fresh)
-        if not self.is_finished:  # a finished result keeps the versions that made it
-            about = {"settings": self.settings, "made_with": measuring_environment()}
-            self.write("settings.json", json.dumps(about, indent=1, ensure_ascii=False))
 
     @property
     def page(self) -> Path:
@@ -63,15 +60,14 @@ class ResultFolder:
 
     def write(self, name: str, content: str | bytes) -> None:
         "A file of the folder, as a whole or not at all."
-        data = content.encode() if isinstance(content, str) else content
-        write_atomically(self.path / name, lambda file: file.write(data))
+        write_atomically(self.path / name,
+                         lambda file: file.write(content.encode() if isinstance(content, str) else content))
 
     def finish(self, page: str) -> Path:
         "Write the page, drop the parts, and return where the page is."
         self.write("report.html", page)
         shutil.rmtree(self.partial, ignore_errors=True)
-        self._lock.release(force=True)
-        (self.path / ".lock").unlink(missing_ok=True)
+        _unlock(self._lock)
         return self.page
 
 # %% ../../nbs/practice/report.ipynb #b6ac2dee
@@ -84,6 +80,11 @@ def _locked(folder: Path) -> FileLock:
         raise ValueError(f"{folder} is in use by another call that has not ended: wait for it, or choose another "
                          "folder with --out") from None
     return lock
+
+
+def _unlock(lock: FileLock) -> None:
+    lock.release(force=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _before(folder: Path) -> dict | None:
@@ -110,6 +111,9 @@ def _go_on(result: ResultFolder, before: dict | None, fresh: bool) -> None:
     elif before and _difference(before, result.settings) and (made or any(result.partial.glob("*"))):
         raise ValueError(f"{result.path} holds the result of other settings ({_difference(before, result.settings)}): "
                          "choose another folder with --out, or begin anew with --fresh")
+    if not result.is_finished:  # a finished result keeps the versions that made it
+        about = {"settings": result.settings, "made_with": measuring_environment()}
+        result.write("settings.json", json.dumps(about, indent=1, ensure_ascii=False))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
