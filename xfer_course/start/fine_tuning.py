@@ -75,7 +75,7 @@ def fine_tune(network: TransferNetwork, images: Tensor, labels: Tensor, *, head_
     Raises:
         ValueError, TypeError: labels that do not fit, a rate that is negative, or nothing to train in the trunk.
 
-    Source: the two rates are those of Yosinski et al. (2014), section 4.1, where one of them is 0.
+    Source: Yosinski et al. (2014), frozen transfer at a trunk rate of 0, fine-tuned otherwise (there with one rate).
     """
     checks.module("network", network, TransferNetwork)
     labels = checks.labels("labels", labels, len(checks.tensor("images", images)), network.head.out_features)
@@ -142,7 +142,7 @@ def train_from(trunk: nn.Module, first: str) -> int:
     `first` is a name in `trunk.named_children()`, which must stand in the order in which inputs pass them. Returns the
     number of weights that are trained. Raises ValueError or TypeError for another name or something that is no module.
 
-    Source: Yosinski et al. (2014), section 3 (the first n layers frozen).
+    Source: Yosinski et al. (2014), where the first n layers are frozen (networks AnB).
     """
     names = [name for name, _ in checks.module("trunk", trunk).named_children()]
     place = names.index(checks.one_of("first", first, names))
