@@ -22,7 +22,7 @@ class Module:
     def cell_of(self, line: int) -> str | None:
         "The id of the notebook cell that a line of the module was exported from."
         before = self.text.split("\n")[:line]
-        return next((m[1] for text in reversed(before) if (m := re.match(r"# %% (?:\.\./)+nbs/\S+ #(\w+)", text))),
+        return next((m[1] for text in reversed(before) if (m := re.match(r"# %% (?:\.\./)+nbs/\S+ #([\w-]+)", text))),
                     None)
 
     def cell_address(self, line: int) -> str:

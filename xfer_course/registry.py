@@ -112,6 +112,11 @@ class Chapter:
         return tuple(dict.fromkeys(paper for n in self.notebooks if n.kind == "paper" for paper in n.papers))
 
     @property
+    def is_taught(self) -> bool:
+        "Whether it rebuilds papers or measures something; the foundations and the commands do neither."
+        return bool(self.papers) or any(n.is_lab for n in self.notebooks)
+
+    @property
     def first(self) -> CourseNotebook:
         "Where one enters: the first notebook that rebuilds a paper, else the first one."
         return next((n for n in self.notebooks if n.kind == "paper"), self.notebooks[0])

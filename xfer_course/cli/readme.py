@@ -39,11 +39,11 @@ def _row(chapter: Chapter, best: dict[str, Any]) -> dict[str, str]:
 
 
 def chapters_markdown(records: list, root: Path | None = None) -> str:
-    "The README's generated part: a row per chapter that builds papers, and the line of sums."
+    "The README's generated part: a row per chapter that is taught, and the line of sums."
     from xfer_course.labs import VERDICTS, best_records, markdown_table
 
     best = {record.lab: record for record in best_records(records)}
-    table = markdown_table([_row(chapter, best) for chapter in chapters(root) if chapter.papers])
+    table = markdown_table([_row(chapter, best) for chapter in chapters(root) if chapter.is_taught])
     verdicts = Counter(claim.verdict for record in best.values() for claim in record.claims)
     counted = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS)
     sums = f"{verdicts.total()} claims in {len(best)} labs: {counted}" if best else "No run has been recorded yet"

@@ -10,6 +10,7 @@ import html
 import io
 import json
 import shutil
+import weakref
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ class ResultFolder:
         checks.one_of("fresh", fresh, (True, False))
         make_writable(self.path, "choose another with --out")
         before = _before(self.path)
-        self._lock = _locked(self.path)
+        self._unlock = weakref.finalize(self, _unlock, _locked(self.path))
         _go_on(self, before, fresh)
 
     @property
@@ -67,12 +68,12 @@ class ResultFolder:
         "Write the page, drop the parts, and return where the page is."
         self.write("report.html", page)
         shutil.rmtree(self.partial, ignore_errors=True)
-        _unlock(self._lock)
+        self._unlock()
         return self.page
 
 # %% ../../nbs/practice/report.ipynb #b6ac2dee
 def _locked(folder: Path) -> FileLock:
-    "The lock of a folder, held for as long as the object lives; raises ValueError where another process has it."
+    "The lock of a folder, taken; raises ValueError where another process has it."
     lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
     try:
         lock.acquire()
