@@ -93,7 +93,7 @@ def course_root() -> Path:
             return folder
     raise FileNotFoundError("no course found at or above the working folder; clone the repository and run inside it")
 
-
+# %% ../nbs/foundations/registry.ipynb #chap0002
 @dataclass(frozen=True)
 class Chapter:
     """A chapter: the name of its folder, titles (long and short), the question it answers,
