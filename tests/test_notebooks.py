@@ -213,8 +213,7 @@ def test_lab_states_the_memory_that_its_record_shows(path):
 # CPU time of a lesson, all cells twice, with the processes it starts, in starts (see the fixture): a half above what
 # the dearest has taken on a busy machine. The list of exceptions may only shrink.
 LESSON_CAP = 14
-LESSONS_ABOVE: dict[str, float] = {"dann/selection": 25, "rotation/rotation": 21,
-                                   "start/fine_tuning": 21}  # it trains seventeen small networks
+LESSONS_ABOVE: dict[str, float] = {"dann/selection": 25, "rotation/rotation": 21}
 # Lessons that start other notebooks: their cells run once.
 RUN_ONCE = {"cli"}
 
