@@ -42,6 +42,13 @@ def a_notebook(folder: Path, *sources: str, name: str = "toy") -> CourseNotebook
     return CourseNotebook(f"toy/{name}", path, "Toy", ())
 
 
+def test_a_reader_that_stops_early_hears_nothing():
+    "`xfer results | head -1`: no words about a broken pipe."
+    command = f'"{sys.executable}" -c "from xfer_course.cli import main; main()" results | head -c 1'
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert process.stderr == ""
+
+
 def test_help_answers_without_torch():
     code = ("import sys\nfrom xfer_course.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in "
             "sys.modules")

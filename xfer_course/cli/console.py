@@ -36,6 +36,8 @@ class _Commands(click.Group):
             click.echo("\nxfer: interrupted; what was finished is kept, the same command continues from there",
                        err=True)
             ctx.exit(130)
+        except BrokenPipeError:  # `xfer results | head`: click ends quietly
+            raise
         except (NotebookFailed, ValueError, OSError) as error:
             raise _Sentence(_sentence_of(error)) from None
         except TypeError as error:
