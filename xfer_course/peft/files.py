@@ -68,8 +68,8 @@ def _described(model: nn.Module) -> dict[str, Any]:
     "The content of `adapter_config.json`."
     configs = {place.name: update.config for place, update in injected(model)}
     kinds, own = {type(config) for config in configs.values()}, _own_modules(model)
-    common = {"base_model_name_or_path": None, "inference_mode": True, "task_type": None, "modules_to_save": own or None,
-              "target_modules": sorted(configs)}
+    common = {"base_model_name_or_path": None, "inference_mode": True, "task_type": None,
+              "modules_to_save": own or None, "target_modules": sorted(configs)}
     if kinds == {LoRA} and len({(c.rslora, c.dora, c.dropout) for c in configs.values()}) == 1:
         first = next(iter(configs.values()))
         return common | {
@@ -118,7 +118,7 @@ def load_trained(model: nn.Module, folder: str | Path) -> list[str]:
     trained = {name for name, each in model.named_parameters() if each.requires_grad}
     try:
         for config in dict.fromkeys(new.values()):
-            inject(model, config, [name for name in new if new[name] == config])
+            inject(model, config, [name or "." for name in new if new[name] == config])  # "." is the model itself
         pairs = _pairs(model, tensors)
     except ValueError:
         eject(model, [place.name for place, _ in injected(model) if place.name not in known])
@@ -126,7 +126,7 @@ def load_trained(model: nn.Module, folder: str | Path) -> list[str]:
             each.requires_grad_(name in trained)
         raise
     _copy(pairs)
-    return list(wanted)
+    return [place.name for place, _ in injected(model) if place.name in wanted]
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         said = json.loads((folder / _CONFIG_FILE).read_text("utf-8"))
         tensors = load((folder / _WEIGHTS_FILE).read_bytes())
     except (ValueError, SafetensorError) as error:
-        raise DataFileError(f"{folder} must hold readable files {_CONFIG_FILE} and {_WEIGHTS_FILE}, got {error}") from None
+        raise DataFileError(f"{folder} must hold readable {_CONFIG_FILE} and {_WEIGHTS_FILE}, got {error}") from None
     if not isinstance(said, dict) or not all(name.startswith(_ROOT + ".") for name in tensors):
         raise DataFileError(f"{folder / _WEIGHTS_FILE} must hold names that begin with {_ROOT}, got others")
     return said, {name.removeprefix(_ROOT + "."): each for name, each in tensors.items()}
@@ -168,14 +168,17 @@ def _places_of(tensors: dict[str, Tensor], end: str) -> dict[str, Tensor]:
     return {match.group(1) or "": tensors[name] for name, match in found.items() if match}
 
 # %% ../../nbs/peft/files.ipynb #configscode
+def _own(kind: str, **fields: Any) -> Any:
+    "The configuration of a kind of ours."
+    return _KINDS[checks.one_of("kind", kind, list(_KINDS))](**fields)
+
+
 def _configs(said: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
     "Place → what its update is, as the file says."
     kind = checks.one_of("peft_type", said.get("peft_type"), ("LORA", "IA3", "XFER"))
     if kind == "XFER":
-        return {name: _KINDS[checks.one_of("kind", each.get("kind"), list(_KINDS))](
-            **{field: value for field, value in each.items() if field != "kind"}) for name, each in said["places"].items()}
-    if said.get("fan_in_fan_out"):
-        raise ValueError("fan_in_fan_out must be false: weights that are stored transposed are not known here, got true")
+        return {name: _own(**each) for name, each in said["places"].items()}
+    checks.one_of("fan_in_fan_out", said.get("fan_in_fan_out", False), (False,))  # weights stored transposed
     if kind == "IA3":
         ends = said.get("feedforward_modules")
         return {name: IA3(_ends(name, [ends] if isinstance(ends, str) else ends))

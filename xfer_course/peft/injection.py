@@ -322,7 +322,7 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 # %% ../../nbs/peft/injection.ipynb #outcode2
 def eject(model: nn.Module, names: Sequence[str] | None = None) -> list[str]:
-    """Take updates out, in place: all of them, or those at the places with these names. Returns the names of the places.
+    """Take updates out, in place: all of them, or those at the places with these names. Returns the places' names.
 
     What the network computes and its state dict are those from before `inject`. Its own parameters stay frozen. Raises
     ValueError for a name at which there is no update.
