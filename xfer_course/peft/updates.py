@@ -89,6 +89,11 @@ def _length(weight: Tensor) -> Tensor:
     return weight.flatten(1).norm(dim=1)
 
 
+def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
+    "One value per channel, shaped so that it multiplies a tensor of `ndim` axes along one of them."
+    return values.view([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+# %% ../../nbs/peft/updates.ipynb #lowrankcode
 class LowRank(Update):
     "What `LoRA` asks for; its parts are named as Hugging Face's PEFT names them."
 
@@ -103,14 +108,13 @@ class LowRank(Update):
             self.lora_B = nn.Conv2d(r, out, 1, **like)
         else:
             self.lora_A, self.lora_B = nn.Linear(width, r, **like), nn.Linear(r, out, **like)
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=5**0.5)
         nn.init.zeros_(self.lora_B.weight)
         self.lora_magnitude_vector = nn.Parameter(_length(layer.weight.detach()).clone()) if config.dora else None
 
     def change(self) -> Tensor:
         "sBA, of the shape of the layer's weight."
-        product = torch.einsum("or,r...->o...", self.lora_B.weight.flatten(1), self.lora_A.weight)
-        return self.config.scale * product
+        return self.config.scale * torch.einsum("or,r...->o...", self.lora_B.weight.flatten(1), self.lora_A.weight)
 
     def merged(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
         weight = layer.weight + self.change()
@@ -131,11 +135,6 @@ class LowRank(Update):
         bias = 0 if layer.bias is None else _along(layer.bias, h.ndim, channel)
         return ratio * (h - bias + low) + bias
 
-
-def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
-    "One value per channel, shaped so that it multiplies a tensor of `ndim` axes along one of them."
-    return values.view([-1 if i == axis % ndim else 1 for i in range(ndim)])
-
 # %% ../../nbs/peft/updates.ipynb #ia3code
 @dataclass(frozen=True)
 class IA3:
@@ -153,7 +152,7 @@ class IA3:
         "An update for this layer, which changes nothing yet."
         return Scaling(self, layer)
 
-
+# %% ../../nbs/peft/updates.ipynb #scalingcode
 class Scaling(Update):
     "What `IA3` asks for; the parameter has the shape that Hugging Face's PEFT gives it."
 
@@ -222,7 +221,7 @@ class Bottleneck(Update):
             self.up = nn.Conv2d(config.r, out, 1, **like)
         else:
             self.down, self.up = nn.Linear(width, config.r, **like), nn.Linear(config.r, out, **like)
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
         self.norm = None if config.layer_norm == "none" else nn.LayerNorm(width if config.layer_norm == "in" else out,
@@ -282,7 +281,7 @@ class Prefix:
         "Keys and values for `heads` heads of this width, of the kind and place of `like`."
         return PrefixRows(self, heads, width, like)
 
-
+# %% ../../nbs/peft/updates.ipynb #prefixrows
 class PrefixRows(Update):
     "What `Prefix` asks for: `update.attend(q, k, v)` takes the place of the attention's own step."
 
