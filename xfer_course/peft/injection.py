@@ -296,7 +296,7 @@ def _add(place: Place, config: Config) -> None:
 # %% ../../nbs/peft/injection.ipynb #layercode
 def layer_of(place: Place) -> nn.Linear | nn.Conv2d | Rows:
     "The layer whose output the update of a place changes: a module, or rows of a joint matrix."
-    host, slot = place.host, place.slot
+    host, slot = checks.module("place", place, Place).host, place.slot
     if slot in ("q", "k", "v", "qkv"):
         return _rows(host._parameters["in_proj_weight"], host._parameters["in_proj_bias"], slot)
     if slot == "weight":

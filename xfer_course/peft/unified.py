@@ -50,6 +50,7 @@ def step_cost(model: nn.Module, loss: Callable[[], Tensor], optimizer: torch.opt
 
     The step is taken: parameters change. Raises ValueError where the optimizer has nothing to train.
     """
+    checks.module("optimizer", optimizer, torch.optim.Optimizer)
     if not any(each.requires_grad for group in optimizer.param_groups for each in group["params"]):
         raise ValueError("optimizer must have parameters that are trained, got none")
     saved = saved_bytes(model, loss)

@@ -30,6 +30,13 @@ class Rows(NamedTuple):
 Layer = nn.Linear | nn.Conv2d | Rows
 
 
+def _checked(layer: Layer) -> Layer:
+    "The layer, if an update can stand beside it."
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer must be a linear layer, a convolution or Rows, got {type(layer).__name__}")
+    return layer
+
+
 class Update(nn.Module):
     """A small trained module beside a frozen layer.
 
@@ -100,7 +107,7 @@ class LowRank(Update):
     def __init__(self, config: LoRA, layer: Layer):
         super().__init__()
         self.config = checks.module("config", config, LoRA)
-        (out, width), r = layer.weight.shape[:2], config.r
+        (out, width), r = _checked(layer).weight.shape[:2], config.r
         like = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
         if isinstance(layer, nn.Conv2d):
             self.lora_A = nn.Conv2d(width, r, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
@@ -159,7 +166,7 @@ class Scaling(Update):
     def __init__(self, config: IA3, layer: Layer):
         super().__init__()
         self.config = checks.module("config", config, IA3)
-        (out, width), conv = layer.weight.shape[:2], layer.weight.ndim == 4
+        (out, width), conv = _checked(layer).weight.shape[:2], layer.weight.ndim == 4
         size = width if config.feedforward else out
         shape = (1, size, 1, 1) if conv else (1, size) if config.feedforward else (size, 1)
         self.axis = 1 if conv else -1
@@ -212,8 +219,9 @@ class Bottleneck(Update):
     def __init__(self, config: Adapter, layer: Layer, inside: int | None = None):
         super().__init__()
         self.config = checks.module("config", config, Adapter)
-        like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        out, width = layer.weight.shape[0], inside or layer.weight.shape[1]
+        like = {"device": _checked(layer).weight.device, "dtype": layer.weight.dtype}
+        out = layer.weight.shape[0]
+        width = layer.weight.shape[1] if inside is None else checks.whole("inside", inside)
         width, parallel = (width, True) if config.form == "parallel" else (out, False)
         if isinstance(layer, nn.Conv2d):
             checks.one_of("layer_norm beside a convolution", config.layer_norm, ("none",))
@@ -236,6 +244,14 @@ class Bottleneck(Update):
         return h + (self.norm(change) if self.config.layer_norm == "out" else change)
 
 # %% ../../nbs/peft/updates.ipynb #prefixcode
+def _check_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> None:
+    n, heads, _, width = checks.tensor("q", q, "N H L D", kind="float").shape
+    length = checks.tensor("k", k, f"{n} {heads} L {width}", kind="float").shape[2]
+    checks.tensor("v", v, f"{n} {heads} {length} V", kind="float")
+    rows = checks.tensor("prefix_k", prefix_k, f"{heads} L {width}", kind="float").shape[1]
+    checks.tensor("prefix_v", prefix_v, f"{heads} {rows} {v.shape[3]}", kind="float")
+
+
 def prefix_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor,
                      mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Attention of queries to a prefix and to tokens, and the share λ that the prefix draws.
@@ -246,10 +262,12 @@ def prefix_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v
         mask: True where a query may look at a token, of a shape that broadcasts to `(N, heads, queries, keys)`.
             The prefix is always seen.
 
-    Returns outputs `(N, heads, queries, width)` and λ `(N, heads, queries, 1)`.
+    Returns outputs `(N, heads, queries, width)` and λ `(N, heads, queries, 1)`. Raises TypeError or ValueError for
+    shapes that do not fit.
 
     Source: He et al. (2022), equations 7 to 9.
     """
+    _check_attention(q, k, v, prefix_k, prefix_v)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -288,7 +306,8 @@ class PrefixRows(Update):
     def __init__(self, config: Prefix, heads: int, width: int, like: Tensor):
         super().__init__()
         self.config = checks.module("config", config, Prefix)
-        shape = (heads, config.length, width)
+        checks.tensor("like", like, kind="float")
+        shape = (checks.whole("heads", heads), config.length, checks.whole("width", width))
         self.keys, self.values = (nn.Parameter(0.02 * torch.randn(shape, device=like.device, dtype=like.dtype))
                                   for _ in range(2))
 
