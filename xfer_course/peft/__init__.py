@@ -1,7 +1,8 @@
 """Small trained modules in a frozen network: LoRA, IA3, adapters, prefixes and biases, put in, merged, saved and read."""
 from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
-from .moments import MomentHead, Recalibration, RecalibratedBlock, cross_moments, head_pairs, recalibrate
+from .unified import StepCost, saved_bytes, step_cost
+from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .updates import (
     IA3, Adapter, BitFit, Bottleneck, Layer, LoRA, LowRank, Prefix, PrefixRows, Rows, Scaling, Update, prefix_attention,
@@ -9,8 +10,8 @@ from .updates import (
 
 __all__ = [
     "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "TokenTransformer",
-    "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject", "injected",
-    "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained", "train_on",
-    "trainable_parameters",
+    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
+    "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject",
+    "injected", "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained",
+    "saved_bytes", "step_cost", "train_on", "trainable_parameters",
 ]

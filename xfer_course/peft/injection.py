@@ -71,7 +71,7 @@ class _TunedAttention(Attention):
         rows = name in self.peft and _rows(self.in_proj_weight, self.in_proj_bias, name)
         return self.peft[name](x, part, rows) if rows else part
 
-
+# %% ../../nbs/peft/injection.ipynb #poolcode
 class _TunedPool(AttentionPool):
     "`AttentionPool` with a prefix in `peft`."
 
@@ -131,7 +131,7 @@ def _attention_slots(module: nn.Module, config: Any) -> tuple[tuple[str, str], .
         return (("", "heads" if config.form == "parallel" else "output"),)
     return ()
 
-
+# %% ../../nbs/peft/injection.ipynb #fitcode
 def _fits(module: nn.Module, config: Any) -> bool:
     "Whether a layer or a chain of layers that is called can have such an update beside it."
     if isinstance(module, nn.Conv2d):
@@ -269,7 +269,7 @@ def _free_biases(model: nn.Module, where: str | Sequence[str] | Callable) -> lis
         parameter.requires_grad_(True)
     return list(found)
 
-
+# %% ../../nbs/peft/injection.ipynb #connectcode
 def _add(place: Place, config: Config) -> None:
     "Build the update of a place and connect it."
     host, keeper, slot = place.host, place.keeper, place.slot
@@ -293,10 +293,10 @@ def _add(place: Place, config: Config) -> None:
     elif type(host) in _TUNED:
         host.__class__ = _TUNED[type(host)]
 
-
+# %% ../../nbs/peft/injection.ipynb #layercode
 def layer_of(place: Place) -> nn.Linear | nn.Conv2d | Rows:
     "The layer whose output the update of a place changes: a module, or rows of a joint matrix."
-    host, slot = place.host, place.slot
+    host, slot = checks.module("place", place, Place).host, place.slot
     if slot in ("q", "k", "v", "qkv"):
         return _rows(host._parameters["in_proj_weight"], host._parameters["in_proj_bias"], slot)
     if slot == "weight":
@@ -352,7 +352,7 @@ def merge_(model: nn.Module) -> list[str]:
             layer.bias.copy_(bias)
     return [place.name for place, _ in found]
 
-
+# %% ../../nbs/peft/injection.ipynb #removecode
 def _remove(place: Place) -> None:
     "Disconnect the update of a place."
     del place.keeper.peft[place.slot]

@@ -30,6 +30,13 @@ class Rows(NamedTuple):
 Layer = nn.Linear | nn.Conv2d | Rows
 
 
+def _checked(layer: Layer) -> Layer:
+    "The layer, if an update can stand beside it."
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer must be a linear layer, a convolution or Rows, got {type(layer).__name__}")
+    return layer
+
+
 class Update(nn.Module):
     """A small trained module beside a frozen layer.
 
@@ -89,13 +96,18 @@ def _length(weight: Tensor) -> Tensor:
     return weight.flatten(1).norm(dim=1)
 
 
+def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
+    "One value per channel, shaped so that it multiplies a tensor of `ndim` axes along one of them."
+    return values.view([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+# %% ../../nbs/peft/updates.ipynb #lowrankcode
 class LowRank(Update):
     "What `LoRA` asks for; its parts are named as Hugging Face's PEFT names them."
 
     def __init__(self, config: LoRA, layer: Layer):
         super().__init__()
         self.config = checks.module("config", config, LoRA)
-        (out, width), r = layer.weight.shape[:2], config.r
+        (out, width), r = _checked(layer).weight.shape[:2], config.r
         like = {"bias": False, "device": layer.weight.device, "dtype": layer.weight.dtype}
         if isinstance(layer, nn.Conv2d):
             self.lora_A = nn.Conv2d(width, r, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
@@ -103,14 +115,13 @@ class LowRank(Update):
             self.lora_B = nn.Conv2d(r, out, 1, **like)
         else:
             self.lora_A, self.lora_B = nn.Linear(width, r, **like), nn.Linear(r, out, **like)
-        nn.init.kaiming_uniform_(self.lora_A.weight, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.lora_A.weight, a=5**0.5)
         nn.init.zeros_(self.lora_B.weight)
         self.lora_magnitude_vector = nn.Parameter(_length(layer.weight.detach()).clone()) if config.dora else None
 
     def change(self) -> Tensor:
         "sBA, of the shape of the layer's weight."
-        product = torch.einsum("or,r...->o...", self.lora_B.weight.flatten(1), self.lora_A.weight)
-        return self.config.scale * product
+        return self.config.scale * torch.einsum("or,r...->o...", self.lora_B.weight.flatten(1), self.lora_A.weight)
 
     def merged(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
         weight = layer.weight + self.change()
@@ -131,11 +142,6 @@ class LowRank(Update):
         bias = 0 if layer.bias is None else _along(layer.bias, h.ndim, channel)
         return ratio * (h - bias + low) + bias
 
-
-def _along(values: Tensor, ndim: int, axis: int) -> Tensor:
-    "One value per channel, shaped so that it multiplies a tensor of `ndim` axes along one of them."
-    return values.view([-1 if i == axis % ndim else 1 for i in range(ndim)])
-
 # %% ../../nbs/peft/updates.ipynb #ia3code
 @dataclass(frozen=True)
 class IA3:
@@ -153,14 +159,14 @@ class IA3:
         "An update for this layer, which changes nothing yet."
         return Scaling(self, layer)
 
-
+# %% ../../nbs/peft/updates.ipynb #scalingcode
 class Scaling(Update):
     "What `IA3` asks for; the parameter has the shape that Hugging Face's PEFT gives it."
 
     def __init__(self, config: IA3, layer: Layer):
         super().__init__()
         self.config = checks.module("config", config, IA3)
-        (out, width), conv = layer.weight.shape[:2], layer.weight.ndim == 4
+        (out, width), conv = _checked(layer).weight.shape[:2], layer.weight.ndim == 4
         size = width if config.feedforward else out
         shape = (1, size, 1, 1) if conv else (1, size) if config.feedforward else (size, 1)
         self.axis = 1 if conv else -1
@@ -213,8 +219,9 @@ class Bottleneck(Update):
     def __init__(self, config: Adapter, layer: Layer, inside: int | None = None):
         super().__init__()
         self.config = checks.module("config", config, Adapter)
-        like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
-        out, width = layer.weight.shape[0], inside or layer.weight.shape[1]
+        like = {"device": _checked(layer).weight.device, "dtype": layer.weight.dtype}
+        out = layer.weight.shape[0]
+        width = layer.weight.shape[1] if inside is None else checks.whole("inside", inside)
         width, parallel = (width, True) if config.form == "parallel" else (out, False)
         if isinstance(layer, nn.Conv2d):
             checks.one_of("layer_norm beside a convolution", config.layer_norm, ("none",))
@@ -222,7 +229,7 @@ class Bottleneck(Update):
             self.up = nn.Conv2d(config.r, out, 1, **like)
         else:
             self.down, self.up = nn.Linear(width, config.r, **like), nn.Linear(config.r, out, **like)
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
         self.norm = None if config.layer_norm == "none" else nn.LayerNorm(width if config.layer_norm == "in" else out,
@@ -237,6 +244,14 @@ class Bottleneck(Update):
         return h + (self.norm(change) if self.config.layer_norm == "out" else change)
 
 # %% ../../nbs/peft/updates.ipynb #prefixcode
+def _check_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor) -> None:
+    n, heads, _, width = checks.tensor("q", q, "N H L D", kind="float").shape
+    length = checks.tensor("k", k, f"{n} {heads} L {width}", kind="float").shape[2]
+    checks.tensor("v", v, f"{n} {heads} {length} V", kind="float")
+    rows = checks.tensor("prefix_k", prefix_k, f"{heads} L {width}", kind="float").shape[1]
+    checks.tensor("prefix_v", prefix_v, f"{heads} {rows} {v.shape[3]}", kind="float")
+
+
 def prefix_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor,
                      mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Attention of queries to a prefix and to tokens, and the share λ that the prefix draws.
@@ -247,10 +262,12 @@ def prefix_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v
         mask: True where a query may look at a token, of a shape that broadcasts to `(N, heads, queries, keys)`.
             The prefix is always seen.
 
-    Returns outputs `(N, heads, queries, width)` and λ `(N, heads, queries, 1)`.
+    Returns outputs `(N, heads, queries, width)` and λ `(N, heads, queries, 1)`. Raises TypeError or ValueError for
+    shapes that do not fit.
 
     Source: He et al. (2022), equations 7 to 9.
     """
+    _check_attention(q, k, v, prefix_k, prefix_v)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -282,14 +299,15 @@ class Prefix:
         "Keys and values for `heads` heads of this width, of the kind and place of `like`."
         return PrefixRows(self, heads, width, like)
 
-
+# %% ../../nbs/peft/updates.ipynb #prefixrows
 class PrefixRows(Update):
     "What `Prefix` asks for: `update.attend(q, k, v)` takes the place of the attention's own step."
 
     def __init__(self, config: Prefix, heads: int, width: int, like: Tensor):
         super().__init__()
         self.config = checks.module("config", config, Prefix)
-        shape = (heads, config.length, width)
+        checks.tensor("like", like, kind="float")
+        shape = (checks.whole("heads", heads), config.length, checks.whole("width", width))
         self.keys, self.values = (nn.Parameter(0.02 * torch.randn(shape, device=like.device, dtype=like.dtype))
                                   for _ in range(2))
 
