@@ -89,6 +89,7 @@ TEMPLATES = {
     "library": 'class="from"',
     "atlas": 'class="atlas-filter"',
     "formulas": "<math",
+    "formulas in a head": '<th><span aria-hidden="true"><math',
     "folded": 'class="code-fold"',
 }
 
