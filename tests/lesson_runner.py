@@ -1,5 +1,5 @@
-"""Executes lessons, every cell twice in a row: learners do that. Each runs in a fork of a process that has
-imported torch already.
+"""Executes lessons, every cell twice in a row: learners do that; and the folded solution of each exercise, which its
+check must accept. Each lesson runs in a fork of a process that has imported torch already.
 
 python tests/lesson_runner.py     then one JSON line for each lesson: {"notebook": path, "twice": true, "log": path}
                                   answered by one:                    {"code": 0, "cpu": 7.5, "seconds": 8.1}
@@ -12,16 +12,22 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
+
+from solutions import Solved, accept, solved
 
 LIMIT = 900  # seconds, after which a lesson that hangs is ended
 
 
-def sources_of(notebook: Path) -> list[str]:
-    "The code cells that are meant to be executed."
+def sources_of(notebook: Path) -> list[tuple[str, Solved | None]]:
+    "The code cells that are meant to be executed, and the exercise that a cell asks for an answer to."
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return [source for source in sources if not any(line.startswith("#| eval: false") for line in source.splitlines())]
+    exercises = {exercise.cell: exercise for exercise in solved(cells)}
+    sources = [("".join(cell["source"]), exercises.get(number)) for number, cell in enumerate(cells)
+               if cell["cell_type"] == "code"]
+    return [(source, exercise) for source, exercise in sources
+            if not any(line.startswith("#| eval: false") for line in source.splitlines())]
 
 
 def run_lesson(notebook: Path, twice: bool, log: Path) -> int:
@@ -33,11 +39,13 @@ def run_lesson(notebook: Path, twice: bool, log: Path) -> int:
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell.instance()
-    for source in sources_of(notebook):
+    for source, exercise in sources_of(notebook):
         for _ in range(2 if twice else 1):
             if not shell.run_cell(source).success:
                 print(f"\nin the cell:\n{source}")
                 return 1
+        if exercise:
+            accept(exercise, shell.user_ns)
     return 0
 
 
@@ -50,6 +58,8 @@ def forked(notebook: str, twice: bool, log: str) -> dict:
             signal.alarm(LIMIT)
             os.setpgid(0, 0)
             code = run_lesson(Path(notebook), twice, Path(log))
+        except Exception:  # a solution that its check does not accept, or that fails
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from house import LABS, NAMES, NOTEBOOKS, ROOT, code_cells, read
+from solutions import solution_code, solved
 
 sys.path.insert(0, str(ROOT / "tools"))
 from check_site import exercises  # noqa: E402
@@ -101,3 +102,19 @@ def test_a_check_does_not_show_its_answer(path):
                 and re.search(r"^def check_\w+\(", cell.source, re.M)):
             assert is_hidden(cell), f"fold this cell (#| code-fold: true):\n{cell.source}"
             assert "@exercise(" in cell.source, f"a check needs @exercise(...):\n{cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+def test_a_check_has_a_solution_that_can_be_run(path):
+    "It gives a value to the name that the check is called with; lessons and labs are executed with it."
+    for exercise in solved(read(path).cells):
+        assert exercise.solution, f"no code after {exercise.call}: begin the solution with `answer` in backticks"
+
+
+@pytest.mark.parametrize("text, code", [
+    ("\n\n`3`, since", "a = 3"), ("\n`a = (1, 2)`: so", "a = (1, 2)"), ("\nThree: `3`", ""), ("\n`an answer`", ""),
+    ("\n```python\nb = 1\n```\n```python\na = b\n```\n```python\nshow(a)\n```", "b = 1\n\na = b\n"),
+    ("\n`a = 1`\n```python\nprint(2)\n```", "a = 1"),
+])
+def test_solutions_are_read_as_code(text, code):
+    assert solution_code(text, "a") == code
