@@ -1,5 +1,5 @@
-"""What a lesson that rebuilds a paper owes its reader: a figure soon, an exercise early, and the method before the
-code that only a library needs."""
+"""What a lesson owes its reader: a figure soon, an exercise early, and the method before the code that only a library
+needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from solutions import solution_code, solved
 sys.path.insert(0, str(ROOT / "tools"))
 from check_site import exercises  # noqa: E402
 
-PAPERS = [path for path in NOTEBOOKS if read(path).metadata.get("xfer", {}).get("kind") == "paper"]
-every_paper = pytest.mark.parametrize("path", PAPERS, ids=NAMES.get)
+# Guides that are read from top to bottom, as lessons on a paper are; the others say what a part of the library does.
+READ_THROUGH = {"own_images", "practice/examples", "start/fine_tuning", "upgrades/gallery"}
+TAUGHT = [path for path in NOTEBOOKS
+          if read(path).metadata.get("xfer", {}).get("kind") == "paper" or NAMES[path] in READ_THROUGH]
+every_lesson = pytest.mark.parametrize("path", TAUGHT, ids=NAMES.get)
 
 # A screen holds some 30 lines of text or code, a figure about half of one.
 SCREEN_LINES = 30
@@ -49,7 +52,7 @@ def lines_above(cells) -> int:
                else 0 for cell in cells)
 
 
-@every_paper
+@every_lesson
 def test_first_figure_within_two_screens(path):
     cells = read(path).cells
     first = next((number for number, cell in enumerate(cells) if has_picture(cell)), None)
@@ -57,7 +60,7 @@ def test_first_figure_within_two_screens(path):
     assert lines_above(cells[:first]) <= 2 * SCREEN_LINES
 
 
-@every_paper
+@every_lesson
 def test_first_exercise_within_the_first_third(path):
     cells = read(path).cells
     first = next((number for number, cell in enumerate(cells) if cell.cell_type == "markdown"
@@ -66,14 +69,14 @@ def test_first_exercise_within_the_first_third(path):
     assert lines_above(cells[:first + 1]) <= lines_above(cells) / 3
 
 
-@every_paper
+@every_lesson
 def test_what_is_exported_is_at_most_half_of_the_code_in_sight(path):
     shown = [cell for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
     exported = sum(code_lines(cell) for cell in shown if is_exported(cell))
     assert exported <= sum(map(code_lines, shown)) / 2
 
 
-@every_paper
+@every_lesson
 def test_cells_in_sight_are_short(path):
     shown = [code_lines(cell) for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
     assert statistics.median(shown) <= 6
