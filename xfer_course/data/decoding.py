@@ -69,10 +69,13 @@ def check_request(split: str, splits: Sequence[str], size: int | None, channels:
 @contextmanager
 def reading_image(name: str | Path) -> Iterator[None]:
     """Turn the ways in which Pillow refuses an image into one `DataFileError`."""
+    from PIL import UnidentifiedImageError
     from PIL.Image import DecompressionBombError
 
     try:
         yield
+    except UnidentifiedImageError as error:  # says the name once more, and nothing else
+        raise DataFileError(f"{name} is not an image that can be read") from error
     except (ValueError, SyntaxError, struct.error, DecompressionBombError) as error:
         raise DataFileError(f"{name} is not an image that can be read: {error}") from error
     except OSError as error:
