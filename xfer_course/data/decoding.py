@@ -69,19 +69,23 @@ def check_request(split: str, splits: Sequence[str], size: int | None, channels:
 @contextmanager
 def reading_image(name: str | Path) -> Iterator[None]:
     """Turn the ways in which Pillow refuses an image into one `DataFileError`."""
-    from PIL import UnidentifiedImageError
     from PIL.Image import DecompressionBombError
 
     try:
         yield
-    except UnidentifiedImageError as error:  # says the name once more, and nothing else
-        raise DataFileError(f"{name} is not an image that can be read") from error
     except (ValueError, SyntaxError, struct.error, DecompressionBombError) as error:
-        raise DataFileError(f"{name} is not an image that can be read: {error}") from error
+        raise DataFileError(_unreadable(name, error)) from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # Pillow seeks to places that a damaged file names
             raise
-        raise DataFileError(f"{name} is not an image that can be read: {error}") from error
+        raise DataFileError(_unreadable(name, error)) from error
+
+
+def _unreadable(name: str | Path, error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"  # which says the name once more
+    return f"{name} is not an image that can be read{reason}"
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:

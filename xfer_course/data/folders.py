@@ -221,7 +221,8 @@ def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[st
         raise FileNotFoundError(f"{path} has class folders without any image: "
                                 f"{', '.join(name for name in images if name not in full)}{_why(left_out)}")
     outside = sum(not (_is_folder(entry) or _reason(entry)) for entry in _entries(path))
-    left_out += Counter({"images beside the class folders": outside})
+    broken = sum(entry.is_symlink() and not os.path.exists(entry.path) for entry in _entries(path))
+    left_out += Counter({"images beside the class folders": outside, "broken links and pipes": broken})
     labelled = [(file, number) for name, number in zip(full, _numbers(path, full, classes)) for file in images[name]]
     return _in_turn(labelled), classes or full, left_out
 
