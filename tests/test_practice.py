@@ -235,6 +235,8 @@ def test_a_backbone_that_learned_here_comes_back_from_its_weights(tmp_path):
     assert np.array_equal(features_of(backbone, mine), features_of(again, mine))
     assert np.array_equal(features_of(load_backbone("rotation", mine, steps=2), mine), features_of(backbone, mine))
     assert backbone.trained_here and features_of(backbone, mine).shape == (6, backbone.dim)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from .* to 2"):
+        backbone(255 * torch.rand(2, 3, backbone.size, backbone.size))
 
 
 def test_a_network_of_torchvision_from_a_file(tmp_path):
@@ -446,6 +448,10 @@ def test_pictures_from_folders(tmp_path):
     assert list(rows[0]) == ["name", "class", "probability", "without adaptation"], "nobody gave labels"
     assert "2 of the target&#x27;s folders (june, may) are no classes of the source" in page.read_text()
     model, target = load_adapted(tmp_path / "out"), read_examples(camera, ["cat", "dog"])
+    for wrong, words in [(torch.rand(2, 3, 9, 9), "of shape .N 3 8 8."), (torch.rand(3, 8, 8), "of shape"),
+                         (255 * torch.rand(2, 3, 8, 8), r"lie in \[0, 1\]"), (torch.ones(2, 3, 8, 8).byte(), "hold float")]:
+        with pytest.raises((TypeError, ValueError), match=f"inputs must {words}|inputs must be {words}"):
+            model(wrong)
     images = torch.stack([target.at_size(model.size)[i][0] for i in range(len(target))])
     assert [model.classes[k] for k in model(images).argmax(1)] == [row["class"] for row in rows]
 

@@ -627,7 +627,8 @@ def test_new_examples_that_differ_are_said(certainty, names, words, others):
     from xfer_course.practice.report import Page
 
     page = Page("a title", "a sentence")
-    _show_applied(page, held_out(np.arange(40) % 2, np.arange(40) % 2, sure=0.75), np.array([[certainty, 1 - certainty][:: -1 if name else 1] for name in names]))
+    applied = np.array([[certainty, 1 - certainty][:: -1 if name else 1] for name in names])
+    _show_applied(page, held_out(np.arange(40) % 2, np.arange(40) % 2, sure=0.75), applied)
     assert all(each in page.html for each in words) and not any(each in page.html for each in others)
 
 
