@@ -433,7 +433,7 @@ def test_advice_does_not_trust_round_trips_that_guess(tmp_path, strength):
         found = practice.Adapted({0.0: np.full(2, error), 0.1: np.full(2, error)}, strength, np.eye(2)[[0, 1] * 30],
                                  np.eye(2)[[0, 1] * 30], {}, {})
         said = practice.advice(examples, examples, found, None, {"before": 1.9, "after": 1.9})
-        assert ("guessing would have 50%" in said[0] and "Train longer (--steps)" in said[0]) == hardly
+        assert ("guessing would have 50%" in said[0] and "Train longer, with --steps" in said[0]) == hardly
 
 
 def test_pictures_from_folders(tmp_path):
@@ -449,7 +449,8 @@ def test_pictures_from_folders(tmp_path):
     assert "2 of the target&#x27;s folders (june, may) are no classes of the source" in page.read_text()
     model, target = load_adapted(tmp_path / "out"), read_examples(camera, ["cat", "dog"])
     for wrong, words in [(torch.rand(2, 3, 9, 9), "of shape .N 3 8 8."), (torch.rand(3, 8, 8), "of shape"),
-                         (255 * torch.rand(2, 3, 8, 8), r"lie in \[0, 1\]"), (torch.ones(2, 3, 8, 8).byte(), "hold float")]:
+                         (255 * torch.rand(2, 3, 8, 8), r"lie in \[0, 1\]"),
+                         (torch.ones(2, 3, 8, 8).byte(), "hold float")]:
         with pytest.raises((TypeError, ValueError), match=f"inputs must {words}|inputs must be {words}"):
             model(wrong)
     images = torch.stack([target.at_size(model.size)[i][0] for i in range(len(target))])

@@ -53,7 +53,7 @@ class _Commands(click.Group):
         damaged = "skip_damaged" in known and "is not an image that can be read" in str(error)
         return ": --skip-damaged leaves such files out" if damaged else ""
 
-
+# %% ../../nbs/cli.ipynb #8063aa07
 def _say_warning(message: Warning | str, *where: object) -> None:
     "Show a warning as one sentence above the progress bars, without the line of code that it came from."
     from tqdm import tqdm

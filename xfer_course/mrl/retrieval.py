@@ -234,7 +234,7 @@ def _sizes(dims: Sequence[int], first_stage: str, most: int) -> tuple[int, ...]:
                          f"{first_stage!r} are rounded, got {sizes}")
     return sizes[0], *checks.increasing("dims", sizes[1:], most)
 
-
+# %% ../../nbs/mrl/search.ipynb #0626eab4
 def _shortlists(lengths: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
     lengths = tuple(checks.whole("shortlists", k) for k in lengths)
     if len(lengths) != len(dims) - 1 or any(later > earlier for earlier, later in zip(lengths, lengths[1:])):

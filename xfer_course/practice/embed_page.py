@@ -81,8 +81,8 @@ def _searches(page: Page, facts: IndexFacts, nearest: Nearest) -> None:
         show_items(page, _root(facts), names, [f"query: {names[0]}", *said])
 
 
-_TOO_MANY = ("That is more than one pair for every two: either most are there twice, or these features are too coarse to "
-             "tell copies from what looks alike.")
+_TOO_MANY = ("That is more than one pair for every two: either most are there twice, or these features are too coarse "
+             "to tell copies from what looks alike.")
 
 
 def _twice(page: Page, facts: IndexFacts, pairs: list[tuple[int, int, float]], usual: float) -> None:

@@ -156,8 +156,8 @@ class Probe:
         `kept_backbone` refuses: other weights than then. The backbone is read anew by each call.
         """
         if not isinstance(examples, Examples):
-            raise TypeError("examples must be what read_examples gives for a folder of pictures or a file of features, got "
-                            f"{type(examples).__name__}")
+            raise TypeError("examples must be what read_examples gives for a folder of pictures or a file of features, "
+                            f"got {type(examples).__name__}")
         if examples.are_pictures != (self.folder is not None):
             raise ValueError(f"examples must be {'pictures' if self.folder else 'features'}, as those that the "
                              f"classifier learned from, got {'pictures' if examples.are_pictures else 'features'}")

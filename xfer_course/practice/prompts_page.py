@@ -49,7 +49,7 @@ def prompts_advice(held: Mapping[str, HeldOut], settings: Mapping[str, Any], few
         advice.append(f"Each class has {most} pictures to learn from, and {few} were used: --shots {most}.")
     return advice + class_advice(coop, np.full(len(coop.classes), few), few=1)
 
-
+# %% ../../nbs/practice/prompts_page.ipynb #ed82be1d
 def _which(zero: HeldOut, coop: HeldOut) -> str:
     "Which prompt to use."
     by_hand, learned, luck = zero.accuracy, coop.accuracy, chance_of_difference(zero.right, coop.right)

@@ -72,7 +72,8 @@ def _feed(digest: Any, value: Any) -> bool:
     if isinstance(value, Mapping):
         return all([_feed(digest, each) for item in value.items() for each in item])
     if hasattr(value, "to_numpy"):  # a table of pandas or polars, or a column of one
-        return _feed_list(digest, list(map(str, getattr(value, "columns", ())))) and _feed_array(digest, value.to_numpy())
+        named = _feed_list(digest, list(map(str, getattr(value, "columns", ()))))
+        return _feed_array(digest, value.to_numpy()) and named
     if isinstance(value, os.PathLike):
         return _feed_list(digest, [os.fspath(value)])
     digest.update(repr(value).encode())
@@ -110,16 +111,17 @@ def _rows(value: Any) -> int | None:
 
 def _is_content(name: str, value: Any, rows: int | None) -> bool:
     "Whether an attribute of something with so many rows is part of the data, and no cache."
-    if not isinstance(value, (torch.Tensor, np.ndarray, list, tuple, range, Mapping)) and not hasattr(value, "to_numpy"):
+    kinds = torch.Tensor, np.ndarray, list, tuple, range, Mapping
+    if not isinstance(value, kinds) and not hasattr(value, "to_numpy"):
         return _is_holder(value) and not name.startswith("_")
     if not name.startswith("_") and not isinstance(value, Mapping):
         return True
     columns = {_rows(each) for each in value.values()} if isinstance(value, Mapping) else set()
     return "cache" not in name.lower() and rows is not None and (_rows(value) == rows or columns == {rows})
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45141
 def _way(name: str, value: Any) -> str | None:
-    "How an attribute of a loader or data set orders or changes the rows, in words that every process finds; None if not."
+    "How an attribute of a loader or data set orders or changes rows, in words that every process finds; None if not."
     if name in ("shuffle", "seed", "drop_last", "replacement") and isinstance(value, Number):
         return repr(value)
     if name.startswith("_") or not callable(value) or inspect.isclass(value):
@@ -159,8 +161,8 @@ def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]
 def data_fingerprint(loader: Any) -> dict[str, str]:
     """What a loader holds, as names of its parts and short texts that change with their content.
 
-    Looks at tensors, arrays, tables and lists (labels, names of files) of a `DataLoader`, its data set and the data sets
-    inside it, or of a list of batches; and at the order and the transforms, by their names and numbers ("how ...").
+    Looks at tensors, arrays, tables and lists (labels, names of files) of a `DataLoader`, its data set and the data
+    sets inside it, or of a list of batches; and at the order and the transforms, by names and numbers ("how ...").
     Nothing is drawn from the loader. Empty where there is nothing to look at: a stream.
     """
     found = dict(_contents(loader, "" if _is_holder(loader) else "batches", set()))
@@ -221,7 +223,7 @@ def _frozen(network: nn.Module) -> dict[str, str]:
     still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     return {"frozen weights": ", ".join(still) or "none"}
 
-
+# %% ../../nbs/foundations/same_run.ipynb #a7c45142
 def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
     "What lies in a setting that is no number: entries of lists and dicts, fields, attributes that are read."
     if isinstance(value, tuple) or (isinstance(value, list) and not changes):
