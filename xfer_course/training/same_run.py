@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['data_fingerprint', 'step_settings']
+__all__ = ['step_settings', 'data_fingerprint']
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45105
 _WHOLE_BYTES, _ROWS, _ENTRIES = 2**24, 64, 1024
@@ -92,86 +92,6 @@ def _fingerprint(value: Any) -> str | None:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} {digest.hexdigest()}"
     return f"{type(value).__name__}{f' of {len(value)}' if hasattr(value, '__len__') else ''} {digest.hexdigest()}"
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45109
-def _is_holder(value: Any) -> bool:
-    "Whether a value may hold data in its attributes: a data set, a loader, a sampler."
-    if isinstance(value, (torch.Tensor, np.ndarray, list, tuple, range, Mapping, nn.Module)) or callable(value):
-        return False
-    return (hasattr(value, "__dict__") and not hasattr(value, "to_numpy")
-            and (hasattr(value, "__getitem__") or hasattr(value, "__iter__")))
-
-
-def _rows(value: Any) -> int | None:
-    try:
-        return len(value)
-    except TypeError:
-        return None
-
-
-def _is_content(name: str, value: Any, rows: int | None) -> bool:
-    "Whether an attribute of something with so many rows is part of the data, and no cache."
-    kinds = torch.Tensor, np.ndarray, list, tuple, range, Mapping
-    if not isinstance(value, kinds) and not hasattr(value, "to_numpy"):
-        return _is_holder(value) and not name.startswith("_")
-    if not name.startswith("_") and not isinstance(value, Mapping):
-        return True
-    columns = {_rows(each) for each in value.values()} if isinstance(value, Mapping) else set()
-    return "cache" not in name.lower() and rows is not None and (_rows(value) == rows or columns == {rows})
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45141
-def _way(name: str, value: Any) -> str | None:
-    "How an attribute of a loader or data set orders or changes rows, in words that every process finds; None if not."
-    if name in ("shuffle", "seed", "drop_last", "replacement") and isinstance(value, Number):
-        return repr(value)
-    if name.startswith("_") or not callable(value) or inspect.isclass(value):
-        return None
-    if isinstance(value, functools.partial):
-        return f"{_way(name, value.func)} {value.args} {value.keywords}"
-    said = getattr(value, "__qualname__", None) or repr(value)
-    inside = _parts(value, set(), False) if isinstance(value, nn.Module) else step_settings(value)
-    numbers = {key: each for key, each in inside.items() if isinstance(each, (Number, str))}
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", said) + (f" {numbers}" if numbers else "")
-
-
-def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]:
-    "(name, fingerprint) of what a loader or data set holds, of lists and tensors as of other data sets inside it."
-    if id(data) in seen:
-        return
-    seen.add(id(data))
-    if not _is_holder(data):
-        several = isinstance(data, (list, tuple)) and 0 < len(data) <= 8 and not isinstance(data[0], (str, Number))
-        found = None if several else _fingerprint(data)
-        if found is not None:
-            yield name, found
-        for place, part in enumerate(data if several else ()):
-            yield from _contents(part, f"{name}[{place}]", seen)
-        return
-    rows = _rows(data)
-    if isinstance(getattr(data, "_fingerprint", None), str):  # Hugging Face's data sets know their own
-        yield name, data._fingerprint
-        rows = None
-    for attribute, value in sorted(vars(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
-        if _is_content(attribute, value, rows):
-            yield from _contents(value, f"{name}.{attribute}".lstrip("."), seen)
-        elif (way := _way(attribute, value)) is not None:
-            yield f"how {f'{name}.{attribute}'.lstrip('.')} works", way
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45110
-def data_fingerprint(loader: Any) -> dict[str, str]:
-    """What a loader holds, as names of its parts and short texts that change with their content.
-
-    Looks at tensors, arrays, tables and lists (labels, names of files) of a `DataLoader`, its data set and the data
-    sets inside it, or of a list of batches; and at the order and the transforms, by names and numbers ("how ...").
-    Nothing is drawn from the loader. Empty where there is nothing to look at: a stream.
-    """
-    found = dict(_contents(loader, "" if _is_holder(loader) else "batches", set()))
-    if all(name.startswith("how ") for name in found):
-        return {}
-    size, sampler = (getattr(getattr(loader, "batch_sampler", None), name, getattr(loader, name, None))
-                     for name in ("batch_size", "sampler"))
-    found |= {} if sampler is None else {"how rows are drawn": type(sampler).__name__}
-    return found | ({} if size is None else {"batch size": repr(size)})
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45114
 # Methods that change the list or dict that they belong to.
@@ -294,3 +214,83 @@ def step_settings(step: Any) -> dict[str, str]:
                 values += [(name + part if part.startswith("[") else f"{name}.{part}", each, depth + 1)
                            for part, each in parts]
     return found
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45109
+def _is_holder(value: Any) -> bool:
+    "Whether a value may hold data in its attributes: a data set, a loader, a sampler."
+    if isinstance(value, (torch.Tensor, np.ndarray, list, tuple, range, Mapping, nn.Module)) or callable(value):
+        return False
+    return (hasattr(value, "__dict__") and not hasattr(value, "to_numpy")
+            and (hasattr(value, "__getitem__") or hasattr(value, "__iter__")))
+
+
+def _rows(value: Any) -> int | None:
+    try:
+        return len(value)
+    except TypeError:
+        return None
+
+
+def _is_content(name: str, value: Any, rows: int | None) -> bool:
+    "Whether an attribute of something with so many rows is part of the data, and no cache."
+    kinds = torch.Tensor, np.ndarray, list, tuple, range, Mapping
+    if not isinstance(value, kinds) and not hasattr(value, "to_numpy"):
+        return _is_holder(value) and not name.startswith("_")
+    if not name.startswith("_") and not isinstance(value, Mapping):
+        return True
+    columns = {_rows(each) for each in value.values()} if isinstance(value, Mapping) else set()
+    return "cache" not in name.lower() and rows is not None and (_rows(value) == rows or columns == {rows})
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45141
+def _way(name: str, value: Any) -> str | None:
+    "How an attribute of a loader or data set orders or changes rows, in words that every process finds; None if not."
+    if name in ("shuffle", "seed", "drop_last", "replacement") and isinstance(value, Number):
+        return repr(value)
+    if name.startswith("_") or not callable(value) or inspect.isclass(value):
+        return None
+    if isinstance(value, functools.partial):
+        return f"{_way(name, value.func)} {value.args} {value.keywords}"
+    said = getattr(value, "__qualname__", None) or repr(value)
+    inside = _parts(value, set(), False) if isinstance(value, nn.Module) else step_settings(value)
+    numbers = {key: each for key, each in inside.items() if isinstance(each, (Number, str))}
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", said) + (f" {numbers}" if numbers else "")
+
+
+def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    "(name, fingerprint) of what a loader or data set holds, of lists and tensors as of other data sets inside it."
+    if id(data) in seen:
+        return
+    seen.add(id(data))
+    if not _is_holder(data):
+        several = isinstance(data, (list, tuple)) and 0 < len(data) <= 8 and not isinstance(data[0], (str, Number))
+        found = None if several else _fingerprint(data)
+        if found is not None:
+            yield name, found
+        for place, part in enumerate(data if several else ()):
+            yield from _contents(part, f"{name}[{place}]", seen)
+        return
+    rows = _rows(data)
+    if isinstance(getattr(data, "_fingerprint", None), str):  # Hugging Face's data sets know their own
+        yield name, data._fingerprint
+        rows = None
+    for attribute, value in sorted(vars(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
+        if _is_content(attribute, value, rows):
+            yield from _contents(value, f"{name}.{attribute}".lstrip("."), seen)
+        elif (way := _way(attribute, value)) is not None:
+            yield f"how {f'{name}.{attribute}'.lstrip('.')} works", way
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45110
+def data_fingerprint(loader: Any) -> dict[str, str]:
+    """What a loader holds, as names of its parts and short texts that change with their content.
+
+    Looks at tensors, arrays, tables and lists (labels, names of files) of a `DataLoader`, its data set and the data
+    sets inside it, or of a list of batches; and at the order and the transforms, by names and numbers ("how ...").
+    Nothing is drawn from the loader. Empty where there is nothing to look at: a stream.
+    """
+    found = dict(_contents(loader, "" if _is_holder(loader) else "batches", set()))
+    if all(name.startswith("how ") for name in found):
+        return {}
+    size, sampler = (getattr(getattr(loader, "batch_sampler", None), name, getattr(loader, name, None))
+                     for name in ("batch_size", "sampler"))
+    found |= {} if sampler is None else {"how rows are drawn": type(sampler).__name__}
+    return found | ({} if size is None else {"batch size": repr(size)})
