@@ -240,7 +240,7 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
         tensors["labels"] = gallery.labels.cpu().contiguous()
     header = {"kind": "xfer_course.Gallery", "version": gallery.version,
               "compatible": json.dumps(sorted(gallery.compatible))}
-    if ids.dtype.kind == "U" or gallery.index.names.following > len(ids):
+    if not np.array_equal(ids, np.arange(gallery.index.names.following)):  # they are not the numbers of the rows
         header |= {"ids": json.dumps(ids.tolist()), "following": str(gallery.index.names.following)}
     content = save(tensors, metadata=header)
     write_atomically(Path(path), lambda file: file.write(content))
