@@ -48,11 +48,13 @@ async function build() {
   return made;
 }
 
-// the sections with the most words of the query; the weight of one word alone never outranks two
+// the sections with the most words of the query; the weight of one word alone never outranks two. Who writes several
+// words and no `name_of_a_function` looks for a subject: then the reference, whose names repeat the words, stands back.
 function search(made, text) {
   const found = made.search(text);
-  const words = new Set(text.toLowerCase().match(/[\p{L}\p{N}_]+/gu)).size;
-  const rank = (hit) => hit.score * (hit.queryTerms.length / words) ** 2;
+  const words = new Set(text.toLowerCase().match(/[\p{L}\p{N}_]+/gu)).size, subject = words > 1 && !text.includes("_");
+  const rank = (hit) => hit.score * (hit.queryTerms.length / words) ** 2
+    * (subject && hit.address.startsWith("api/") ? 0.4 : 1);
   return found.sort((a, b) => rank(b) - rank(a)).slice(0, 12);
 }
 

@@ -1,8 +1,8 @@
-"""Executes lessons, every cell twice in a row: learners do that. Each runs in a fork of a process that has
-imported torch already.
+"""Executes lessons, every cell twice in a row: learners do that; and the folded solution of each exercise, which its
+check must accept. Each lesson runs in a fork of a process that has imported torch already.
 
 python tests/lesson_runner.py     then one JSON line for each lesson: {"notebook": path, "twice": true, "log": path}
-                                  answered by one:                    {"code": 0, "cpu": 7.5, "seconds": 8.1}
+                                  answered by one: {"code": 0, "cpu": 7.5, "solutions": 0.4, "seconds": 8.1}
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ import os
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
+
+from solutions import Solved, accept, solved
 
 LIMIT = 900  # seconds, after which a lesson that hangs is ended
 
 
-def sources_of(notebook: Path) -> list[str]:
-    "The code cells that are meant to be executed."
+def sources_of(notebook: Path) -> list[tuple[str, Solved | None]]:
+    "The code cells that are meant to be executed, and the exercise that a cell asks for an answer to."
     cells = json.loads(notebook.read_text("utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return [source for source in sources if not any(line.startswith("#| eval: false") for line in source.splitlines())]
+    exercises = {exercise.cell: exercise for exercise in solved(cells)}
+    sources = [("".join(cell["source"]), exercises.get(number)) for number, cell in enumerate(cells)
+               if cell["cell_type"] == "code"]
+    return [(source, exercise) for source, exercise in sources
+            if not any(line.startswith("#| eval: false") for line in source.splitlines())]
 
 
-def run_lesson(notebook: Path, twice: bool, log: Path) -> int:
-    "In a fork: run the cells, all that is printed into `log`; 0 if none of them raised an error."
+def run_lesson(notebook: Path, twice: bool, log: Path, spent: list[float]) -> int:
+    """In a fork: run the cells, all that is printed into `log`; 0 if none of them raised an error. The CPU seconds of
+    each solution go into `spent`."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -33,32 +40,44 @@ def run_lesson(notebook: Path, twice: bool, log: Path) -> int:
     from IPython.core.interactiveshell import InteractiveShell
 
     shell = InteractiveShell.instance()
-    for source in sources_of(notebook):
+    for source, exercise in sources_of(notebook):
         for _ in range(2 if twice else 1):
             if not shell.run_cell(source).success:
                 print(f"\nin the cell:\n{source}")
                 return 1
+        if exercise:
+            before = time.process_time()
+            accept(exercise, shell.user_ns)
+            spent.append(time.process_time() - before)
     return 0
 
 
 def forked(notebook: str, twice: bool, log: str) -> dict:
-    "Exit code of a lesson, its CPU seconds with those of the processes it started, and seconds."
+    """Exit code of a lesson, its CPU seconds with those of the processes it started (those of solutions apart), and
+    seconds."""
+    reading, writing = os.pipe()
     started, child = time.monotonic(), os.fork()
     if child == 0:
-        code = 1
+        code, spent = 1, []
         try:
             signal.alarm(LIMIT)
             os.setpgid(0, 0)
-            code = run_lesson(Path(notebook), twice, Path(log))
+            code = run_lesson(Path(notebook), twice, Path(log), spent)
+        except Exception:  # a solution that its check does not accept, or that fails
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
+            os.write(writing, str(sum(spent)).encode())
             os._exit(code)
     _, status, used = os.wait4(child, 0)
-    cpu = used.ru_utime + used.ru_stime
+    os.close(writing)
+    with open(reading) as sent:
+        solutions = float(sent.read() or 0)
     return {
         "code": os.waitstatus_to_exitcode(status),
-        "cpu": round(cpu, 2),
+        "cpu": round(used.ru_utime + used.ru_stime - solutions, 2),
+        "solutions": round(solutions, 2),
         "seconds": round(time.monotonic() - started, 2),
     }
 

@@ -259,7 +259,22 @@ def test_a_model_that_is_a_batch_norm_has_its_names():
     assert list(calibrate(layer, 0.5).state_dict()) == list(layer.state_dict())
 
 
+class WithoutEps(nn.Module):
+    "Batch norm as one writes it by functions, its eps in the call."
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training)
+
+
 REFUSED = {
+    "its eps in the call": (lambda c: nn.Sequential(nn.BatchNorm2d(c), WithoutEps(c)), ValueError,
+                            "model.1.1 must be a batch norm with running statistics, got WithoutEps"),
     "by hand": (ByHand, TypeError, "torch.nn.functional.batch_norm .* got ByHand"),
     "unknown": (LooksLikeIt, ValueError, "model.1 must be a batch norm with running statistics, got LooksLikeIt"),
     "lazy": (lambda c: nn.LazyBatchNorm2d(), ValueError, "model.1 must be .* got LazyBatchNorm2d that has not seen"),

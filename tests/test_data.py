@@ -670,6 +670,14 @@ def test_files_left_out_are_counted_by_reason(tmp_path):
     assert Path(said[0].filename) == Path(__file__) and Image.open(tmp_path / "cat/1.png").size == (40, 40)
 
 
+def test_a_class_folder_that_is_a_broken_link_is_said(tmp_path):
+    for name in ("cat", "dog"):
+        save_png(tmp_path / name / "1.png", NOISE)
+    (tmp_path / "owl").symlink_to(tmp_path / "not_mounted")
+    with pytest.warns(UserWarning, match="owl left out .a link to nowhere"):
+        assert data.image_folder(tmp_path, 4)[1] == ["cat", "dog"]
+
+
 def test_damaged_images_are_left_out_on_request_and_counted(tmp_path, monkeypatch):
     from PIL import Image
 

@@ -619,6 +619,19 @@ def test_vectors_whose_length_is_lost_in_rounding_are_refused(unit):
         FunnelRetrieval(VECTORS, [32], []).search(unit * QUERIES, 3)
 
 
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_scores_never_leave_single_precision_in_silence(unit, metric):
+    with pytest.raises(ValueError, match="gallery must have its largest number between 1e-15 and 1e15"):
+        FunnelRetrieval(unit * VECTORS, [32], [], metric)
+    index = FunnelRetrieval(VECTORS, [32], [], metric)
+    with pytest.raises(ValueError, match="queries must have its largest number between"):
+        index.search(unit * QUERIES, 3)
+    with pytest.raises(ValueError, match="vectors must have its largest number between"):
+        index.add(unit * VECTORS[:1])
+    index.add(torch.zeros(1, 32), ids=[10**6])  # zeros have a place here
+
+
 # --- faiss
 
 

@@ -1,11 +1,14 @@
-"""Every lab runs through papermill in `smoke`, in its cap of CPU time, and gives the numbers of its fingerprint."""
+"""Every lab runs through papermill in `smoke`, in its cap of CPU time, and gives the numbers of its fingerprint; the
+checks of its exercises accept the folded solutions."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from house import NBS, ROOT, cpu_seconds_of_children, starts_taken
+from solutions import with_solutions
 from tools.notebooks import default_seeds
 from xfer_course.cli import execute, plan_run
 from xfer_course.labs import (
@@ -33,10 +36,13 @@ SMOKE_ABOVE: dict[str, float] = {}
 @pytest.mark.parametrize("notebook", LABS, ids=lambda n: n.name)
 def test_lab_runs_in_smoke(notebook, tmp_path, record_property, start):
     seeds, contents = tuple(default_seeds(notebook)[:FINGERPRINT_SEEDS]), []
+    path = tmp_path / notebook.path.name
+    path.write_text(json.dumps(with_solutions(json.loads(notebook.path.read_text("utf-8")))), "utf-8")
+    solved = replace(notebook, path=path)
 
     def run(number: int) -> float:
         before = cpu_seconds_of_children()
-        contents.append(execute(plan_run(notebook, tmp_path / f"{number}", "smoke", seeds, "cpu", {}), bar=False))
+        contents.append(execute(plan_run(solved, tmp_path / f"{number}", "smoke", seeds, "cpu", {}), bar=False))
         return cpu_seconds_of_children() - before
 
     cap = SMOKE_ABOVE.get(notebook.name, SMOKE_CAP)

@@ -1,5 +1,5 @@
-"""What a lesson that rebuilds a paper owes its reader: a figure soon, an exercise early, and the method before the
-code that only a library needs."""
+"""What a lesson owes its reader: a figure soon, an exercise early, and the method before the code that only a library
+needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import sys
 import pytest
 
 from house import LABS, NAMES, NOTEBOOKS, ROOT, code_cells, read
+from solutions import solution_code, solved
 
 sys.path.insert(0, str(ROOT / "tools"))
 from check_site import exercises  # noqa: E402
 
-PAPERS = [path for path in NOTEBOOKS if read(path).metadata.get("xfer", {}).get("kind") == "paper"]
-every_paper = pytest.mark.parametrize("path", PAPERS, ids=NAMES.get)
+# Guides that are read from top to bottom, as lessons on a paper are; the others say what a part of the library does.
+READ_THROUGH = {"own_images", "practice/examples", "start/fine_tuning", "upgrades/gallery"}
+TAUGHT = [path for path in NOTEBOOKS
+          if read(path).metadata.get("xfer", {}).get("kind") == "paper" or NAMES[path] in READ_THROUGH]
+every_lesson = pytest.mark.parametrize("path", TAUGHT, ids=NAMES.get)
 
 # A screen holds some 30 lines of text or code, a figure about half of one.
 SCREEN_LINES = 30
@@ -48,7 +52,7 @@ def lines_above(cells) -> int:
                else 0 for cell in cells)
 
 
-@every_paper
+@every_lesson
 def test_first_figure_within_two_screens(path):
     cells = read(path).cells
     first = next((number for number, cell in enumerate(cells) if has_picture(cell)), None)
@@ -56,7 +60,7 @@ def test_first_figure_within_two_screens(path):
     assert lines_above(cells[:first]) <= 2 * SCREEN_LINES
 
 
-@every_paper
+@every_lesson
 def test_first_exercise_within_the_first_third(path):
     cells = read(path).cells
     first = next((number for number, cell in enumerate(cells) if cell.cell_type == "markdown"
@@ -65,14 +69,14 @@ def test_first_exercise_within_the_first_third(path):
     assert lines_above(cells[:first + 1]) <= lines_above(cells) / 3
 
 
-@every_paper
+@every_lesson
 def test_what_is_exported_is_at_most_half_of_the_code_in_sight(path):
     shown = [cell for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
     exported = sum(code_lines(cell) for cell in shown if is_exported(cell))
     assert exported <= sum(map(code_lines, shown)) / 2
 
 
-@every_paper
+@every_lesson
 def test_cells_in_sight_are_short(path):
     shown = [code_lines(cell) for cell in read(path).cells if cell.cell_type == "code" and not is_hidden(cell)]
     assert statistics.median(shown) <= 6
@@ -101,3 +105,19 @@ def test_a_check_does_not_show_its_answer(path):
                 and re.search(r"^def check_\w+\(", cell.source, re.M)):
             assert is_hidden(cell), f"fold this cell (#| code-fold: true):\n{cell.source}"
             assert "@exercise(" in cell.source, f"a check needs @exercise(...):\n{cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+def test_a_check_has_a_solution_that_can_be_run(path):
+    "It gives a value to the name that the check is called with; lessons and labs are executed with it."
+    for exercise in solved(read(path).cells):
+        assert exercise.solution, f"no code after {exercise.call}: begin the solution with `answer` in backticks"
+
+
+@pytest.mark.parametrize("text, code", [
+    ("\n\n`3`, since", "a = 3"), ("\n`a = (1, 2)`: so", "a = (1, 2)"), ("\nThree: `3`", ""), ("\n`an answer`", ""),
+    ("\n```python\nb = 1\n```\n```python\na = b\n```\n```python\nshow(a)\n```", "b = 1\n\na = b\n"),
+    ("\n`a = 1`\n```python\nprint(2)\n```", "a = 1"),
+])
+def test_solutions_are_read_as_code(text, code):
+    assert solution_code(text, "a") == code

@@ -235,6 +235,8 @@ def test_a_backbone_that_learned_here_comes_back_from_its_weights(tmp_path):
     assert np.array_equal(features_of(backbone, mine), features_of(again, mine))
     assert np.array_equal(features_of(load_backbone("rotation", mine, steps=2), mine), features_of(backbone, mine))
     assert backbone.trained_here and features_of(backbone, mine).shape == (6, backbone.dim)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from .* to 2"):
+        backbone(255 * torch.rand(2, 3, backbone.size, backbone.size))
 
 
 def test_a_network_of_torchvision_from_a_file(tmp_path):
@@ -424,17 +426,33 @@ def test_advice_does_not_call_alike_what_features_tell_apart(tmp_path, distance,
     assert words in first
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_advice_does_not_trust_round_trips_that_guess(tmp_path, strength):
+    examples = read_examples(write_features(tmp_path / "s.npz"))
+    for error, hardly in ((0.45, True), (0.1, False)):
+        found = practice.Adapted({0.0: np.full(2, error), 0.1: np.full(2, error)}, strength, np.eye(2)[[0, 1] * 30],
+                                 np.eye(2)[[0, 1] * 30], {}, {})
+        said = practice.advice(examples, examples, found, None, {"before": 1.9, "after": 1.9})
+        assert ("guessing would have 50%" in said[0] and "Train longer, with --steps" in said[0]) == hardly
+
+
 def test_pictures_from_folders(tmp_path):
     photos = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"}, count=12)
     camera = write_pictures(tmp_path / "camera", {"may": "darkred", "june": "navy"}, count=6)
     options = AdaptOptions(strengths=(0.0, 0.1), trips=1, steps=20, hidden=8, batch_size=8, size=8)
     page = adapt_examples(photos, camera, tmp_path / "out", backbone="small", options=options)
     check_page(page.read_text())
+    assert "each with 1 round trip:" in page.read_text() and "one trip does not tell what luck does" in page.read_text()
     rows = rows_of(tmp_path / "out" / "predictions.csv")
     assert {row["name"].split("/")[0]: row["class"] for row in rows} == {"may": "cat", "june": "dog"}
     assert list(rows[0]) == ["name", "class", "probability", "without adaptation"], "nobody gave labels"
     assert "2 of the target&#x27;s folders (june, may) are no classes of the source" in page.read_text()
     model, target = load_adapted(tmp_path / "out"), read_examples(camera, ["cat", "dog"])
+    for wrong, words in [(torch.rand(2, 3, 9, 9), "of shape .N 3 8 8."), (torch.rand(3, 8, 8), "of shape"),
+                         (255 * torch.rand(2, 3, 8, 8), r"lie in \[0, 1\]"),
+                         (torch.ones(2, 3, 8, 8).byte(), "hold float")]:
+        with pytest.raises((TypeError, ValueError), match=f"inputs must {words}|inputs must be {words}"):
+            model(wrong)
     images = torch.stack([target.at_size(model.size)[i][0] for i in range(len(target))])
     assert [model.classes[k] for k in model(images).argmax(1)] == [row["class"] for row in rows]
 

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torchvision.models import resnet18
 
+from xfer_course import practice
 from xfer_course.cli import main
 from xfer_course.clip import tiny_clip
 from xfer_course.coop import CoOp, NearestWords
@@ -580,11 +581,55 @@ def three(by_hand: int, learned: int, probe: int = 0, n: int = 100) -> dict[str,
 def test_advice_says_which_prompt_to_use():
     settings = {"path": "mine", "clip": "clip.safetensors", "shots": 16}
     said = [" ".join(prompts_advice(three(*right), settings, 16, 16)) for right in
-            ((90, 80), (60, 90), (88, 90), (60, 70, 95), (40, 50))]
+            ((90, 80), (60, 90), (88, 90), (60, 70, 95), (40, 60), (50, 52))]
     assert "use it, nothing has to be learned" in said[0] and "use context.safetensors" in said[1]
     assert "happens by luck" in said[2] and "xfer probe" in said[3] and "say next to nothing" in said[4]
+    assert "Neither the hand-written" in said[5] and "a guess among 2 classes (0.500): use neither" in said[5]
+    assert not any("use neither" in each for each in said[:5])
     assert "xfer probe" not in said[0] and "say next to nothing" not in said[0]
     assert "--shots 40" in " ".join(prompts_advice(three(60, 90), settings, 16, 40))
+
+
+@pytest.mark.parametrize("command", [["probe", "--backbone", "rotation"], ["prompts", "--clip", "tiny"], ["embed"],
+                                     ["adapt"]], ids=lambda command: command[0])
+def test_commands_speak_of_damaged_pictures_in_sentences(tmp_path, monkeypatch, command):
+    "The place of the picture is said once, what helps is said, and no warning shows a line of Python."
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (8, 8), (60 * i, 0, 200)).save(tmp_path / "mine" / name / f"{i}.png")
+    (tmp_path / "mine/cat/torn.png").write_bytes(b"no picture")
+    first, *options = command
+    arguments = [first, "mine", *(["mine"] if first == "adapt" else []), *options]
+    said = CliRunner().invoke(main, arguments)
+    assert said.exit_code == 1 and said.stderr.splitlines()[-1].split("\r")[-1].strip().endswith(
+        "torn.png is not an image that can be read: --skip-damaged leaves such files out")
+
+    def read_only(source, *rest, **options):
+        read_examples(source, skip_damaged=True)
+        raise ValueError("that was enough")
+
+    monkeypatch.setattr(practice, "fit_prompts" if first == "prompts" else f"{first}_examples", read_only)
+    said = CliRunner().invoke(main, [*arguments, "--skip-damaged", "--fresh"])
+    assert "xfer: mine: 1 file left out (damaged images: 1)" in said.stderr.splitlines()
+    assert "UserWarning" not in said.output and ".py" not in said.output
+
+
+@pytest.mark.parametrize("certainty, names, words, others", [
+    (0.95, [0] * 40, ["They differ from what it learned from", "100% of what the new ones"], ["about as sure"]),
+    (0.75, [0, 1] * 20, ["about as sure"], ["They differ", "of what the new ones"]),
+    (0.75, [0] * 40, ["about as sure", "cat is 50% of the held-out examples and 100% of what"], ["They differ"]),
+    (0.6, [0, 1] * 20, ["They differ from what it learned from"], ["about as sure", "of what the new ones"]),
+    (0.75, [1], ["about as sure"], ["of what the new ones"])])
+def test_new_examples_that_differ_are_said(certainty, names, words, others):
+    from xfer_course.practice.probe_page import _show_applied
+    from xfer_course.practice.report import Page
+
+    page = Page("a title", "a sentence")
+    applied = np.array([[certainty, 1 - certainty][:: -1 if name else 1] for name in names])
+    _show_applied(page, held_out(np.arange(40) % 2, np.arange(40) % 2, sure=0.75), applied)
+    assert all(each in page.html for each in words) and not any(each in page.html for each in others)
 
 
 def test_only_words_nearer_than_chance_count():

@@ -243,6 +243,17 @@ def test_rows_of_a_file_come_go_and_change(tmp_path):
     assert FunnelRetrieval.load(out).gallery.tolist() == [[1, 0], [0, 1]]
 
 
+def test_a_page_does_not_call_copies_what_coarse_features_cannot_tell_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = np.concatenate([[1, 0, 0] + 0.01 * rng.normal(size=(8, 3)), np.eye(3)[1:]])
+    page = embed_examples(rows_file(tmp_path / "rows.npz", rows), tmp_path / "index").read_text()
+    assert "more than one pair for every two" in page and "too coarse to find copies" in page
+    assert "pairs are nearly the same" not in page
+    rows = np.eye(30)[[0, *range(30)]]
+    page = embed_examples(rows_file(tmp_path / "few.npz", np.concatenate([rows, rows[3:5]])), tmp_path / "few")
+    assert "3 pairs are nearly the same" in page.read_text() and "too coarse" not in page.read_text()
+
+
 def test_an_interrupted_run_goes_on_at_the_missing_block(made, tmp_path, monkeypatch):
     shutil.copytree(made / "photos", tmp_path / "photos")
     monkeypatch.setitem(embed_examples.__globals__, "_BLOCK", 4)

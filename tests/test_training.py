@@ -603,6 +603,11 @@ def with_tensor(net, weight):
     return lambda batch, p: (cross_entropy(net(batch[0]), batch[1], classes), {})
 
 
+def with_text(net, weight):
+    reduction = f"weight {weight}"
+    return lambda batch, p: (cross_entropy(net(batch[0]), batch[1]), {"mean": len(reduction)})
+
+
 class Trainer:
     def __init__(self, net, weight):
         self.net, self.weight, self.calls = net, weight, 0
@@ -613,7 +618,7 @@ class Trainer:
 
 
 STEPS_WITH = [with_closure, with_default, with_dict, with_settings, with_namespace, with_helper, with_partial,
-              with_loss, with_class_weights, with_tensor, Trainer]
+              with_loss, with_class_weights, with_tensor, with_text, Trainer]
 
 
 def fit_with(make, weight, folder):
@@ -628,6 +633,106 @@ def test_a_finished_run_does_not_come_back_with_other_settings_of_the_step(tmp_p
     assert fit_with(make, 0.5, tmp_path).loss == first.loss
     with pytest.raises(ValueError, match=r"other settings of the step: .* \(.*(weight|label_smoothing|classes)"):
         fit_with(make, 1.0, tmp_path)
+
+
+LAYERS = {
+    "dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 2)),
+    "activation": lambda: nn.Sequential(nn.Linear(6, 2), nn.Tanh()),
+    "momentum": lambda: nn.Sequential(nn.BatchNorm1d(6, momentum=0.5), nn.Linear(6, 2)),
+    "frozen": lambda: nn.Sequential(nn.Linear(6, 6).requires_grad_(False), nn.Linear(6, 2)),
+}
+PLAIN = {
+    "dropout": lambda: nn.Sequential(nn.Dropout(0.1), nn.Linear(6, 2)),
+    "activation": lambda: nn.Sequential(nn.Linear(6, 2), nn.ReLU()),
+    "momentum": lambda: nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 2)),
+    "frozen": lambda: nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2)),
+}
+
+
+def fit_network(make, folder, loader=None):
+    net = make()
+    return fit(lambda batch, p: (cross_entropy(net(batch[0]), batch[1]), {}), loader or LOADERS["shuffled"](),
+               torch.optim.SGD(net.parameters(), lr=0.01), epochs=2, checkpoint=folder, progress=False)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_finished_run_does_not_come_back_with_other_layers(tmp_path, kind):
+    first = fit_network(PLAIN[kind], tmp_path)
+    assert fit_network(PLAIN[kind], tmp_path).loss == first.loss
+    with pytest.raises(ValueError, match="other settings of the step: .* was .*, is "):
+        fit_network(LAYERS[kind], tmp_path)
+
+
+class Private(Dataset):
+    "Rows under names as torchvision's newer data sets have them."
+
+    def __init__(self, x, y, transform=None):
+        self._images, self._labels, self.classes, self.transform, self._cache = x, y, ["a", "b"], transform, []
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, i):
+        self._cache.append(i)
+        return self._images[i] if self.transform is None else self.transform(self._images[i]), int(self._labels[i])
+
+
+class Named(Private):
+    "Labels in a dict by the names of files."
+
+    def __init__(self, x, y):
+        super().__init__(x, None)
+        self.files, self._labels = [f"{i}.png" for i in range(len(x))], None
+        self.labels = {name: int(label) for name, label in zip(self.files, y)}
+
+    def __getitem__(self, i):
+        return self._images[i], self.labels[self.files[i]]
+
+
+class Table(Private):
+    "Labels in a table of pandas, or of what has its method."
+
+    class Frame:
+        columns = ["label"]
+
+        def __init__(self, y):
+            self.y = np.asarray(y)[:, None].astype(object)
+
+        def to_numpy(self):
+            return self.y
+
+    def __init__(self, x, y):
+        super().__init__(x, y)
+        self._labels, self.frame = None, self.Frame(y)
+
+    def __getitem__(self, i):
+        return self._images[i], int(self.frame.y[i, 0])
+
+
+ROWS, CLASSES = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
+OTHER_DATA = {
+    "private labels": [lambda y=y: DataLoader(Private(ROWS, y), 8) for y in (CLASSES, 1 - CLASSES)],
+    "labels in a dict": [lambda y=y: DataLoader(Named(ROWS, y), 8) for y in (CLASSES, 1 - CLASSES)],
+    "labels in a table": [lambda y=y: DataLoader(Table(ROWS, y), 8) for y in (CLASSES, 1 - CLASSES)],
+    "a subset by range": [lambda rows=rows: DataLoader(Subset(Private(ROWS, CLASSES), rows), 8)
+                          for rows in (range(16), range(16, 32))],
+    "shuffled": [lambda shuffle=shuffle: DataLoader(Private(ROWS, CLASSES), 8, shuffle) for shuffle in (True, False)],
+    "order of batches()": [lambda seed=seed: batches(ROWS, CLASSES, batch_size=8, seed=seed) for seed in (0, 1)],
+    "transform": [lambda p=p: DataLoader(Private(ROWS, CLASSES, nn.Dropout(p)), 8) for p in (0.1, 0.2)],
+    "partial": [lambda k=k: DataLoader(Private(ROWS, CLASSES, functools.partial(torch.mul, other=k)), 8)
+                for k in (1.0, -1.0)],
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_DATA)
+def test_data_that_hide_are_found(tmp_path, kind):
+    one, other = OTHER_DATA[kind]
+    loader = one()
+    first = fit_network(PLAIN["frozen"], tmp_path, loader)
+    for again in (loader, one()):  # a cache that has filled is no other data
+        assert fit_network(PLAIN["frozen"], tmp_path, again).loss == first.loss
+    with pytest.raises(ValueError, match="belongs to a run with other data"):
+        fit_network(PLAIN["frozen"], tmp_path, other())
 
 
 def test_settings_that_change_in_the_middle_of_a_run_are_said(tmp_path):
@@ -651,7 +756,7 @@ def test_what_a_step_counts_is_no_setting(tmp_path):
     fits = [fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=tmp_path, progress=False)
             for _ in range(2)]
     assert fits[0].loss == fits[1].loss and total == counted[0] == seen["steps"] == len(losses) == 2 * STEPS
-    assert step_settings(step) == {}
+    assert all(name.startswith("run.net.") for name in step_settings(step))
 
 
 def test_a_checkpoint_of_before_is_read(tmp_path):
@@ -665,6 +770,16 @@ def test_a_checkpoint_of_before_is_read(tmp_path):
     checkpoint._write_state(file, state)
     assert numbers(Run().fit(checkpoint=tmp_path)) == numbers(Run().fit())
     assert {"data", "settings of the step"} <= set(checkpoint._read_state(file)["run"])
+
+
+def test_a_checkpoint_that_does_not_say_how_rows_were_drawn_is_read(tmp_path):
+    run = Run()
+    first = run.fit(checkpoint=tmp_path)
+    file = tmp_path / "checkpoint.safetensors"
+    state = checkpoint._read_state(file)
+    state["run"]["data"] = {name: text for name, text in state["run"]["data"].items() if not name.startswith("how ")}
+    checkpoint._write_state(file, state)
+    assert Run().fit(checkpoint=tmp_path).loss == first.loss
 
 
 def test_without_a_schedule_the_rate_is_part_of_the_run(tmp_path):

@@ -393,6 +393,17 @@ def test_gallery_comes_back_from_disk(tmp_path, dtype):
     assert Gallery.load(tmp_path / "plain.safetensors").labels is None
 
 
+@pytest.mark.parametrize("ids", [[2, 0, 1], [-5, -7, 0], [1, 2, 0], [10, 11, 12], ["a", "b", "c"], None], ids=str)
+def test_rows_keep_their_names_on_disk(tmp_path, ids):
+    store = Gallery(torch.eye(3), "v1", torch.arange(3), ids=ids)
+    store.save(tmp_path / "g.safetensors")
+    back = Gallery.load(tmp_path / "g.safetensors")
+    expected = [[each] for each in ids or range(3)]
+    assert back.search(torch.eye(3), "v1")[1].tolist() == store.search(torch.eye(3), "v1")[1].tolist() == expected
+    if not isinstance(expected[0][0], str):
+        assert back.add(torch.ones(1, 3), "v1", torch.tensor([3])) == max(0, *(ids or range(3))) + 1
+
+
 def test_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "g.safetensors"
     gallery().save(path)

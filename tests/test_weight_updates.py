@@ -210,6 +210,23 @@ def test_gpu_validates_clips_and_accumulates(tmp_path, precision):
     choose_accelerator("cpu")
 
 
+@pytest.mark.parametrize("kind", ["another model", "frozen", "replaced"])
+def test_an_optimizer_that_the_loss_does_not_reach_is_refused(kind):
+    trained, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    used = nn.ModuleList([trained, other])
+    if kind == "frozen":
+        trained.requires_grad_(False)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    if kind == "replaced":
+        old, trained.weight = trained.weight, nn.Parameter(torch.zeros(2, 3))
+        used.append(nn.ParameterList([old, trained.bias]))
+        optimizer = torch.optim.SGD([old], lr=0.1)
+    net = trained if kind == "replaced" else other
+    with pytest.raises(ValueError, match="optimizer must train parameters that the loss depends on, got none with"):
+        fit(lambda batch, p: (net(batch).square().mean(), {}), [torch.ones(4, 3)], optimizer, epochs=1, model=used,
+            progress=False)
+
+
 BAD = [
     ({"accumulate": 0}, "accumulate must be a whole number of at least 1, got 0"),
     ({"accumulate": 1.5}, "accumulate must be a whole number of at least 1, got 1.5"),

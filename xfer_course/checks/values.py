@@ -321,7 +321,8 @@ def batch_norms(name: str, model: Any) -> dict[str, Any]:
     def alike(layer: Any) -> bool:
         has_both = all(isinstance(getattr(layer, part, None), Tensor) for part in ("running_mean", "running_var"))
         return has_both and (isinstance(layer, _BatchNorm)
-                             or hasattr(layer, "eps") and not isinstance(layer, _InstanceNorm))
+                             or not isinstance(layer, _InstanceNorm)
+                             and any(hasattr(layer, part) for part in ("eps", "epsilon", "weight", "gamma", "scale")))
 
     return {place: batch_norm(f"{name}.{place}".rstrip("."), layer) for place, layer in model.named_modules()
             if alike(layer)}

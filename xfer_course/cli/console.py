@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -30,7 +32,9 @@ class _Commands(click.Group):
         from xfer_course.cli.running import NotebookFailed
 
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _say_warning
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the notebook's broken-off cell is no news
             click.echo("\nxfer: interrupted; what was finished is kept, the same command continues from there",
@@ -39,11 +43,24 @@ class _Commands(click.Group):
         except BrokenPipeError:  # `xfer results | head`: click ends quietly
             raise
         except (NotebookFailed, ValueError, OSError) as error:
-            raise _Sentence(_sentence_of(error)) from None
+            raise _Sentence(_sentence_of(error) + self._advice(ctx, error)) from None
         except TypeError as error:
             if " must " not in str(error):  # not one that names an argument: a fault of ours, shown in full
                 raise
             raise _Sentence(str(error)) from None
+
+    def _advice(self, ctx, error: Exception) -> str:
+        "What an option of the command could have done about an error."
+        known = [each.name for each in self.commands[ctx.invoked_subcommand].params]
+        damaged = "skip_damaged" in known and "is not an image that can be read" in str(error)
+        return ": --skip-damaged leaves such files out" if damaged else ""
+
+# %% ../../nbs/cli.ipynb #8063aa07
+def _say_warning(message: Warning | str, *where: object) -> None:
+    "Show a warning as one sentence above the progress bars, without the line of code that it came from."
+    from tqdm import tqdm
+
+    tqdm.write(f"xfer: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _sentence_of(error: Exception) -> str:

@@ -62,7 +62,8 @@ def probe(folder, test, apply, backbone, weights, seed, out, skip_damaged, fresh
 # %% ../../nbs/practice/cli_labels.ipynb #6cedc154
 @main.command(short_help="Classify pictures by the names of their classes, with a CLIP.")
 @click.argument("folder", type=DATA)
-@click.option("--clip", required=True, metavar="WEIGHTS", help="Weights of a CLIP, or tiny to try things out.")
+@click.option("--clip", required=True, metavar="WEIGHTS",
+              help="Weights of a CLIP (nbs/coop/real_clip.ipynb: where from), or tiny to try things out.")
 @click.option("--vocabulary", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="The CLIP's merges (default: looked for beside the weights).")
 @click.option("--test", type=DATA, help="Pictures to judge by (default: a fifth of each class).")

@@ -62,7 +62,6 @@ class ResidualAttentionBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, activation: str = "quick_gelu", mlp_width: int | None = None):
         super().__init__()
-        super().__init__()
         hidden = 4 * width if mlp_width is None else checks.whole("mlp_width", mlp_width)
         self.attn = Attention(width, heads)
         self.ln_1 = nn.LayerNorm(width)

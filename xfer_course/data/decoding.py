@@ -74,11 +74,18 @@ def reading_image(name: str | Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, SyntaxError, struct.error, DecompressionBombError) as error:
-        raise DataFileError(f"{name} is not an image that can be read: {error}") from error
+        raise DataFileError(_unreadable(name, error)) from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # Pillow seeks to places that a damaged file names
             raise
-        raise DataFileError(f"{name} is not an image that can be read: {error}") from error
+        raise DataFileError(_unreadable(name, error)) from error
+
+
+def _unreadable(name: str | Path, error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    reason = "" if isinstance(error, UnidentifiedImageError) else f": {error}"  # which says the name once more
+    return f"{name} is not an image that can be read{reason}"
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:

@@ -68,6 +68,7 @@ def image_folder(path: str | Path, size: int | None, *, n: int | None = None, ch
     """
     _check_reading(size, channels, lazy, transform)
     path = Path(path).expanduser()
+    _check_links(path)
     samples, names, left_out = _listed(path, _class_names(classes))
     images, damaged = (_lazily(path, samples, n, size, skip_damaged, check) if lazy
                        else _at_once(samples, n, size, channels, skip_damaged))
@@ -76,6 +77,14 @@ def image_folder(path: str | Path, size: int | None, *, n: int | None = None, ch
     return LazyImages(*images, names, size=size, channels=channels, transform=transform) if lazy else (images, names)
 
 # %% ../../nbs/foundations/folders.ipynb #c0f1630f
+def _check_links(path: Path) -> None:
+    "Warn of links to nowhere where class folders stand."
+    lost = [entry.name for entry in _entries(path) if entry.is_symlink() and not os.path.exists(entry.path)] \
+        if path.is_dir() and _class_folders(path) else []
+    if lost:
+        warnings.warn(f"{path}: {', '.join(lost[:5])} left out (a link to nowhere)", stacklevel=3)
+
+
 def _check_reading(size: int | None, channels: int, lazy: bool, transform: Callable | None) -> None:
     checks.one_of("lazy", lazy, (True, False))
     if size is None and not lazy:

@@ -196,6 +196,8 @@ def _prefixes(search: "FunnelRetrieval", vectors: Tensor, name: str, shown: bool
         checks.finite_values(f"{name}[{rows.start}:{rows.stop}]", block)
         if search.metric == "cosine":
             checks.directions(name, block[:, : search.dims[0]], rows.start)
+        else:
+            _check_unit(name, block)
         yield _prepared(_from_centre(block, search.centre), search.dims[0], search.metric, is_query=False)
 
 
@@ -214,6 +216,14 @@ def _index(search: "FunnelRetrieval", vectors: Tensor) -> None:
             search.rows[name].append(part)
 
 # %% ../../nbs/mrl/search.ipynb #0626eab3
+def _check_unit(name: str, x: Tensor) -> None:
+    "Raises ValueError where products leave single precision: scores would all be infinite, or all zero."
+    peak = max(abs(end.item()) for end in x.aminmax())
+    if peak and not 1e-15 < peak < 1e15:
+        raise ValueError(f"{name} must have its largest number between 1e-15 and 1e15, or scores are lost in rounding, "
+                         f"got {peak:.3g}: give the vectors another unit")
+
+
 def _sizes(dims: Sequence[int], first_stage: str, most: int) -> tuple[int, ...]:
     "Increasing sizes; rounded codes may have as many dimensions as the second stage, which they need."
     if first_stage == "float32":
@@ -224,7 +234,7 @@ def _sizes(dims: Sequence[int], first_stage: str, most: int) -> tuple[int, ...]:
                          f"{first_stage!r} are rounded, got {sizes}")
     return sizes[0], *checks.increasing("dims", sizes[1:], most)
 
-
+# %% ../../nbs/mrl/search.ipynb #0626eab4
 def _shortlists(lengths: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
     lengths = tuple(checks.whole("shortlists", k) for k in lengths)
     if len(lengths) != len(dims) - 1 or any(later > earlier for earlier, later in zip(lengths, lengths[1:])):
@@ -246,6 +256,8 @@ def _checked_queries(queries: np.ndarray | Tensor, k: int, search: "FunnelRetrie
     checks.finite_values("queries", vectors[:, : search.dims[-1]])
     if search.metric == "cosine":
         checks.directions("queries", vectors[:, : search.dims[0]])
+    else:
+        _check_unit("queries", vectors[:, : search.dims[-1]].float())
     return vectors
 
 # %% ../../nbs/mrl/search.ipynb #ab39b010

@@ -243,6 +243,10 @@ class PictureClassifier(nn.Module):
         self.register_buffer("scale", scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        "Logits `(N, K)`."
+        "Logits `(N, K)`; raises ValueError or TypeError for inputs of another shape, type or range."
+        if self.size is None:
+            checks.tensor("inputs", inputs, f"N {len(self.mean)}", kind="float")
+        else:
+            checks.tensor("inputs", inputs, f"N 3 {self.size} {self.size}", kind="float", within=(0, 1))
         inputs = inputs if self.backbone is None else self.backbone(inputs)
         return self.head(self.features((inputs - self.mean) / self.scale))

@@ -146,9 +146,10 @@ def adaptation_page(source: Examples, target: Examples, found: Adapted, backbone
 def _say_what_was_chosen(page: Page, found: Adapted, backbone: Backbone | None, options: AdaptOptions) -> None:
     page.heading("What was learned")
     page.say(_what_it_reads(found, backbone, options),
-             f"{len(found.risks)} strengths of adaptation were tried, each with {options.trips} round trips: train on "
-             "the source, let the network name the target, train a second network on these names alone, and count its "
-             "errors on source examples that were set aside. No label of the target is needed for that.")
+             f"{len(found.risks)} strengths of adaptation were tried, each with {options.trips} round "
+             f"trip{'s' if options.trips > 1 else ''}: train on the source, let the network name the target, train a "
+             "second network on these names alone, and count its errors on source examples that were set aside. No "
+             "label of the target is needed for that.")
     means = {strength: float(np.mean(errors)) for strength, errors in found.risks.items()}
     best = min(means, key=means.get)
     other = "" if best == found.strength else (
@@ -159,8 +160,9 @@ def _say_what_was_chosen(page: Page, found: Adapted, backbone: Backbone | None, 
             for strength, errors in found.risks.items()}
     page.figure(arms_figure(arms, unit="error of the round trip",
                             colours={name: "baseline" if "no ad" in name else "method" for name in arms}),
-                "Errors of the round trips by strength: a dot for each trip, the mean and its 95 % interval. Smaller "
-                "is better, and differences within the intervals mean nothing.")
+                "Errors of the round trips by strength: a dot for each trip, and the mean" + (
+                    " with its 95 % interval. Smaller is better, and differences within the intervals mean nothing."
+                    if options.trips > 1 else ". Smaller is better, but one trip does not tell what luck does."))
 
 
 def _what_it_reads(found: Adapted, backbone: Backbone | None, options: AdaptOptions) -> str:
@@ -262,6 +264,10 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
            distances: dict[str, float]) -> list[str]:
     "What to try next, a sentence for each thing that the numbers suggest."
     said = _advice_on_strength(found, distances)
+    lowest, guess = min(float(np.mean(errors)) for errors in found.risks.values()), 1 - 1 / len(source.classes)
+    if lowest > 0.8 * guess:
+        said = [f"Even the best round trips have an error of {lowest:.0%}, and guessing would have {guess:.0%}: the "
+                "names of the target are hardly better than guesses, adapted or not. Train longer, with --steps."]
     if source.are_pictures and (backbone is None or backbone.trained_here):
         said.append("A pretrained network knows much more about photographs than one that is trained here: --backbone "
                     "resnet18 (fetched once), or --weights with a file of yours.")

@@ -44,8 +44,8 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        "Features `(N, dim)`; raises ValueError or TypeError for images of another shape or type."
-        checks.tensor("images", images, f"N 3 {self.size} {self.size}", kind="float")
+        "Features `(N, dim)`; raises ValueError or TypeError for images of another shape, type or range."
+        checks.tensor("images", images, f"N 3 {self.size} {self.size}", kind="float", within=(0, 1))
         return self.network((images - self.mean) / self.std)
 
 # %% ../../nbs/practice/backbones.ipynb #45c6ffa1

@@ -81,12 +81,17 @@ def _searches(page: Page, facts: IndexFacts, nearest: Nearest) -> None:
         show_items(page, _root(facts), names, [f"query: {names[0]}", *said])
 
 
+_TOO_MANY = ("That is more than one pair for every two: either most are there twice, or these features are too coarse "
+             "to tell copies from what looks alike.")
+
+
 def _twice(page: Page, facts: IndexFacts, pairs: list[tuple[int, int, float]], usual: float) -> None:
     ids = facts.index.ids
     page.heading("Twice or nearly so")
     page.say(f"Pairs with a cosine of at least 0.99, and at most a twentieth as far apart as two {facts.what} taken at "
              f"random (which have a cosine of {1 - usual:.3f}): {len(pairs) or 'none'}.",
-             *(["duplicates.csv lists all of them."] if pairs else []))
+             *(["duplicates.csv lists all of them."] if pairs else []),
+             *([_TOO_MANY] if len(pairs) > len(ids) / 2 else []))
     for one, other, cosine in pairs[:6]:
         show_items(page, _root(facts), [ids[one], ids[other]], [ids[one], f"{ids[other]} {cosine:.4f}"])
 
@@ -121,7 +126,10 @@ def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, f
     if precision is not None and precision[0] < precision[2] + 0.5 * (1 - precision[2]):
         yield (f"The nearest has the same label in {precision[0]:.0%} of the searches, chance has {precision[2]:.0%}: "
                "the features see other things than your labels. Try another --backbone.")
-    if duplicates > count / 20:
+    if duplicates > count / 2:
+        yield (f"{duplicates} pairs are as near as copies would be. Look at them: if they are none, these features are "
+               "too coarse to find copies, and another --backbone may do so.")
+    elif duplicates > count / 20:
         doubt = " (look at them first: a small network sees colours better than shapes)" if facts.trained_here else ""
         yield (f"{duplicates} pairs are nearly the same{doubt}. Take one of each out before you split into training "
                "and test data; a copy on the other side makes results look better than they are.")

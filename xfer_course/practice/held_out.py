@@ -54,7 +54,7 @@ def labelled_examples(path: str | Path, test: str | Path | None = None, *,
 def _check_labels(name: str, path: str | Path, found: Examples, of: str = "") -> None:
     if found.labels is None:
         raise ValueError(f"{name} must hold labels{of}: a folder with a folder of pictures for each class, or a file "
-                         f"with a label for each row, got {path} without")
+                         f"with a label for each row (column label, array labels), got {path} without")
 
 
 def _listed(names: Iterable[str], most: int = 5) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,10 +27,10 @@ class LinearClassifier:
         folds: of the cross-validation that chose C; 0 where it was given, or there were too few labels to choose.
     """
 
-    weight: np.ndarray
-    bias: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    mean: np.ndarray = field(repr=False)
+    scale: np.ndarray = field(repr=False)
     C: float = 1.0
     folds: int = 0
 

@@ -155,7 +155,9 @@ class Probe:
         Raises ValueError or TypeError for examples of another kind than the classifier learned from, and what
         `kept_backbone` refuses: other weights than then. The backbone is read anew by each call.
         """
-        checks.module("examples", examples, Examples)
+        if not isinstance(examples, Examples):
+            raise TypeError("examples must be what read_examples gives for a folder of pictures or a file of features, "
+                            f"got {type(examples).__name__}")
         if examples.are_pictures != (self.folder is not None):
             raise ValueError(f"examples must be {'pictures' if self.folder else 'features'}, as those that the "
                              f"classifier learned from, got {'pictures' if examples.are_pictures else 'features'}")

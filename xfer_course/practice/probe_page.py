@@ -192,10 +192,15 @@ def _show_applied(page: Page, held: HeldOut, applied: np.ndarray) -> None:
     counts, sure = np.bincount(applied.argmax(1), minlength=len(held.classes)), float(applied.max(1).mean())
     page.table([{"class": name, "said of new examples": n, "share": f"{n / len(applied):.0%}"}
                 for name, n in zip(held.classes, counts)])
-    before = float(held.certainty.mean())
+    before, there = float(held.certainty.mean()), np.bincount(held.labels, minlength=len(held.classes)) / len(held)
     page.say(f"On average it is {sure:.2f} sure of them, and {before:.2f} of the held-out examples.",
              "They differ from what it learned from: do not trust these classes, label some of them, or try xfer adapt."
-             if sure < before - 0.1 else "It is about as sure of both, which does not prove that it is as good.")
+             if abs(sure - before) > 0.1 else "It is about as sure of both, which does not prove that it is as good.")
+    here = counts / len(applied)
+    k = int((here - there).argmax())
+    if len(applied) >= 10 and here[k] > there[k] + 0.3:
+        page.say(f"{held.classes[k]} is {there[k]:.0%} of the held-out examples and {here[k]:.0%} of what the new ones "
+                 "were called. If you know that the shares are alike, these classes are wrong.")
 
 
 def _show_files(page: Page, applied: bool) -> None:

@@ -41,7 +41,7 @@ def prompts_advice(held: Mapping[str, HeldOut], settings: Mapping[str, Any], few
                       "take the weights of a real one (--clip).")
     elif share_interval(int(zero.right.sum()), len(zero))[1] <= 1 / len(zero.classes):
         advice.append("The names of the classes say next to nothing to this CLIP: name the folders as one would "
-                      "describe such a picture.")
+                      "describe such a picture, or take the weights of a CLIP that knows such pictures (--clip).")
     if few < settings["shots"]:
         advice.append(f"Only {few} pictures of each class were learned from, as the rarest class has no more: label "
                       "more of it.")
@@ -49,10 +49,13 @@ def prompts_advice(held: Mapping[str, HeldOut], settings: Mapping[str, Any], few
         advice.append(f"Each class has {most} pictures to learn from, and {few} were used: --shots {most}.")
     return advice + class_advice(coop, np.full(len(coop.classes), few), few=1)
 
-
+# %% ../../nbs/practice/prompts_page.ipynb #ed82be1d
 def _which(zero: HeldOut, coop: HeldOut) -> str:
     "Which prompt to use."
     by_hand, learned, luck = zero.accuracy, coop.accuracy, chance_of_difference(zero.right, coop.right)
+    if all(share_interval(int(each.right.sum()), len(each))[1] <= 1 / len(each.classes) for each in (zero, coop)):
+        return (f"Neither the hand-written sentence ({by_hand:.3f}) nor the learned context ({learned:.3f}) is clearly "
+                f"better than a guess among {len(zero.classes)} classes ({1 / len(zero.classes):.3f}): use neither.")
     if by_hand >= learned:
         return (f"The hand-written sentence is as good as the learned context or better ({by_hand:.3f} against "
                 f"{learned:.3f}): use it, nothing has to be learned.")
@@ -95,7 +98,7 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
     page = Page(f"{len(names)} classes by their names",
                 f"Of {len(coop)} pictures, the sentence 'a photo of a ...' is right in {zero.accuracy:.3f}, a context "
                 f"learned from {few} pictures of each class in {coop.accuracy:.3f}, a linear probe with the same in "
-                f"{probe.accuracy:.3f}.")
+                f"{probe.accuracy:.3f}; a guess would be in {1 / len(names):.3f}.")
     _show_done(page, settings, names, few, len(coop))
     page.heading("How good it is")
     page.say("On the held-out pictures, with 95 % intervals (Wilson).")

@@ -183,10 +183,17 @@ def average_gradients(parameters: Iterable[torch.Tensor], accelerator: Accelerat
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
 
 # %% ../../nbs/foundations/devices.ipynb #3d5a7113
+def _check_reached(parameters: list[torch.Tensor]) -> None:
+    if all(p.grad is None for p in parameters):
+        raise ValueError("optimizer must train parameters that the loss depends on, got none with a gradient: was it "
+                         "made for another model, or are all of its parameters frozen?")
+
+
 def _move_weights(optimizer: torch.optim.Optimizer, accelerator: Accelerator, clip_norm: float | None) -> None:
     "Average the gradients over the processes, clip them where asked, and let the optimizer step."
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     average_gradients(parameters, accelerator)
+    _check_reached(parameters)
     if clip_norm is not None:
         accelerator.unscale_gradients(optimizer)
         accelerator.clip_grad_norm_(parameters, clip_norm)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 from numbers import Number
 from types import CodeType
@@ -20,7 +21,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['data_fingerprint', 'step_settings']
+__all__ = ['step_settings', 'data_fingerprint']
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45105
 _WHOLE_BYTES, _ROWS, _ENTRIES = 2**24, 64, 1024
@@ -70,10 +71,13 @@ def _feed(digest: Any, value: Any) -> bool:
         return _feed_list(digest, value)
     if isinstance(value, Mapping):
         return all([_feed(digest, each) for item in value.items() for each in item])
+    if hasattr(value, "to_numpy"):  # a table of pandas or polars, or a column of one
+        named = _feed_list(digest, list(map(str, getattr(value, "columns", ()))))
+        return _feed_array(digest, value.to_numpy()) and named
     if isinstance(value, os.PathLike):
         return _feed_list(digest, [os.fspath(value)])
     digest.update(repr(value).encode())
-    return value is None or isinstance(value, (Number, str, bytes))
+    return value is None or isinstance(value, (Number, str, bytes, range))
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45106
 def _fingerprint(value: Any) -> str | None:
@@ -88,45 +92,6 @@ def _fingerprint(value: Any) -> str | None:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} {digest.hexdigest()}"
     return f"{type(value).__name__}{f' of {len(value)}' if hasattr(value, '__len__') else ''} {digest.hexdigest()}"
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45109
-def _is_holder(value: Any) -> bool:
-    "Whether a value may hold data in its attributes: a data set, a loader, a sampler."
-    if isinstance(value, (torch.Tensor, np.ndarray, list, tuple, Mapping, nn.Module)) or callable(value):
-        return False
-    return hasattr(value, "__dict__") and (hasattr(value, "__getitem__") or hasattr(value, "__iter__"))
-
-
-def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]:
-    "(name, fingerprint) of what a loader or data set holds, of lists and tensors as of other data sets inside it."
-    if id(data) in seen:
-        return
-    seen.add(id(data))
-    if not _is_holder(data):
-        several = isinstance(data, (list, tuple)) and 0 < len(data) <= 8 and not isinstance(data[0], (str, Number))
-        found = None if several else _fingerprint(data)
-        if found is not None:
-            yield name, found
-        for place, part in enumerate(data if several else ()):
-            yield from _contents(part, f"{name}[{place}]", seen)
-        return
-    if isinstance(getattr(data, "_fingerprint", None), str):  # Hugging Face's data sets know their own
-        yield name, data._fingerprint
-    for attribute, value in sorted(vars(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
-        holds = isinstance(value, (torch.Tensor, np.ndarray, list, tuple)) or _is_holder(value)
-        if holds and not attribute.startswith("_"):
-            yield from _contents(value, f"{name}.{attribute}".lstrip("."), seen)
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45110
-def data_fingerprint(loader: Any) -> dict[str, str]:
-    """What a loader holds, as names of its parts and short texts that change with their content.
-
-    Looks at tensors, arrays and lists (labels, names of files) of a `DataLoader`, its data set and the data sets inside
-    it, or of a list of batches. Nothing is drawn from the loader. Empty where there is nothing to look at: a stream.
-    """
-    found = dict(_contents(loader, "" if _is_holder(loader) else "batches", set()))
-    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", getattr(loader, "batch_size", None))
-    return found | ({"batch size": repr(size)} if found and size is not None else {})
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45114
 # Methods that change the list or dict that they belong to.
@@ -165,6 +130,20 @@ def _around(function: Any, read: set[str]) -> dict[str, Any]:
     return found
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45132
+def _layers(network: nn.Module) -> dict[str, str]:
+    "The class of every layer, for those of PyTorch with their numbers."
+    kinds = (bool, int, float, str, tuple)
+    return {name or "layer": " ".join([type(layer).__name__, *(
+        f"{key}={each}" for key, each in vars(layer).items() if type(layer).__module__.startswith("torch.nn.")
+        and isinstance(each, kinds) and not key.startswith("_") and key != "training")])
+        for name, layer in network.named_modules() if not [*layer.children()]}
+
+
+def _frozen(network: nn.Module) -> dict[str, str]:
+    still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    return {"frozen weights": ", ".join(still) or "none"}
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45142
 def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
     "What lies in a setting that is no number: entries of lists and dicts, fields, attributes that are read."
     if isinstance(value, tuple) or (isinstance(value, list) and not changes):
@@ -172,9 +151,9 @@ def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
         return dict(zip(names, value))
     if isinstance(value, dict):
         return {} if changes else {f"[{key!r}]": each for key, each in value.items() if key in read}
-    if isinstance(value, nn.Module):  # a loss with settings, not a network; what normalises keeps a running mean
+    if isinstance(value, nn.Module):  # a loss with settings, or a network; what normalises keeps a running mean
         if [*value.parameters(), *value.children()] or hasattr(value, "running_mean"):
-            return {}
+            return _layers(value) | ({} if any("requires_grad" in name for name in read) else _frozen(value))
         settings = vars(value) | dict(value.named_buffers())
         return {name: each for name, each in settings.items() if name != "training" and not name.startswith("_")}
     if isinstance(value, (type, torch.optim.Optimizer)) or inspect.ismodule(value):
@@ -183,7 +162,10 @@ def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45116
 def _number(value: Any, changes: bool) -> str | None:
-    "A number as text, a tensor or an array as its fingerprint; None for anything else, and for what is being trained."
+    """A number as text, a tensor or an array as its fingerprint, and a text, if it is no path and no device; None for
+    anything else, and for what is being trained."""
+    if isinstance(value, str):
+        return None if os.sep in value or re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", value) else value
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return None if changes or getattr(value, "requires_grad", False) else _fingerprint(value)
     return repr(np.asarray(value).tolist()) if isinstance(value, (Number, np.number, np.bool_)) else None
@@ -203,10 +185,11 @@ def _functions(value: Any) -> list[tuple[Any, dict[str, Any]]]:
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45117
 def step_settings(step: Any) -> dict[str, str]:
-    """The numbers and tensors that a step refers to and does not change itself: name → a short text.
+    """The numbers, texts and tensors that a step refers to and does not change itself: name → a short text.
 
     Looks into closures, global variables, default arguments, `functools.partial`, the object of a method, and into
-    tuples, lists, dicts, settings objects and losses found there; also of functions of the same file that it calls.
+    tuples, lists, dicts, settings objects, losses and layers found there; also of functions of the same file that it
+    calls. Paths and names of devices are left out.
     What the function that refers to it writes or changes in place is a counter, and left out.
     """
     found: dict[str, str] = {}
@@ -227,7 +210,87 @@ def step_settings(step: Any) -> dict[str, str]:
                 continue
             todo += inner
             if depth < 3:
-                parts = _parts(value, read, changes).items()
+                parts = _parts(value, read | written, changes).items()
                 values += [(name + part if part.startswith("[") else f"{name}.{part}", each, depth + 1)
                            for part, each in parts]
     return found
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45109
+def _is_holder(value: Any) -> bool:
+    "Whether a value may hold data in its attributes: a data set, a loader, a sampler."
+    if isinstance(value, (torch.Tensor, np.ndarray, list, tuple, range, Mapping, nn.Module)) or callable(value):
+        return False
+    return (hasattr(value, "__dict__") and not hasattr(value, "to_numpy")
+            and (hasattr(value, "__getitem__") or hasattr(value, "__iter__")))
+
+
+def _rows(value: Any) -> int | None:
+    try:
+        return len(value)
+    except TypeError:
+        return None
+
+
+def _is_content(name: str, value: Any, rows: int | None) -> bool:
+    "Whether an attribute of something with so many rows is part of the data, and no cache."
+    kinds = torch.Tensor, np.ndarray, list, tuple, range, Mapping
+    if not isinstance(value, kinds) and not hasattr(value, "to_numpy"):
+        return _is_holder(value) and not name.startswith("_")
+    if not name.startswith("_") and not isinstance(value, Mapping):
+        return True
+    columns = {_rows(each) for each in value.values()} if isinstance(value, Mapping) else set()
+    return "cache" not in name.lower() and rows is not None and (_rows(value) == rows or columns == {rows})
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45141
+def _way(name: str, value: Any) -> str | None:
+    "How an attribute of a loader or data set orders or changes rows, in words that every process finds; None if not."
+    if name in ("shuffle", "seed", "drop_last", "replacement") and isinstance(value, Number):
+        return repr(value)
+    if name.startswith("_") or not callable(value) or inspect.isclass(value):
+        return None
+    if isinstance(value, functools.partial):
+        return f"{_way(name, value.func)} {value.args} {value.keywords}"
+    said = getattr(value, "__qualname__", None) or repr(value)
+    inside = _parts(value, set(), False) if isinstance(value, nn.Module) else step_settings(value)
+    numbers = {key: each for key, each in inside.items() if isinstance(each, (Number, str))}
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", said) + (f" {numbers}" if numbers else "")
+
+
+def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    "(name, fingerprint) of what a loader or data set holds, of lists and tensors as of other data sets inside it."
+    if id(data) in seen:
+        return
+    seen.add(id(data))
+    if not _is_holder(data):
+        several = isinstance(data, (list, tuple)) and 0 < len(data) <= 8 and not isinstance(data[0], (str, Number))
+        found = None if several else _fingerprint(data)
+        if found is not None:
+            yield name, found
+        for place, part in enumerate(data if several else ()):
+            yield from _contents(part, f"{name}[{place}]", seen)
+        return
+    rows = _rows(data)
+    if isinstance(getattr(data, "_fingerprint", None), str):  # Hugging Face's data sets know their own
+        yield name, data._fingerprint
+        rows = None
+    for attribute, value in sorted(vars(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
+        if _is_content(attribute, value, rows):
+            yield from _contents(value, f"{name}.{attribute}".lstrip("."), seen)
+        elif (way := _way(attribute, value)) is not None:
+            yield f"how {f'{name}.{attribute}'.lstrip('.')} works", way
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45110
+def data_fingerprint(loader: Any) -> dict[str, str]:
+    """What a loader holds, as names of its parts and short texts that change with their content.
+
+    Looks at tensors, arrays, tables and lists (labels, names of files) of a `DataLoader`, its data set and the data
+    sets inside it, or of a list of batches; and at the order and the transforms, by names and numbers ("how ...").
+    Nothing is drawn from the loader. Empty where there is nothing to look at: a stream.
+    """
+    found = dict(_contents(loader, "" if _is_holder(loader) else "batches", set()))
+    if all(name.startswith("how ") for name in found):
+        return {}
+    size, sampler = (getattr(getattr(loader, "batch_sampler", None), name, getattr(loader, name, None))
+                     for name in ("batch_size", "sampler"))
+    found |= {} if sampler is None else {"how rows are drawn": type(sampler).__name__}
+    return found | ({} if size is None else {"batch size": repr(size)})

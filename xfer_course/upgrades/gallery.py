@@ -21,7 +21,7 @@ from ..intervals import Interval, mean_and_interval
 from ..mrl import FunnelRetrieval, mean_average_precision_at_k, search_cost
 
 # %% auto #0
-__all__ = ['UpgradeCheck', 'VersionedEmbeddings', 'Gallery', 'check_upgrade', 'save_gallery', 'load_gallery', 'UpgradeCost',
+__all__ = ['UpgradeCheck', 'check_upgrade', 'VersionedEmbeddings', 'Gallery', 'save_gallery', 'load_gallery', 'UpgradeCost',
            'upgrade_cost', 'multiply_adds']
 
 # %% ../../nbs/upgrades/gallery.ipynb #6447acb2
@@ -56,6 +56,46 @@ def _cut(queries: np.ndarray | Tensor, width: int) -> np.ndarray | Tensor:
         raise ValueError(
             f"queries must be a NumPy array or a tensor of shape (Q, D) with D at least {width}, got {given}")
     return queries[:, :width]
+
+# %% ../../nbs/upgrades/gallery.ipynb #97a569fe
+def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queries: Tensor,
+                  query_labels: Tensor, k: int = 1, margin: float = 0.0) -> UpgradeCheck:
+    """Measure the compatibility criterion on labelled queries;
+    a version that keeps it may search the gallery from now on.
+
+    One that does not is no longer `compatible`, even if it was declared so: what is measured counts. An old model
+    without any error leaves nothing to gain; a negative `margin` then says how much may be lost.
+
+    Args:
+        gallery: with labels.
+        version: the new model.
+        old_queries: `(Q, D)`, the queries by the model of this gallery.
+        new_queries: `(Q, >= D)`, the same queries by the new model.
+        query_labels: `(Q,)`, their labels, at least two. Use validation queries, not those that you report on.
+        k: length of the list that counts; 1 is recall@1.
+        margin: by how much mAP@k must grow; below zero allows a loss.
+
+    Raises:
+        TypeError, ValueError: the gallery has no labels, numbers of queries and labels differ,
+            or there are fewer than two.
+    """
+    checks.module("gallery", gallery, VersionedEmbeddings)
+    _model_name("version", version)
+    checks.number("margin", margin)
+    if gallery.labels is None:
+        raise ValueError(
+            "this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
+    checks.same_length("new_queries", new_queries, "old_queries", old_queries)
+    known = "the gallery's labels", checks.as_array(gallery.labels)
+    query_labels = checks.label_array("query_labels", query_labels, like=known)
+    checks.same_length("query_labels", query_labels, "old_queries", old_queries)
+    checks.whole("number of queries (two queries make an interval)", len(query_labels), 2)
+    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, gallery.dim), query_labels, k)
+                     for queries in (old_queries, new_queries))
+    gain = mean_and_interval(after - before)
+    check = UpgradeCheck(float(before.mean()), float(after.mean()), gain, bool(gain.mean > margin))
+    (gallery.compatible.add if check.compatible else gallery.compatible.discard)(version)
+    return check
 
 # %% ../../nbs/upgrades/gallery.ipynb #f7355d42
 def _copy(values) -> Tensor:
@@ -188,46 +228,6 @@ class Gallery(_ChangingEmbeddings):
         "Read what `save` wrote (`load_gallery`)."
         return load_gallery(path)
 
-# %% ../../nbs/upgrades/gallery.ipynb #97a569fe
-def check_upgrade(gallery: Gallery, version: str, old_queries: Tensor, new_queries: Tensor,
-                  query_labels: Tensor, k: int = 1, margin: float = 0.0) -> UpgradeCheck:
-    """Measure the compatibility criterion on labelled queries;
-    a version that keeps it may search the gallery from now on.
-
-    One that does not is no longer `compatible`, even if it was declared so: what is measured counts. An old model
-    without any error leaves nothing to gain; a negative `margin` then says how much may be lost.
-
-    Args:
-        gallery: with labels.
-        version: the new model.
-        old_queries: `(Q, D)`, the queries by the model of this gallery.
-        new_queries: `(Q, >= D)`, the same queries by the new model.
-        query_labels: `(Q,)`, their labels, at least two. Use validation queries, not those that you report on.
-        k: length of the list that counts; 1 is recall@1.
-        margin: by how much mAP@k must grow; below zero allows a loss.
-
-    Raises:
-        TypeError, ValueError: the gallery has no labels, numbers of queries and labels differ,
-            or there are fewer than two.
-    """
-    checks.module("gallery", gallery, VersionedEmbeddings)
-    _model_name("version", version)
-    checks.number("margin", margin)
-    if gallery.labels is None:
-        raise ValueError(
-            "this gallery has no labels to measure with: declare the version in `compatible`, or embed again")
-    checks.same_length("new_queries", new_queries, "old_queries", old_queries)
-    known = "the gallery's labels", checks.as_array(gallery.labels)
-    query_labels = checks.label_array("query_labels", query_labels, like=known)
-    checks.same_length("query_labels", query_labels, "old_queries", old_queries)
-    checks.whole("number of queries (two queries make an interval)", len(query_labels), 2)
-    before, after = (_precisions(gallery.index, gallery.labels, _cut(queries, gallery.dim), query_labels, k)
-                     for queries in (old_queries, new_queries))
-    gain = mean_and_interval(after - before)
-    check = UpgradeCheck(float(before.mean()), float(after.mean()), gain, bool(gain.mean > margin))
-    (gallery.compatible.add if check.compatible else gallery.compatible.discard)(version)
-    return check
-
 # %% ../../nbs/upgrades/gallery.ipynb #8f3f47bc
 def save_gallery(gallery: Gallery, path: str | Path) -> None:
     "Write a gallery as safetensors; an interrupted write leaves the old file as it was."
@@ -240,7 +240,7 @@ def save_gallery(gallery: Gallery, path: str | Path) -> None:
         tensors["labels"] = gallery.labels.cpu().contiguous()
     header = {"kind": "xfer_course.Gallery", "version": gallery.version,
               "compatible": json.dumps(sorted(gallery.compatible))}
-    if ids.dtype.kind == "U" or gallery.index.names.following > len(ids):
+    if not np.array_equal(ids, np.arange(gallery.index.names.following)):  # they are not the numbers of the rows
         header |= {"ids": json.dumps(ids.tolist()), "following": str(gallery.index.names.following)}
     content = save(tensors, metadata=header)
     write_atomically(Path(path), lambda file: file.write(content))

@@ -170,7 +170,7 @@ def _draw_matrix(ax, matrix: np.ndarray, names: Sequence[str]) -> None:
     ax.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(matrix):
         ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", fontsize=11 if allowed[i, j] else 8,
-                weight="bold" if allowed[i, j] else "normal", color="white" if value > 0.6 else "black")
+                weight="bold" if allowed[i, j] else "normal", color="white" if value > 0.72 else "black")
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
 
