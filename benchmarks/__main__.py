@@ -16,7 +16,7 @@ import torch
 from xfer_course.data import write_atomically
 from xfer_course.results import available_jobs, device_name
 
-CHAPTERS = ("data", "training", "rotation", "dann", "mrl", "coop")
+CHAPTERS = ("data", "training", "rotation", "dann", "mrl", "coop", "peft")
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -26,6 +26,7 @@ LIBRARIES = (
     "sentence-transformers",
     "pytorch-adapt",
     "open_clip_torch",
+    "peft",
     "pillow",
 )
 

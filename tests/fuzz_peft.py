@@ -100,7 +100,8 @@ fuzz(
     peft.prefix_attention,
     {"q": heads_and_rows(3), "k": heads_and_rows(5), "v": heads_and_rows(5),
      "prefix_k": heads_and_rows(2).map(lambda x: x[0]), "prefix_v": heads_and_rows(2).map(lambda x: x[0])},
-    {"q": any_vectors, "k": heads_and_rows(4), "v": any_vectors, "prefix_k": heads_and_rows(2), "prefix_v": any_vectors},
+    {"q": any_vectors, "k": heads_and_rows(4), "v": any_vectors, "prefix_k": heads_and_rows(2),
+     "prefix_v": any_vectors},
     lambda r, a: r[0].shape == a["q"].shape and ((0 <= r[1]) & (r[1] <= 1)).all(),
 )
 
@@ -117,9 +118,9 @@ ANY_PLACES = st.one_of(st.text("012*.[]", max_size=3), st.lists(st.text("012*", 
 CONFIGS = st.sampled_from((peft.LoRA(2), peft.IA3(), peft.LoRA(2, dora=True)))
 
 
-def tuned(config=peft.LoRA(2), where="*") -> nn.Module:
+def tuned(config=None, where="*") -> nn.Module:
     model = network()
-    peft.inject(model, config, where)
+    peft.inject(model, peft.LoRA(2) if config is None else config, where)
     return model
 
 

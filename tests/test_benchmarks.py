@@ -65,7 +65,7 @@ def test_the_committed_file_holds_whole_measurements():
     content = json.loads((ROOT / "data/benchmarks.json").read_text())
     assert all({"device", "versions", "date"} <= set(run) for run in content["runs"].values())
     measured = [Measurement(**each) for each in content["measurements"]]
-    chapters = {"data", "training", "rotation", "dann", "mrl", "coop"}
+    chapters = {"data", "training", "rotation", "dann", "mrl", "coop", "peft"}
     assert {each.chapter for each in measured} == set(content["runs"]) == chapters
     assert {each.unit for each in measured} == {"s", "bytes"}
     for each in measured:
