@@ -1,9 +1,9 @@
 """Small trained modules in a frozen network: LoRA, IA3, adapters, prefixes and biases, put in, merged, saved and read."""
 from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
-from .unified import StepCost, saved_bytes, step_cost
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
+from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
     IA3, Adapter, BitFit, Bottleneck, Layer, LoRA, LowRank, Prefix, PrefixRows, Rows, Scaling, Update, prefix_attention,
 )
