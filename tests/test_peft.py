@@ -353,6 +353,23 @@ def test_statistics_of_batch_norm_go_with_the_file_when_asked(tmp_path):
     assert torch.equal(fresh(x), model.eval()(x))
 
 
+@pytest.mark.parametrize("config", [LoRA(2), LoRA(2, dora=True), IA3(), Adapter(4), Adapter(4, "parallel", "learned"),
+                                    BitFit()], ids=str)
+def test_better_than_chance_within_sixty_steps(config):
+    "A frozen random network learns which of four clouds a point is from, by its updates and a head."
+    torch.manual_seed(0)
+    labels = torch.arange(200) % 4
+    x = torch.eye(6)[:4][labels] + 0.3 * torch.randn(200, 6)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    inject(model, config, ["0", "2"])
+    optimizer = torch.optim.Adam(trainable_parameters(model).values(), lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    assert (model(x).argmax(1) == labels).float().mean() > 0.5
+
+
 # Files in Hugging Face's form
 
 def test_names_in_the_file_are_those_of_peft(tmp_path):
