@@ -149,7 +149,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise DataFileError(f"{folder} must hold readable {_CONFIG_FILE} and {_WEIGHTS_FILE}, got {error}") from None
     if not isinstance(said, dict) or not all(name.startswith(_ROOT + ".") for name in tensors):
         raise DataFileError(f"{folder / _WEIGHTS_FILE} must hold names that begin with {_ROOT}, got others")
-    return said, {name.removeprefix(_ROOT + "."): each for name, each in tensors.items()}
+    return said, {name.removeprefix(_ROOT + "."): tensors[name] for name in sorted(tensors)}
 
 
 def _ends(name: str, ends: Any) -> bool:
