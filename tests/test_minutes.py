@@ -60,9 +60,9 @@ def names_of(paths, off: set[str]) -> list:
 
 @pytest.mark.parametrize("path", names_of(LABS, DISAGREE))
 def test_the_minutes_of_a_lab_are_those_of_its_record(path):
-    """Within a factor of 2 of the record's seconds, or of the fastest run that repeated it. Where other work ran beside,
-    a record takes longer than the lab does alone: by as much as the speed probe was slower, or by any factor where the
-    table says so."""
+    """Within a factor of 2 of the record's seconds, or of the fastest run that repeated it. Where other work ran
+    beside, a record takes longer than the lab does alone: by as much as the speed probe was slower, or by any factor
+    where the table says so."""
     row = time_row(path)
     assert row, "its table says nothing about the time"
     words = re.search(r"`cpu`: ([^·|]*)", row)
