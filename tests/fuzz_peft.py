@@ -13,7 +13,7 @@ from drawing import NOT_DRAWN, any_float, any_int, any_vectors, filled, fuzz, sm
 from xfer_course import peft
 from xfer_course.clip import Transformer
 
-NOT_DRAWN.update(["Place", "Rows", "StepCost", "Update"])
+NOT_DRAWN.update(["DigitTask", "Place", "Rows", "StepCost", "Update"])
 X = {"x": vectors(3, 4)}
 ANY_X = {"x": any_vectors}
 AN_INPUT = (RuntimeError,)  # inputs that the layer itself does not take
@@ -216,4 +216,93 @@ fuzz(
     {"x": any_vectors},
     lambda r, a: r > 0,
     also=(*AN_INPUT, IndexError),
+)
+
+# --- moment probing
+
+TOKENS = vectors(6, 8).map(lambda x: x.view(2, 3, 8))
+ANY_TOKENS = st.one_of(TOKENS, any_vectors)
+CENTRES = st.sampled_from(("released", "none", "token"))
+PAIRS = st.sampled_from(("near", "half", "all"))
+
+fuzz(
+    "cross_moments",
+    peft.cross_moments,
+    {"a": TOKENS, "b": TOKENS, "centre": CENTRES},
+    {"a": ANY_TOKENS, "b": ANY_TOKENS, "centre": st.text(max_size=2)},
+    lambda r, a: r.shape == (2, 8, 8),
+)
+fuzz(
+    "head_pairs",
+    peft.head_pairs,
+    {"heads": st.sampled_from((2, 4, 6)), "pairs": PAIRS},
+    {"heads": small_int, "pairs": st.text(max_size=2)},
+    lambda r, a: len(r) > 0 and all(0 <= i < j < a["heads"] for i, j in r),
+)
+fuzz(
+    "MomentHead",
+    lambda tokens, **options: peft.MomentHead(8, 3, **options)(tokens),
+    {"tokens": TOKENS, "hidden": st.sampled_from((32, 64)), "heads": st.sampled_from((2, 4)), "pairs": PAIRS,
+     "centre": CENTRES, "reduce": st.sampled_from(("conv", "none")),
+     "fuse": st.sampled_from(("mean", "sum", "second"))},
+    {"tokens": ANY_TOKENS, "hidden": small_int, "heads": small_int, "reduce": st.text(max_size=2)},
+    lambda r, a: r.shape == (2, 3),
+)
+fuzz(
+    "Recalibration",
+    lambda x, **options: peft.Recalibration(4, **options)(x),
+    X | {"rank": st.integers(1, 4), "zero_start": st.booleans()},
+    ANY_X | {"rank": small_int, "zero_start": any_int},
+    lambda r, a: all(each.shape == a["x"].shape for each in r),
+    also=AN_INPUT,
+)
+BLOCKS = st.just(Transformer(width=8, layers=2, heads=2).resblocks)
+fuzz(
+    "RecalibratedBlock",
+    lambda block, tokens, **options: peft.RecalibratedBlock(block, **options)(tokens),
+    {"block": BLOCKS.map(lambda blocks: blocks[0]), "tokens": TOKENS, "rank": st.integers(1, 4)},
+    {"block": st.just(nn.ReLU()), "tokens": ANY_TOKENS, "rank": small_int},
+    lambda r, a: r.shape == a["tokens"].shape,
+    also=AN_INPUT,
+)
+fuzz(
+    "recalibrate",
+    peft.recalibrate,
+    {"blocks": BLOCKS, "rank": st.integers(1, 4), "zero_start": st.booleans()},
+    {"blocks": st.one_of(st.just(nn.Sequential(nn.ReLU())), any_float), "rank": small_int},
+    lambda r, a: len(r) == len(a["blocks"]),
+)
+fuzz(
+    "TokenTransformer",
+    lambda images, **sizes: peft.TokenTransformer(**sizes)(images),
+    {"images": st.just(filled((2, 1, 8, 8))), "patch": st.sampled_from((1, 2, 4)), "layers": st.integers(1, 2),
+     "heads": st.sampled_from((1, 2, 4))},
+    {"images": st.just(filled((2, 1, 8, 8))), "size": small_int, "patch": small_int, "channels": small_int,
+     "width": small_int, "layers": small_int, "heads": small_int},
+    lambda r, a: r.shape[0] == 2,
+    also=AN_INPUT,
+)
+fuzz(
+    "digit_task",
+    peft.digit_task,
+    {"name": st.sampled_from(("near", "far")), "labels": st.integers(1, 671), "seed": st.integers(0, 9)},
+    {"name": st.text(max_size=4), "labels": any_int, "seed": any_int},
+    lambda r, a: len(r.train.labels) == a["labels"] and len(r.test.labels) == 454,
+)
+fuzz(
+    "digit_transformer",
+    peft.digit_transformer,
+    {"seed": st.integers(0, 1), "epochs": st.just(1), "rate": st.sampled_from((1e-3, 3e-3))},
+    {"seed": st.integers(-3, -1), "epochs": st.integers(-3, 0), "rate": any_float},
+    lambda r, a: not r.training,
+)
+fuzz(
+    "train_on",
+    lambda inputs, labels, **options: peft.train_on(nn.Linear(4, 3), inputs, labels, **options),
+    {"inputs": vectors(5, 4), "labels": st.just(torch.tensor([0, 1, 2, 0, 1])), "rate": st.floats(1e-4, 1e-1),
+     "epochs": st.integers(1, 2)},
+    {"inputs": any_vectors, "labels": st.just(torch.tensor([0, 1, 2, 0, 7])), "rate": any_float,
+     "epochs": st.integers(-2, 2)},
+    lambda r, a: isinstance(r, nn.Linear),
+    also=AN_INPUT,
 )

@@ -64,6 +64,7 @@ class MomentHead(nn.Module):
     def __init__(self, width: int, num_classes: int, hidden: int = 512, heads: int = 4, pairs: str = "near",
                  centre: str = "released", reduce: str = "conv", fuse: str = "mean") -> None:
         super().__init__()
+        width, num_classes = checks.whole("width", width), checks.whole("num_classes", num_classes)
         self.pairs, self.heads = head_pairs(heads, pairs), heads
         self.centre = checks.one_of("centre", centre, ("released", "none", "token"))
         self.fuse = checks.one_of("fuse", fuse, ("mean", "sum", "second"))
