@@ -113,6 +113,15 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+def parity_cases(method: str, *kinds: str, but: tuple[str, ...] = ()) -> list:
+    """Names of a method's cases that begin with one of `kinds` and with none of `but`; one that is skipped where the
+    vectors are absent. The end of a name, after its kind, tells cases of one kind apart."""
+    folder = Path(os.environ.get("XFER_PARITY", "")) / method
+    names = sorted(path.stem for path in folder.glob("*.npz")) if "XFER_PARITY" in os.environ else []
+    found = [name for name in names if name.startswith(kinds) and not name.startswith(but)]
+    return found or [pytest.param(None, marks=pytest.mark.skip(reason="parity vectors not found: set XFER_PARITY"))]
+
+
 class ParityCase:
     "One case of arrays computed by the authors' own code."
 

@@ -156,26 +156,20 @@ fuzz(
     {"where": ANY_PLACES},
     lambda r, a: all(isinstance(layer, nn.Linear) for layer in r),
 )
-fuzz(
-    "trainable_parameters",
-    lambda config, where: peft.trainable_parameters(tuned(config, where)),
-    {"config": CONFIGS, "where": PLACES},
-    {"where": ANY_PLACES},
-    named,
-)
+for of_tuned in (peft.trainable_parameters, peft.merge_):
+    fuzz(
+        of_tuned.__name__,
+        lambda config, where, function=of_tuned: function(tuned(config, where)),
+        {"config": CONFIGS, "where": PLACES},
+        {"where": ANY_PLACES},
+        named,
+    )
 fuzz(
     "eject",
     lambda config, names: peft.eject(tuned(config), names),
     {"config": CONFIGS, "names": st.sampled_from((["0"], ["0", "2"], None))},
     {"names": st.lists(st.text("012", max_size=2), max_size=2)},
     lambda r, a: r == (a["names"] if a["names"] is not None else ["0", "2"]),
-)
-fuzz(
-    "merge_",
-    lambda config, where: peft.merge_(tuned(config, where)),
-    {"config": CONFIGS, "where": PLACES},
-    {"where": ANY_PLACES},
-    named,
 )
 
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 
 import ast
 import io
-import random
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,26 +75,13 @@ def with_solutions(notebook: dict[str, Any]) -> dict[str, Any]:
     return {**notebook, "cells": cells}
 
 
-@contextmanager
-def same_chance() -> Iterator[None]:
-    "What is drawn inside changes nothing that is drawn afterwards."
-    import numpy as np
-    import torch
-
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])
-        torch.set_rng_state(kept[2])
-
-
 def accept(exercise: Solved, names: dict[str, Any]) -> None:
     "Run a solution on a copy of the names of its notebook; raise AssertionError where its check does not say `Right`."
+    from xfer_course.data import kept_random
+
     assert exercise.solution, f"{exercise.call} has no solution that can be run"
     names, said = dict(names), io.StringIO()
-    with same_chance(), redirect_stdout(said):
+    with kept_random(), redirect_stdout(said):
         exec(exercise.solution, names)  # noqa: S102
         exec(exercise.call, names)  # noqa: S102
     last = said.getvalue().strip().splitlines()[-1]

@@ -1,22 +1,14 @@
 """Moment probing against arrays from the authors' code: every case in the folder whose kind is of this paper."""
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
+from conftest import parity_cases
 from xfer_course.peft import MomentHead, Recalibration, cross_moments
 
-FOLDER = Path(os.environ.get("XFER_PARITY", "")) / "peft"
 PAIRS = {"near": "near", "n/2": "half", "cn2": "all"}
-
-
-def cases(kind: str) -> list:
-    names = sorted(path.stem for path in FOLDER.glob(f"{kind}_*.npz")) if "XFER_PARITY" in os.environ else []
-    return names or [pytest.param(None, marks=pytest.mark.skip(reason="parity vectors not found: set XFER_PARITY"))]
 
 
 def of(case, name: str) -> torch.Tensor:
@@ -30,7 +22,7 @@ def fill(module: nn.Module, case, names: dict[str, str]) -> None:
             parameter.copy_(of(case, f"p.{names[name]}"))
 
 
-@pytest.mark.parametrize("name", cases("moment_covariance"))
+@pytest.mark.parametrize("name", parity_cases("peft", "moment_covariance"))
 def test_three_forms_of_a_cross_moment(parity, name):
     case = parity("peft", name)
     x, y = of(case, "x"), of(case, "y")
@@ -39,7 +31,7 @@ def test_three_forms_of_a_cross_moment(parity, name):
         case.assert_close(cross_moments(x, y, centre), expected)
 
 
-@pytest.mark.parametrize("name", cases("moment_probing"))
+@pytest.mark.parametrize("name", parity_cases("peft", "moment_probing"))
 def test_moment_head(parity, name):
     case = parity("peft", name)
     o = case.options
@@ -59,7 +51,7 @@ def test_moment_head(parity, name):
     case.assert_close(head.norm.weight.grad, "grad_ln")
 
 
-@pytest.mark.parametrize("name", cases("psrp"))
+@pytest.mark.parametrize("name", parity_cases("peft", "psrp"))
 def test_recalibration(parity, name):
     case = parity("peft", name)
     module = Recalibration(case.options["d"], case.options["r"])

@@ -14,18 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conftest import parity_cases
 from xfer_course.clip import Attention
 from xfer_course.peft import IA3, Adapter, LoRA, Prefix, inject, injected, merge_, prefix_attention
 
 FOLDER = Path(os.environ.get("XFER_PARITY", "")) / "peft"
-OTHERS = ("adapter_fusion",)
-
-
-def cases(*kinds: str) -> list:
-    "Names of the cases whose kind, the name up to its last underscore, begins with one of `kinds`."
-    names = sorted(path.stem for path in FOLDER.glob("*.npz")) if "XFER_PARITY" in os.environ else []
-    found = [name for name in names if name.startswith(kinds) and not name.startswith(OTHERS)]
-    return found or [pytest.param(None, marks=pytest.mark.skip(reason="parity vectors not found: set XFER_PARITY"))]
+OTHERS = ("adapter_fusion",)  # of another paper of the chapter
 
 
 def options(name: str) -> dict:
@@ -58,7 +52,7 @@ def adapter_of(case, prefix: str, form: str, scalar: str, norm: str):
     return update, names
 
 
-@pytest.mark.parametrize("name", cases("adapter_"))
+@pytest.mark.parametrize("name", parity_cases("peft", "adapter_", but=OTHERS))
 def test_adapter(parity, name):
     case = parity("peft", name)
     o = case.options
@@ -72,7 +66,7 @@ def test_adapter(parity, name):
         case.assert_close(update.get_parameter(ours).grad, f"grad.{theirs}")
 
 
-@pytest.mark.parametrize("name", cases("lora_linear"))
+@pytest.mark.parametrize("name", parity_cases("peft", "lora_linear"))
 def test_lora_beside_a_linear_layer(parity, name):
     case = parity("peft", name)
     layer = nn.Linear(*reversed(case["weight"].shape)).to(of(case, "weight").dtype)
@@ -117,7 +111,7 @@ def known(name: str | None) -> bool:
 
 def attentions(mode: str) -> list:
     "Cases of attention with this mode."
-    found = cases("attention_")
+    found = parity_cases("peft", "attention_")
     return [each for each in found if not isinstance(each, str) or (known(each) and options(each)["mode"] == mode)]
 
 
@@ -181,7 +175,7 @@ def assert_merged(case, model: nn.Module) -> None:
         case.assert_close(parameter.detach(), f"merged.{name}")
 
 
-@pytest.mark.parametrize("name", cases("hf_lora", "hf_rslora", "hf_dora"))
+@pytest.mark.parametrize("name", parity_cases("peft", "hf_lora", "hf_rslora", "hf_dora"))
 def test_lora_of_hugging_face(parity, name):
     case = parity("peft", name)
     o, model = case.options, two_layers(case)
@@ -204,7 +198,7 @@ def test_lora_of_hugging_face(parity, name):
     assert_merged(case, model)
 
 
-@pytest.mark.parametrize("name", cases("hf_ia3"))
+@pytest.mark.parametrize("name", parity_cases("peft", "hf_ia3"))
 def test_ia3_of_hugging_face(parity, name):
     case = parity("peft", name)
     model = two_layers(case)
