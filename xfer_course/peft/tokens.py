@@ -107,6 +107,11 @@ def _turned(images: Tensor, generator: torch.Generator) -> Images:
     return Images(turned, turns)
 
 # %% ../../nbs/peft/tokens.ipynb #traincode
+def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    classes = checks.logits("what module returns", logits, len(labels), in_step=True).shape[1]
+    return F.cross_entropy(logits, checks.labels("labels", labels, classes=classes, in_step=True))
+
+
 def train_on(module: nn.Module, inputs: Tensor, labels: Tensor, *, rate: float, epochs: int = 40,
              weight_decay: float = 0.01, seed: int = 0) -> nn.Module:
     """Train what asks for gradients in a module, from inputs `(N, ...)` to labels `(N,)`; returns it.
@@ -116,9 +121,11 @@ def train_on(module: nn.Module, inputs: Tensor, labels: Tensor, *, rate: float, 
     """
     checks.labels("labels", labels, len(checks.tensor("inputs", inputs)))
     trained = [p for p in checks.module("module", module).parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("module must have a parameter that asks for gradients, got none")
     rate = checks.number("rate", rate, above=0)
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=checks.number("weight_decay", weight_decay, 0))
-    fit(lambda batch, p: (F.cross_entropy(module(batch[0]), batch[1]), {}),
+    fit(lambda batch, p: (_class_loss(module(batch[0]), batch[1]), {}),
         batches(inputs, labels, batch_size=min(40, len(labels))), optimizer, epochs=epochs, seed=seed,
         schedule=lambda p: cosine(p, rate), progress=False)
     return module
