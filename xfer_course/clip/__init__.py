@@ -2,6 +2,9 @@
 
 from .configs import config_beside, infer_config
 from .model import CLIP, TwoTowers, contrastive_loss, preprocess
+from .pretraining import (
+    LARGEST_SEED, SENTENCES, CaptionedBatches, learn_tokenizer, named_factor, pretrain, pull_to_teacher, warm_cosine,
+)
 from .tokenizer import END, START, Tokenizer, learn_merges, read_merges
 from .towers import (
     OPENAI_MEAN, OPENAI_STD, Attention, AttentionPool, Bottleneck, CLIPConfig, ModifiedResNet, QuickGELU,
@@ -11,7 +14,8 @@ from .weights import convert_torchscript, load, load_weights, openai_names, save
 from .zero_shot import class_names, tiny_clip, zero_shot_weights
 
 __all__ = [
-    "END", "OPENAI_MEAN", "OPENAI_STD", "START", "Attention", "AttentionPool", "Bottleneck", "CLIP", "CLIPConfig",
+    "END", "LARGEST_SEED", "SENTENCES", "CaptionedBatches", "learn_tokenizer", "named_factor", "pretrain",
+    "pull_to_teacher", "warm_cosine", "OPENAI_MEAN", "OPENAI_STD", "START", "Attention", "AttentionPool", "Bottleneck", "CLIP", "CLIPConfig",
     "ModifiedResNet", "QuickGELU",
     "ResidualAttentionBlock", "Tokenizer", "Transformer", "TwoTowers", "VisionTransformer", "class_names",
     "config_beside", "contrastive_loss", "convert_torchscript",
