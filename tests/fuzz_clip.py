@@ -25,6 +25,7 @@ from drawing import (
     vectors,
 )
 from xfer_course import clip
+from xfer_course.pictures import pictures
 
 # Without an argument, and what reads an archive with a program in it, which is in test_clip.py.
 NOT_DRAWN.update(["tiny_clip", "convert_torchscript"])
@@ -278,4 +279,64 @@ fuzz(
         "activation": st.text(max_size=5),
     },
     lambda r, a: not r.training and r.config.embed_dim == 4,
+)
+
+# --- pretraining
+
+LONG = clip.CLIPConfig(**SIZES | dict(context_length=96))
+READER = clip.CLIP(LONG, clip.Tokenizer(context_length=96)).freeze()
+DRAWN = pictures(3, seed=clip.LARGEST_SEED)
+fuzz(
+    "learn_tokenizer",
+    clip.learn_tokenizer,
+    {"merges": st.integers(1, 5), "captions": st.integers(1, 5)},
+    {"merges": small_int, "captions": small_int, "context_length": small_int, "seed": any_int},
+    lambda r, a: r.vocab_size == 514 + a["merges"],
+)
+fuzz(
+    "CaptionedBatches",
+    lambda **options: clip.CaptionedBatches(**options)[3],
+    {"clip": st.just(READER), "batch_size": st.integers(1, 4)},
+    {"clip": st.just(torch.nn.Linear(2, 2)), "batch_size": small_int},
+    lambda r, a: [len(each) for each in r] == [a["batch_size"]] * 3 and r[1].shape[1] == 96,
+)
+fuzz(
+    "warm_cosine",
+    clip.warm_cosine,
+    {"p": st.floats(0, 0.99), "peak": st.floats(0.01, 1)},
+    {"p": any_float, "peak": any_float, "warm": any_float},
+    lambda r, a: -1e-9 <= r <= 1.03 * a["peak"],
+)
+fuzz(
+    "pull_to_teacher",
+    clip.pull_to_teacher,
+    dict.fromkeys(["images", "texts", "teacher_images", "teacher_texts"], vectors(3, 4)),
+    {"images": any_tensor, "texts": any_vectors, "teacher_images": any_tensor, "teacher_texts": any_vectors},
+    lambda r, a: -1e-5 <= r <= 4 + 1e-5,
+)
+fuzz(
+    "pretrain",
+    lambda **options: clip.pretrain(
+        clip.CLIP(LONG, clip.Tokenizer(context_length=96)).train(), device="cpu", progress=False, **options
+    ),
+    {"steps": st.integers(1, 2), "batch_size": st.integers(2, 3), "parts": st.just(1)},
+    {
+        "steps": st.integers(-1, 2),
+        "batch_size": st.integers(-1, 3),
+        "parts": st.integers(-1, 2),
+        "rate": any_float,
+        "weight_decay": any_float,
+        "pull": any_float,
+        "teacher": st.sampled_from([None, READER, RESNET, MODEL]),
+        "seed": any_int,
+    },
+    lambda r, a: len(r.loss) == a["steps"],
+    also=(FloatingPointError,),
+)
+fuzz(
+    "named_factor",
+    clip.named_factor,
+    {"clip": st.just(READER), "drawn": st.just(DRAWN), "factor": st.sampled_from(["shape", "count"])},
+    {"clip": st.just(torch.nn.Linear(2, 2)), "drawn": st.just(torch.zeros(2)), "factor": st.text(max_size=5)},
+    lambda r, a: 0 <= r <= 1,
 )

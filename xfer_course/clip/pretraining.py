@@ -123,7 +123,8 @@ def pretrain(clip: CLIP, *, steps: int, batch_size: int = 256, rate: float = 2e-
     Returns:
         The `History` of losses, with the learned scale.
 
-    Raises ValueError or TypeError for numbers that do not fit, and for a teacher with other dimensions.
+    Raises ValueError or TypeError for numbers that do not fit, and for a teacher with other dimensions;
+    FloatingPointError if the loss becomes NaN or infinite.
     """
     checks.whole("steps", steps)
     if teacher is not None and checks.module("teacher", teacher, CLIP).config.embed_dim != clip.config.embed_dim:
@@ -138,9 +139,9 @@ def pretrain(clip: CLIP, *, steps: int, batch_size: int = 256, rate: float = 2e-
     loader = DataLoader(data, sampler=seeds, batch_size=None,
                         num_workers=8 if accelerator.device.type == "cuda" else 0)
     return fit(_contrastive_step(clip, teacher, checks.number("pull", pull, 0)), loader,
-               _decaying(clip, checks.number("rate", rate, above=0), weight_decay), epochs=parts, seed=seed,
-               checkpoint=checkpoint, schedule=lambda p: warm_cosine(p, rate), accelerator=accelerator, model=clip,
-               progress=progress)
+               _decaying(clip, checks.number("rate", rate, above=0), checks.number("weight_decay", weight_decay, 0)),
+               epochs=parts, seed=seed, checkpoint=checkpoint, schedule=lambda p: warm_cosine(p, rate),
+               accelerator=accelerator, model=clip, progress=progress)
 
 # %% ../../nbs/coop/pretraining.ipynb #ask-code
 SENTENCES = {"shape": "a photo of a {}.", "colour": "a photo of a {} object.", "texture": "a photo of a {} object.",
@@ -151,9 +152,10 @@ SENTENCES = {"shape": "a photo of a {}.", "colour": "a photo of a {} object.", "
 def named_factor(clip: CLIP, drawn: Pictures, factor: str) -> float:
     """Share of drawn pictures whose value of a factor is the one with the nearest sentence.
 
-    Raises ValueError or TypeError for what is not a factor of pictures.
+    Raises ValueError or TypeError for what is no factor of pictures, no CLIP or not drawn by `pictures`.
     """
     values = FACTORS[checks.one_of("factor", factor, FACTORS)]
+    checks.module("clip", clip, CLIP), checks.module("drawn", drawn, Pictures)
     names = [synonyms(factor, value)[0] for value in values]
     sentences = zero_shot_weights(clip, names, SENTENCES[factor]).cpu()
     features = F.normalize(predict(clip.visual, preprocess(drawn.images, clip.config)).float(), dim=-1)
