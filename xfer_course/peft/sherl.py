@@ -57,7 +57,6 @@ class LayerMixture(nn.Module):
 
     def weights(self, rows: Tensor) -> Tensor:
         "What each row weighs, `(..., n - 1)`, or `(..., n)` without a guide; all are 0 where no score is above 0."
-        checks.tensor("rows", rows, kind="float")
         rows, guide = (rows[..., :-1, :], rows[..., -1:, :]) if self.guide else (rows, None)
         scores = self.scores(rows, guide)
         if self.weigh in ("distinct", "redundancy"):
@@ -65,6 +64,8 @@ class LayerMixture(nn.Module):
         return scores / (scores.sum(-1, keepdim=True) + 1e-8)
 
     def forward(self, rows: Tensor) -> Tensor:
+        if checks.tensor("rows", rows, kind="float").ndim < 2 or rows.shape[-1] != self.hidden:
+            raise ValueError(f"rows must be of shape (..., n, {self.hidden}), got {tuple(rows.shape)}")
         guide = rows[..., -1, :] if self.guide else 0
         if self.weigh == "none":
             return guide
@@ -123,8 +124,8 @@ def _check_features(features: Tensor | Sequence[Tensor], layers: int, width: int
 class LateLayers(nn.Module):
     """Features of frozen layers `(N, n, L, width)` to class tokens `(N, width)`: `side`, then `blocks`, then `norm`.
 
-    `side` maps n tensors `(N, L, width)` to one, as `SHERL` and `LadderSide` do; `blocks` and `norm` are the end of a
-    pretrained network, which are frozen here, and map tokens to tokens. `tokens(features)` gives all of them.
+    `side` maps n layers, `(n, N, L, width)`, to one, as `SHERL` and `LadderSide` do; `blocks` and `norm`, the end of a
+    pretrained network, map tokens to tokens and are frozen here. `tokens(features)` gives all of them.
     """
 
     def __init__(self, side: nn.Module, blocks: nn.Module, norm: nn.Module) -> None:
@@ -134,7 +135,8 @@ class LateLayers(nn.Module):
         self.norm = checks.module("norm", norm).requires_grad_(False)
 
     def tokens(self, features: Tensor) -> Tensor:
-        return self.norm(self.blocks(self.side(checks.tensor("features", features, "N n L width").unbind(1))))
+        layers = checks.tensor("features", features, "N n L width").transpose(0, 1).contiguous()  # else each is copied
+        return self.norm(self.blocks(self.side(layers)))
 
     def forward(self, features: Tensor) -> Tensor:
         return self.tokens(features)[:, 0]
