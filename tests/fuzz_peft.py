@@ -300,3 +300,57 @@ fuzz(
     lambda r, a: isinstance(r, nn.Linear),
     also=AN_INPUT,
 )
+
+# --- SHERL
+
+LAYERS_OF_TOKENS = vectors(24, 8).map(lambda x: x.view(4, 2, 3, 8))  # four layers, two examples, three tokens
+ANY_LAYERS = st.one_of(LAYERS_OF_TOKENS, any_vectors, st.lists(any_vectors, max_size=4))
+WEIGH = st.sampled_from(("distinct", "scores", "redundancy", "uniform", "none"))
+
+fuzz(
+    "redundancy",
+    peft.redundancy,
+    {"rows": TOKENS},
+    {"rows": ANY_TOKENS},
+    lambda r, a: r.shape == a["rows"].shape[:-1],
+)
+fuzz(
+    "LayerMixture",
+    lambda rows, **options: peft.LayerMixture(8, **options)(rows),
+    {"rows": TOKENS, "weigh": WEIGH},
+    {"rows": st.one_of(TOKENS, any_float), "weigh": st.text(max_size=2), "guide": any_int},
+    lambda r, a: r.shape == (2, 8),
+    also=AN_INPUT,
+)
+fuzz(
+    "SHERL",
+    lambda features, **options: peft.SHERL(8, 4, **options)(features),
+    {"features": LAYERS_OF_TOKENS, "hidden": st.integers(1, 4), "weigh": WEIGH, "shared": st.booleans(),
+     "gate": st.sampled_from((None, 0.0, 1.0)), "out_norm": st.booleans()},
+    {"features": ANY_LAYERS, "hidden": small_int, "weigh": st.text(max_size=2), "gate": any_float,
+     "temperature": any_float, "dropout": any_float},
+    lambda r, a: r.shape == (2, 3, 8),
+)
+fuzz(
+    "LadderSide",
+    lambda features, **options: peft.LadderSide(8, 4, **options)(features),
+    {"features": LAYERS_OF_TOKENS, "hidden": st.sampled_from((2, 4)), "heads": st.sampled_from((1, 2))},
+    {"features": ANY_LAYERS, "hidden": small_int, "heads": small_int},
+    lambda r, a: r.shape == (2, 3, 8),
+)
+fuzz(
+    "LateLayers",
+    lambda side, features: peft.LateLayers(side, nn.Identity(), nn.LayerNorm(8))(features),
+    {"side": st.just(peft.SHERL(8, 4, 2)), "features": LAYERS_OF_TOKENS.map(lambda x: x.transpose(0, 1))},
+    {"side": st.one_of(st.just(peft.SHERL(8, 4, 2)), any_float), "features": ANY_LAYERS},
+    lambda r, a: r.shape == (2, 8),
+)
+fuzz(
+    "LateRoute",
+    lambda images, late: peft.LateRoute(peft.TokenTransformer(layers=3), peft.LadderSide(32, 4 - late, 2),
+                                        late)(images),
+    {"images": st.just(filled((2, 1, 8, 8))), "late": st.integers(0, 2)},
+    {"images": st.one_of(st.just(filled((2, 1, 8, 8))), any_vectors), "late": small_int},
+    lambda r, a: r.shape == (2, 32),
+    also=AN_INPUT,
+)

@@ -2,6 +2,7 @@
 from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
+from .sherl import LadderSide, LateLayers, LateRoute, LayerMixture, SHERL, redundancy
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
@@ -9,9 +10,10 @@ from .updates import (
 )
 
 __all__ = [
-    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
-    "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject",
-    "injected", "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained",
-    "saved_bytes", "step_cost", "train_on", "trainable_parameters",
+    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "LadderSide", "LateLayers", "LateRoute",
+    "Layer", "LayerMixture", "LoRA", "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock",
+    "Recalibration", "Rows", "SHERL", "Scaling", "StepCost", "TokenTransformer", "Update", "cross_moments",
+    "digit_task", "digit_transformer", "eject", "head_pairs", "inject", "injected", "layer_of", "load_trained",
+    "merge_", "prefix_attention", "recalibrate", "redundancy", "save_trained", "saved_bytes", "step_cost",
+    "train_on", "trainable_parameters",
 ]

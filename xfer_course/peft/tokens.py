@@ -25,7 +25,8 @@ class TokenTransformer(nn.Module):
     """A small Vision Transformer: images `(N, channels, size, size)` to class tokens `(N, width)`.
 
     `tokens(images)` gives all tokens after the last layer norm, `(N, 1 + L, width)`, the class token first;
-    `layers(images)` those before the first block and after each, without that norm, a list of `layers + 1`.
+    `layers(images)` those before the first block and after each, without that norm, a list of `layers + 1`; with
+    `blocks` only those around the first so many blocks, and no others are run.
     Raises ValueError unless `patch` divides `size` and `heads` divides `width`; TypeError for other kinds.
     Source: Dosovitskiy et al. (2021), in small.
     """
@@ -41,10 +42,10 @@ class TokenTransformer(nn.Module):
         self.places = nn.Parameter(torch.randn((size // patch) ** 2 + 1, width) * width**-0.5)
         self.norm = nn.LayerNorm(width)
 
-    def layers(self, images: Tensor) -> list[Tensor]:
+    def layers(self, images: Tensor, blocks: int | None = None) -> list[Tensor]:
         patches = self.patches(images).flatten(2).transpose(1, 2)
         found = [torch.cat([self.class_token.expand(len(patches), 1, -1), patches], 1) + self.places]
-        for block in self.blocks:
+        for block in self.blocks[:blocks]:
             found.append(block(found[-1]))
         return found
 
@@ -55,15 +56,16 @@ class TokenTransformer(nn.Module):
         return self.tokens(images)[:, 0]
 
 # %% ../../nbs/peft/tokens.ipynb #pretraincode
-def digit_transformer(seed: int = 0, epochs: int = 20, rate: float = 3e-3) -> TokenTransformer:
-    """A `TokenTransformer` that was trained to tell the digits 0 to 5 apart, in evaluation mode.
+def digit_transformer(seed: int = 0, epochs: int = 20, rate: float = 3e-3, layers: int = 4) -> TokenTransformer:
+    """A `TokenTransformer` of so many layers that was trained to tell the digits 0 to 5 apart, in evaluation mode.
 
     It sees every other picture of scikit-learn's bundled digits (the training part), 8 × 8 pixels. AdamW at `rate`,
-    falling to 0 along half a cosine. Raises ValueError or TypeError for epochs or rates that are not above 0.
+    falling to 0 along half a cosine. Raises ValueError or TypeError for epochs, rates or layers that are not above 0.
     """
     checks.whole("epochs", epochs)
     seed_everything(checks.whole("seed", seed, 0))
-    network, head, data = TokenTransformer(), nn.Linear(32, 6), digits("train", size=8, channels=1)
+    network, head = TokenTransformer(layers=layers), nn.Linear(32, 6)
+    data = digits("train", size=8, channels=1)
     rows = torch.arange(0, len(data.labels), 2)
     rows = rows[data.labels[rows] < 6]
     optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], checks.number("rate", rate, above=0))
