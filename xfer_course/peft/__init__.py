@@ -2,6 +2,10 @@
 from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
+from .sparse_tuning import (
+    LotteryTicketTuner, SparseDelta, from_released, load_delta, masked_updates, random_mask, save_delta,
+    sparse_difference, to_released, top_k_mask,
+)
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
@@ -9,9 +13,10 @@ from .updates import (
 )
 
 __all__ = [
-    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
-    "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject",
-    "injected", "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained",
-    "saved_bytes", "step_cost", "train_on", "trainable_parameters",
+    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LotteryTicketTuner", "LowRank",
+    "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling",
+    "SparseDelta", "StepCost", "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer",
+    "eject", "from_released", "head_pairs", "inject", "injected", "layer_of", "load_delta", "load_trained",
+    "masked_updates", "merge_", "prefix_attention", "random_mask", "recalibrate", "save_delta", "save_trained",
+    "saved_bytes", "sparse_difference", "step_cost", "to_released", "top_k_mask", "train_on", "trainable_parameters",
 ]
