@@ -22,14 +22,14 @@ from .injection import trainable_parameters
 from ..training import fit
 
 # %% auto #0
-__all__ = ['Tensors', 'top_k_mask', 'random_mask', 'masked_updates', 'SparseDelta', 'sparse_difference', 'save_delta',
-           'load_delta', 'to_released', 'from_released', 'LotteryTicketTuner']
+__all__ = ['top_k_mask', 'random_mask', 'masked_updates', 'SparseDelta', 'sparse_difference', 'save_delta', 'load_delta',
+           'to_released', 'from_released', 'LotteryTicketTuner']
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #maskcode
-Tensors = Mapping[str, Tensor]
+_Tensors = Mapping[str, Tensor]
 
 
-def top_k_mask(before: Tensors, after: Tensors, k: int, taken: Tensors | None = None) -> dict[str, Tensor]:
+def top_k_mask(before: _Tensors, after: _Tensors, k: int, taken: _Tensors | None = None) -> dict[str, Tensor]:
     """Which entries moved most, over all tensors together: name → truth values of the tensor's shape, on the CPU.
 
     Args:
@@ -49,7 +49,7 @@ def top_k_mask(before: Tensors, after: Tensors, k: int, taken: Tensors | None = 
     return {name: (moved[name] >= threshold) | ~free[name] for name in moved}
 
 
-def random_mask(tensors: Tensors, k: int, seed: int = 0) -> dict[str, Tensor]:
+def random_mask(tensors: _Tensors, k: int, seed: int = 0) -> dict[str, Tensor]:
     """`k` entries drawn from all tensors together, each as likely as any: the baseline of a mask that knows nothing.
 
     Arguments, result and errors are as in `top_k_mask`. Source: Ansell et al. (2022), "rand-SFT".
@@ -61,7 +61,7 @@ def random_mask(tensors: Tensors, k: int, seed: int = 0) -> dict[str, Tensor]:
     return {name: part.view(each.shape) for (name, each), part in zip(tensors.items(), chosen.split(sizes))}
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #namedcode
-def _named(name: str, tensors: Any, like: Tensors | None = None, kind: str | None = "float") -> Tensors:
+def _named(name: str, tensors: Any, like: _Tensors | None = None, kind: str | None = "float") -> _Tensors:
     "The mapping, if it holds tensors, and where `like` is given, those of the same names and shapes."
     if not checks.module(name, tensors, Mapping):
         raise ValueError(f"{name} must hold at least one tensor, got none")
@@ -75,7 +75,7 @@ def _named(name: str, tensors: Any, like: Tensors | None = None, kind: str | Non
     return tensors
 
 
-def _masks(name: str, masks: Any, like: Tensors) -> dict[str, Tensor]:
+def _masks(name: str, masks: Any, like: _Tensors) -> dict[str, Tensor]:
     "Truth values on the CPU, of the names and shapes of `like`."
     for key, each in _named(name, masks, like, kind=None).items():
         if each.dtype != torch.bool:
@@ -83,7 +83,7 @@ def _masks(name: str, masks: Any, like: Tensors) -> dict[str, Tensor]:
     return {key: each.cpu() for key, each in masks.items()}
 
 
-def _differences(before: Tensors, after: Tensors) -> dict[str, Tensor]:
+def _differences(before: _Tensors, after: _Tensors) -> dict[str, Tensor]:
     "After minus before, in double precision and on the CPU."
     _named("after", after, _named("before", before))
     found = {name: after[name].detach().cpu().double() - each.detach().cpu().double() for name, each in before.items()}
@@ -93,7 +93,7 @@ def _differences(before: Tensors, after: Tensors) -> dict[str, Tensor]:
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #holdcode
 @contextmanager
-def masked_updates(model: nn.Module, mask: Tensors, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def masked_updates(model: nn.Module, mask: _Tensors, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Inside this `with` block an optimizer changes only those entries of the named parameters where `mask` is True.
 
     Their gradients are zeroed elsewhere after each backward pass, as in the authors' code; after each step these
@@ -143,7 +143,7 @@ class SparseDelta:
     Source: Ansell et al. (2022), section 3; the authors' `sft.py`, which computes in the parameters' own precision.
     """
 
-    def __init__(self, differences: Tensors, whole: Tensors | None = None) -> None:
+    def __init__(self, differences: _Tensors, whole: _Tensors | None = None) -> None:
         self.differences = _as_sparse(differences)
         self.whole = {name: checks.tensor(f"whole[{name!r}]", each, empty=True).detach().cpu()
                       for name, each in checks.module("whole", {} if whole is None else whole, Mapping).items()}
@@ -171,7 +171,8 @@ class SparseDelta:
         _move(model, self.differences, -1, {})
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #betweencode
-def sparse_difference(before: Tensors, after: Tensors, whole: Tensors | None = None, drop: float = 1e-7) -> SparseDelta:
+def sparse_difference(before: _Tensors, after: _Tensors, whole: _Tensors | None = None,
+                      drop: float = 1e-7) -> SparseDelta:
     """The `SparseDelta` from tensors before to tensors after, of the same names and shapes; `whole` as there.
 
     Entries that differ by at most `drop` are left out. Raises ValueError or TypeError for tensors that do not fit.
@@ -203,7 +204,7 @@ def _added(one: SparseDelta, other: SparseDelta) -> SparseDelta:
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #movecode
 @torch.no_grad()
-def _move(model: nn.Module, differences: Tensors, sign: int, whole: Tensors) -> None:
+def _move(model: nn.Module, differences: _Tensors, sign: int, whole: _Tensors) -> None:
     "Change a network's parameters and buffers: all that are named or, where one does not fit, none."
     own = dict(checks.module("model", model).named_parameters()) | dict(model.named_buffers())
     for name, each in [*differences.items(), *whole.items()]:
@@ -294,7 +295,7 @@ def from_released(content: Mapping[str, Mapping]) -> SparseDelta:
             turned = _unflat(places, each["values"], tuple(each["size"])[::-1])
             found[name] = turned.permute(list(range(turned.ndim))[::-1])
         return SparseDelta(found, content["abs"])
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(f"content must be what the authors' files hold, diffs and abs, got {error!r}") from None
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #tunercode
@@ -327,7 +328,7 @@ class LotteryTicketTuner:
         self.l1_gradient = checks.one_of("l1_gradient", l1_gradient, ("detached", "released"))
 
     def fit(self, step: Callable, loader: Any, optimizer: Callable, full_epochs: int, sparse_epochs: int,
-            mask: Tensors | None = None, **options: Any) -> SparseDelta:
+            mask: _Tensors | None = None, **options: Any) -> SparseDelta:
         """Run all phases; the network is then start plus result. Where training fails, it is as it was.
 
         `step`, `loader` and options (`schedule`, `seed`, `clip_norm`, ...) are those of `xfer_course.training.fit`;
@@ -351,7 +352,7 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _lottery_ticket(tuner: LotteryTicketTuner, step: Callable, loader: Any, optimizer: Callable,
-                    epochs: tuple[int, int], mask: Tensors | None, options: dict[str, Any]) -> SparseDelta:
+                    epochs: tuple[int, int], mask: _Tensors | None, options: dict[str, Any]) -> SparseDelta:
     model, start, rounds = tuner.model, _copied(tuner.model), tuner.iterations if mask is None else 1
     epochs = checks.whole("full_epochs", epochs[0]), checks.whole("sparse_epochs", epochs[1])
     for name in options:
@@ -374,7 +375,7 @@ def _lottery_ticket(tuner: LotteryTicketTuner, step: Callable, loader: Any, opti
     return found
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #tunephase
-def _others(tuner: LotteryTicketTuner, start: Tensors, now: Tensors) -> dict[str, Tensor]:
+def _others(tuner: LotteryTicketTuner, start: _Tensors, now: _Tensors) -> dict[str, Tensor]:
     "What a delta keeps in full: parameters that are trained but not maskable, and buffers that have changed."
     heads = set(trainable_parameters(tuner.model)) - set(tuner.maskable)
     buffers = {name for name, _ in tuner.model.named_buffers() if name in now and not now[name].equal(start[name])}
@@ -382,7 +383,7 @@ def _others(tuner: LotteryTicketTuner, start: Tensors, now: Tensors) -> dict[str
 
 
 def _tune(tuner: LotteryTicketTuner, step: Callable, loader: Any, optimizer: Callable, epochs: int, l1: float,
-          start: Tensors, mask: Tensors, options: dict[str, Any]) -> None:
+          start: _Tensors, mask: _Tensors, options: dict[str, Any]) -> None:
     "One phase: a new optimizer, the pull, and all entries of what `mask` does not name."
     model, trained = tuner.model, trainable_parameters(tuner.model)
     pulled = tuner.maskable if tuner.l1_over == "maskable" else list(trained)
