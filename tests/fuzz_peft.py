@@ -354,3 +354,114 @@ fuzz(
     lambda r, a: r.shape == (2, 32),
     also=AN_INPUT,
 )
+
+# --- sparse tuning
+
+STARTS = st.just({"a": filled((3, 4)), "b": filled((2,))})
+ENDS = vectors(3, 4).map(lambda x: {"a": filled((3, 4)) + x, "b": filled((2,))})
+ANY_TENSORS = st.one_of(st.dictionaries(st.sampled_from("ab"), any_vectors, max_size=2), ENDS, any_float)
+DELTAS = ENDS.map(lambda end: peft.sparse_difference({"a": filled((3, 4)), "b": filled((2,))}, end))
+OTHER_DELTAS = st.one_of(DELTAS, any_vectors, st.just(peft.SparseDelta({"a": filled((2,)).to_sparse()})))
+
+
+def at_least(result, arguments) -> bool:
+    return sum(int(each.sum()) for each in result.values()) >= arguments["k"]
+
+
+fuzz(
+    "top_k_mask",
+    peft.top_k_mask,
+    {"before": STARTS, "after": ENDS, "k": st.integers(1, 14)},
+    {"before": ANY_TENSORS, "after": ANY_TENSORS, "k": any_int, "taken": ANY_TENSORS},
+    at_least,
+)
+fuzz(
+    "random_mask",
+    peft.random_mask,
+    {"tensors": STARTS, "k": st.integers(1, 14), "seed": st.integers(0, 9)},
+    {"tensors": ANY_TENSORS, "k": any_int, "seed": any_int},
+    at_least,
+)
+fuzz(
+    "sparse_difference",
+    peft.sparse_difference,
+    {"before": STARTS, "after": ENDS, "drop": st.floats(0, 1)},
+    {"before": ANY_TENSORS, "after": ANY_TENSORS, "drop": any_float},
+    lambda r, a: len(r) <= 14 and set(r.differences) == {"a", "b"},
+)
+fuzz(
+    "SparseDelta",
+    lambda one, other, factor: one + factor * other,
+    {"one": DELTAS, "other": DELTAS, "factor": st.floats(-2, 2)},
+    {"one": DELTAS, "other": OTHER_DELTAS, "factor": any_float},
+    lambda r, a: len(r) <= 14,
+)
+
+
+def sparse_there_and_back(delta):
+    with tempfile.TemporaryDirectory() as folder:
+        return peft.load_delta(peft.save_delta(delta, f"{folder}/delta.safetensors"))
+
+
+def equal_deltas(result, arguments) -> bool:
+    return all(torch.equal(each.to_dense(), arguments["delta"].differences[name].to_dense())
+               for name, each in result.differences.items())
+
+
+for name in ("save_delta", "load_delta"):
+    fuzz(name, sparse_there_and_back, {"delta": DELTAS}, {"delta": st.one_of(any_vectors, any_float)}, equal_deltas)
+fuzz(
+    "to_released",
+    lambda delta: peft.from_released(peft.to_released(delta, torch.float64)),
+    {"delta": DELTAS},
+    {"delta": any_vectors},
+    equal_deltas,
+)
+fuzz(
+    "from_released",
+    lambda size, steps, values: peft.from_released(
+        {"diffs": {"a": {"size": size, "index_steps": steps, "values": values}}, "abs": {}}),
+    {"size": st.just((3, 4)), "steps": st.just([0, 3, 5]), "values": vectors(3, 1).map(lambda x: x.flatten())},
+    {"size": st.one_of(st.lists(st.integers(-1, 3), max_size=2), any_float), "steps": st.lists(any_int, max_size=3),
+     "values": any_vectors},
+    lambda r, a: r.differences["a"].shape == (3, 4),
+)
+
+
+def masked_step(x, mask, rate):
+    model = network()
+    before, optimizer = model[0].weight.detach().clone(), torch.optim.Adam(model.parameters(), rate)
+    with peft.masked_updates(model, {"0.weight": mask}, optimizer):
+        model(x).sum().backward()
+        optimizer.step()
+    return (model[0].weight != before) & ~mask
+
+
+MASKS = st.integers(0, 9).map(lambda seed: torch.rand(5, 4, generator=torch.Generator().manual_seed(seed)) > 0.5)
+fuzz(
+    "masked_updates",
+    masked_step,
+    X | {"mask": MASKS, "rate": st.floats(0.01, 1)},
+    {"x": any_vectors, "mask": st.one_of(MASKS, any_vectors), "rate": any_float},
+    lambda r, a: not r.any(),
+    also=AN_INPUT,
+)
+
+
+def lottery(maskable, k, epochs, **options):
+    model = network()
+    tuner = peft.LotteryTicketTuner(model, maskable, k, **options)
+    batch = filled((6, 4)), torch.tensor([0, 1, 2, 0, 1, 2])
+    return tuner.fit(lambda batch, p: (F.cross_entropy(model(batch[0]), batch[1]), {}), [batch],
+                     lambda trained: torch.optim.SGD(trained, 0.1), epochs, epochs)
+
+
+fuzz(
+    "LotteryTicketTuner",
+    lottery,
+    {"maskable": st.sampled_from(("0.*", ["0.weight", "0.bias"])), "k": st.integers(2, 25), "epochs": st.just(1),
+     "iterations": st.integers(1, 2), "l1": st.floats(0, 1)},
+    {"maskable": ANY_PLACES, "k": any_int, "epochs": st.integers(-1, 1), "iterations": any_int, "l1": any_float,
+     "sparse_l1": any_float, "l1_over": st.text(max_size=2)},
+    lambda r, a: set(r.whole) == {"2.weight", "2.bias"},
+)

@@ -3,6 +3,10 @@ from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
 from .sherl import LadderSide, LateLayers, LateRoute, LayerMixture, SHERL, redundancy
+from .sparse_tuning import (
+    LotteryTicketTuner, SparseDelta, from_released, load_delta, masked_updates, random_mask, save_delta,
+    sparse_difference, to_released, top_k_mask,
+)
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
@@ -11,9 +15,10 @@ from .updates import (
 
 __all__ = [
     "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "LadderSide", "LateLayers", "LateRoute",
-    "Layer", "LayerMixture", "LoRA", "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock",
-    "Recalibration", "Rows", "SHERL", "Scaling", "StepCost", "TokenTransformer", "Update", "cross_moments",
-    "digit_task", "digit_transformer", "eject", "head_pairs", "inject", "injected", "layer_of", "load_trained",
-    "merge_", "prefix_attention", "recalibrate", "redundancy", "save_trained", "saved_bytes", "step_cost",
-    "train_on", "trainable_parameters",
+    "Layer", "LayerMixture", "LoRA", "LotteryTicketTuner", "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows",
+    "RecalibratedBlock", "Recalibration", "Rows", "SHERL", "Scaling", "SparseDelta", "StepCost", "TokenTransformer",
+    "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "from_released", "head_pairs", "inject",
+    "injected", "layer_of", "load_delta", "load_trained", "masked_updates", "merge_", "prefix_attention",
+    "random_mask", "recalibrate", "redundancy", "save_delta", "save_trained", "saved_bytes", "sparse_difference",
+    "step_cost", "to_released", "top_k_mask", "train_on", "trainable_parameters",
 ]
