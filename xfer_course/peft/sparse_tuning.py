@@ -38,7 +38,7 @@ def top_k_mask(before: _Tensors, after: _Tensors, k: int, taken: _Tensors | None
         taken: masks of entries that were chosen earlier: they do not compete, and are True in the result.
 
     Raises ValueError or TypeError for tensors that do not fit each other, a `k` above their entries, or NaN.
-    Source: Ansell et al. (2022), section 3; the authors' `lt_sft.py`.
+    Source: Ansell et al. (2022); the authors' `lt_sft.py`.
     """
     moved = {name: change.abs() for name, change in _differences(before, after).items()}
     free = {name: torch.ones_like(change, dtype=torch.bool) for name, change in moved.items()}
@@ -104,7 +104,7 @@ def masked_updates(model: nn.Module, mask: _Tensors, optimizer: torch.optim.Opti
         mask: name of a parameter → truth values of its shape.
 
     Raises ValueError or TypeError for names or shapes that `model` does not have, or for a frozen parameter.
-    Source: Ansell et al. (2022), section 3; the authors' `trainer.py` masks the gradient alone.
+    Source: Ansell et al. (2022); the authors' `trainer.py` masks the gradient alone.
     """
     named = trainable_parameters(model)
     for name in checks.module("mask", mask, Mapping):
@@ -140,7 +140,7 @@ class SparseDelta:
     have, that of `b` stays. `0.5 * a` scales the differences.
 
     Raises ValueError or TypeError for tensors of another kind, or a name in both.
-    Source: Ansell et al. (2022), section 3; the authors' `sft.py`, which computes in the parameters' own precision.
+    Source: Ansell et al. (2022); the authors' `sft.py`, which computes in the parameters' own precision.
     """
 
     def __init__(self, differences: _Tensors, whole: _Tensors | None = None) -> None:
@@ -314,7 +314,7 @@ class LotteryTicketTuner:
 
     After `fit`: `mask`, and `fully_tuned`, name → value after the last round's full tuning. Raises ValueError or
     TypeError for patterns that name nothing, or numbers out of range.
-    Source: Ansell et al. (2022), section 3 and appendix; the authors' `lt_sft.py` and `trainer.py`.
+    Source: Ansell et al. (2022); the authors' `lt_sft.py` and `trainer.py`.
     """
 
     def __init__(self, model: nn.Module, maskable: str | Sequence[str], k: int, *, iterations: int = 1, l1: float = 0.0,
