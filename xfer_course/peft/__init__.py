@@ -2,6 +2,7 @@
 from .files import load_trained, save_trained
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
+from .scalearn import AdapterFusion, Combination, ScaLearn, combine, digit_source, fold_, learned_scales
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
@@ -9,9 +10,10 @@ from .updates import (
 )
 
 __all__ = [
-    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
-    "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject",
-    "injected", "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained",
-    "saved_bytes", "step_cost", "train_on", "trainable_parameters",
+    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "Config", "DigitTask", "IA3", "Layer", "LoRA",
+    "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "ScaLearn",
+    "Scaling", "StepCost", "TokenTransformer", "Update", "combine", "cross_moments", "digit_source", "digit_task",
+    "digit_transformer", "eject", "fold_", "head_pairs", "inject", "injected", "layer_of", "learned_scales",
+    "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained", "saved_bytes", "step_cost",
+    "train_on", "trainable_parameters",
 ]
