@@ -19,7 +19,7 @@ from .updates import Adapter, Bottleneck, Layer, Update
 from ..rotation import rotate
 
 # %% auto #0
-__all__ = ['ScaLearn', 'AdapterFusion', 'digit_source', 'Combination', 'combine', 'fold_', 'learned_scales']
+__all__ = ['ScaLearn', 'AdapterFusion', 'digit_source', 'Combination', 'combine', 'learned_scales', 'fold_']
 
 # %% ../../nbs/peft/scalearn.ipynb #scalearncode
 class ScaLearn(nn.Module):
@@ -224,6 +224,15 @@ def _same_weights(weights: dict[str, Tensor], first: dict[str, Tensor], number: 
     if differ:
         raise ValueError(f"sources must be copies of one network, got another {differ[0]!r} in number {number}")
 
+# %% ../../nbs/peft/scalearn.ipynb #scalescode
+def learned_scales(model: nn.Module) -> dict[str, Tensor]:
+    """The scales of every `ScaLearn` in a network, by the names of places: `(adapters, width)` or `(adapters, 1)`.
+
+    Where all layers share one, all have the same. Raises TypeError for anything but a module.
+    """
+    return {place.name: update.rule.scales().detach() for place, update in injected(model)
+            if isinstance(update, Combination) and isinstance(update.rule, ScaLearn)}
+
 # %% ../../nbs/peft/scalearn.ipynb #foldcode
 @torch.no_grad()
 def fold_(model: nn.Module) -> list[str]:
@@ -256,12 +265,3 @@ def _folded(place: Place, update: Combination) -> Bottleneck:
     wide.up.weight.copy_(torch.cat([scale[:, None] * adapter.up.weight for scale, adapter in zip(scales, adapters)], 1))
     wide.up.bias.copy_(sum(scale * adapter.up.bias for scale, adapter in zip(scales, adapters)))
     return wide
-
-# %% ../../nbs/peft/scalearn.ipynb #scalescode
-def learned_scales(model: nn.Module) -> dict[str, Tensor]:
-    """The scales of every `ScaLearn` in a network, by the names of places: `(adapters, width)` or `(adapters, 1)`.
-
-    Where all layers share one, all have the same. Raises TypeError for anything but a module.
-    """
-    return {place.name: update.rule.scales().detach() for place, update in injected(model)
-            if isinstance(update, Combination) and isinstance(update.rule, ScaLearn)}
