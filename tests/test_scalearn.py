@@ -226,7 +226,7 @@ def other(base) -> nn.Module:
     (lambda b, s: AdapterFusion(4)(normal(5, 2, 3), normal(5, 3)), r"outputs must be of shape \(..., adapters, 4\)"),
     (lambda b, s: AdapterFusion(4)(normal(5, 2, 4), normal(5, 4), normal(5, 3)), r"query must be of shape \(5, 4\)"),
     (lambda b, s: AdapterFusion(4, hot=2), "hot must"), (lambda b, s: Combination([], ScaLearn(1, 4)), "adapters must"),
-    (lambda b, s: combine([]), "sources must"), (lambda b, s: combine([b]), "sources must"),
+    (lambda b, s: combine([]), "sources must be at least one"), (lambda b, s: combine([b]), "sources must"),
     (lambda b, s: combine([s[0], source(b, 0, where="*0.mlp")]), "sources must have adapters at the same places"),
     (lambda b, s: combine([s[0], source(other(b), 0)]), "sources must be copies of one network, got another 'class_t"),
     (lambda b, s: combine([source(b, 0, LoRA(2), "*.c_fc")]), "sources must have adapters beside linear layers"),
@@ -245,8 +245,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(base, sources, call, words):
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda: Combination([nn.Linear(2, 2)], ScaLearn(1, 2)), "adapters must"), (lambda: combine([3]), "model must"),
-    (lambda: learned_scales(3), "model must"), (lambda: ScaLearn(2, 4)([1], normal(4)), "outputs must"),
+    (lambda: Combination([nn.Linear(2, 2)], ScaLearn(1, 2)), "adapters must"), (lambda: combine([3]), "sources must"),
+    (lambda: learned_scales(3), "model must"), (lambda: combine(3), "sources must be a list"),
+    (lambda: combine([TokenTransformer()], 3), "rule must"), (lambda: ScaLearn(2, 4)([1], normal(4)), "outputs must"),
 ])
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):

@@ -38,13 +38,14 @@ class GivenMask(nn.Module):
         return x * self.factors
 
 
-def rule_of(case, shape: tuple[int, ...]) -> ScaLearn:
-    "A `ScaLearn` as the case's options say."
-    o = case.options
+def rule_of(case, width: int) -> ScaLearn:
+    "A `ScaLearn` as the case's options say, with the case's scales."
+    o, omega = case.options, of(case, "omega")
     normalise = "mean" if o.get("take_mean") else "softmax" if o.get("take_softmax") else "none"
-    rule = ScaLearn(shape[-2], shape[-1], "vector" if o["shape"] == "vector" else "uniform",
-                    dropout=first(o, "dropout", "dropout_ratio", "p", default=0.0), normalise=normalise)
-    mask = next((name for name in case.data.files if "mask" in name), None)
+    rule = ScaLearn(len(omega), width, "uniform" if omega.shape[1] == 1 else "vector", normalise=normalise,
+                    dropout=first(o, "dropout", "dropout_ratio", "p", default=0.0))
+    rule.omega.data.copy_(omega)
+    mask = next((name for name in case.data.files if "mask" in name or "keep" in name), None)
     if mask is not None:
         rule.dropout = GivenMask(of(case, mask), rule.dropout.p or 0.3)
     elif "seed" in o:
@@ -68,8 +69,7 @@ def stacked(parts: list[torch.Tensor], like: np.ndarray) -> torch.Tensor:
 def test_scaled_sum(parity, name):
     case = parity("peft", name)
     loss = torch.zeros(())
-    rule = rule_of(case, case[names(case, "adapter_outputs")[0]].shape)
-    rule.omega.data.copy_(of(case, "omega"))
+    rule = rule_of(case, case[names(case, "adapter_outputs")[0]].shape[-1])
     for group in names(case, "adapter_outputs"):
         end = group.removeprefix("adapter_outputs")
         y = f"y{end}"
@@ -93,8 +93,8 @@ def test_scales_begin_where_the_authors_begin(parity, name):
     if "init_mean" not in o:
         pytest.skip("the case says nothing about the start")
     torch.manual_seed(0)
-    rule = ScaLearn(o["n"], o["d"], "vector" if o["shape"] == "vector" else "uniform", start=o["init_mean"] * o["n"])
-    assert rule.omega.shape == case["omega"].shape
+    adapters, columns = case["omega"].shape
+    rule = ScaLearn(adapters, columns, start=o["init_mean"] * adapters)
     assert (rule.omega - o["init_mean"]).abs().max() < 6 * o["init_std"]
 
 

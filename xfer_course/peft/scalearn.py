@@ -100,7 +100,7 @@ class AdapterFusion(nn.Module):
 
     def forward(self, outputs: Tensor, residual: Tensor, query: Tensor | None = None) -> Tensor:
         _check_outputs(outputs, residual, self.width)
-        if query is not None and query.shape != residual.shape:
+        if query is not None and checks.tensor("query", query, kind="float").shape != residual.shape:
             raise ValueError(f"query must be of shape {tuple(residual.shape)}, got {tuple(query.shape)}")
         weights = self.weights(outputs, residual if query is None else query)
         if self.training:
@@ -149,6 +149,15 @@ def _moved(images: Tensor, name: str, generator: torch.Generator) -> Images:
     return Images(found, drawn % 2 if name == "lying" else drawn)
 
 # %% ../../nbs/peft/scalearn.ipynb #combinecode
+def _listed(name: str, values: Sequence, kind: type) -> list:
+    "A sequence of modules of a kind, at least one, as a list."
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, got {type(values).__name__}")
+    if not values:
+        raise ValueError(f"{name} must be at least one, got none")
+    return [checks.module(name, each, kind) for each in values]
+
+
 class Combination(Update):
     """Adapters of one place in a network, frozen, and the `rule` that makes one change of what they add.
 
@@ -158,10 +167,7 @@ class Combination(Update):
 
     def __init__(self, adapters: Sequence[Bottleneck], rule: nn.Module) -> None:
         super().__init__()
-        self.adapters = nn.ModuleList(checks.module("adapters", each, Bottleneck) for each in adapters)
-        if not self.adapters:
-            raise ValueError("adapters must be at least one, got none")
-        self.adapters.requires_grad_(False)
+        self.adapters = nn.ModuleList(_listed("adapters", adapters, Bottleneck)).requires_grad_(False)
         self.rule = checks.module("rule", rule)
 
     @property
@@ -185,13 +191,16 @@ def combine(sources: Sequence[nn.Module], rule: Callable[[int, int], nn.Module] 
 
     Source: Frohmann et al. (2024), section 4.
     """
-    places = _same_places(sources)
+    if not callable(rule):
+        raise TypeError(f"rule must be a function of the number of adapters and the width, got {type(rule).__name__}")
+    checks.one_of("share_layers", share_layers, (True, False))
+    places = _same_places(_listed("sources", sources, nn.Module))
     model, rules = checks.copied("sources", sources[0]).requires_grad_(False), {}
     for number, (place, _) in enumerate(injected(model)):
         adapters = [copy.deepcopy(each[number][1]) for each in places]
         width = adapters[0].up.out_features
         if share_layers and rules and width not in rules:
-            raise ValueError(f"share_layers must be False where widths differ, got {[*rules, width]}")
+            raise ValueError(f"share_layers must be False where widths differ, got True for {[*rules, width]}")
         rules[width] = rules[width] if share_layers and rules else rule(len(sources), width)
         place.keeper.peft[place.slot] = Combination(adapters, rules[width]).train(place.host.training)
     return model
