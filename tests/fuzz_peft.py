@@ -465,3 +465,81 @@ fuzz(
      "sparse_l1": any_float, "l1_over": st.text(max_size=2)},
     lambda r, a: set(r.whole) == {"2.weight", "2.bias"},
 )
+
+# --- ScaLearn
+
+
+def with_adapters(seed: int = 0, config=None) -> nn.Module:
+    "A network with adapters that are not zero."
+    model = tuned(config or peft.Adapter(2))
+    torch.manual_seed(seed)
+    for _, update in peft.injected(model):
+        nn.init.normal_(next(update.up.parameters()) if hasattr(update, "up") else next(update.parameters()))
+    return model
+
+
+OUTPUTS = vectors(6, 4).map(lambda x: x.view(2, 3, 4))
+ANY_OUTPUTS = st.one_of(OUTPUTS, any_vectors)
+RULE = {"form": st.sampled_from(("vector", "uniform")), "dropout": st.floats(0, 0.9), "start": st.floats(-3, 3),
+        "normalise": st.sampled_from(("none", "softmax"))}
+fuzz(
+    "ScaLearn",
+    lambda outputs, residual, adapters=3, width=4, **options: peft.ScaLearn(adapters, width, **options)(
+        outputs, residual),
+    {"outputs": OUTPUTS, "residual": vectors(2, 4)} | RULE,
+    {"outputs": ANY_OUTPUTS, "residual": any_vectors, "adapters": small_int, "width": small_int,
+     "form": st.text(max_size=2), "dropout": any_float, "start": any_float, "normalise": st.text(max_size=2)},
+    lambda r, a: r.shape == a["residual"].shape,
+)
+fuzz(
+    "AdapterFusion",
+    lambda outputs, residual, query=None, width=4, **options: peft.AdapterFusion(width, **options)(
+        outputs, residual, query),
+    {"outputs": OUTPUTS, "residual": vectors(2, 4), "dropout": st.floats(0, 0.9), "value": st.booleans(),
+     "hot": st.booleans()},
+    {"outputs": ANY_OUTPUTS, "residual": any_vectors, "query": any_vectors, "width": small_int, "dropout": any_float,
+     "value": any_int, "hot": any_int},
+    lambda r, a: r.shape == a["residual"].shape,
+    also=AN_INPUT,
+)
+fuzz(
+    "Combination",
+    lambda adapters, rule, x: peft.Combination(adapters, rule)(x, x),
+    {"adapters": st.just([peft.Adapter(2).build(nn.Linear(4, 4)) for _ in range(3)]),
+     "rule": st.just(peft.ScaLearn(3, 4)), "x": vectors(2, 4)},
+    {"adapters": st.lists(st.sampled_from((nn.ReLU(), 3)), max_size=2), "rule": any_float, "x": any_vectors},
+    lambda r, a: r.shape == a["x"].shape,
+    also=AN_INPUT,
+)
+
+
+def one_network(seeds, share_layers, config=None):
+    return peft.combine([with_adapters(seed, config) for seed in seeds], share_layers=share_layers)
+
+
+SEEDS = {"seeds": st.lists(st.integers(0, 3), min_size=1, max_size=3), "share_layers": st.just(False)}
+ANY_SEEDS = {"seeds": st.lists(st.integers(0, 3), max_size=2), "share_layers": any_int,
+             "config": st.sampled_from((peft.LoRA(2), peft.Adapter(2, layer_norm="in"), peft.IA3()))}
+fuzz("combine", one_network, SEEDS, ANY_SEEDS, lambda r, a: len(peft.trainable_parameters(r)) == len(peft.injected(r)))
+fuzz(
+    "fold_",
+    lambda **options: peft.fold_(one_network(**options)),
+    SEEDS,
+    ANY_SEEDS,
+    named,
+)
+fuzz(
+    "learned_scales",
+    lambda **options: peft.learned_scales(one_network(**options)),
+    SEEDS,
+    ANY_SEEDS,
+    lambda r, a: all(len(scales) == len(a["seeds"]) for scales in r.values()),
+)
+fuzz(
+    "digit_source",
+    peft.digit_source,
+    {"name": st.sampled_from(("near", "far", "odd", "large", "loops", "flipped", "lying", "mirrored", "shifted",
+                              "shuffled")), "labels": st.integers(1, 671), "seed": st.integers(0, 9)},
+    {"name": st.text(max_size=4), "labels": any_int, "seed": any_int},
+    lambda r, a: len(r.train.labels) == a["labels"] and len(r.test.labels) == 454,
+)

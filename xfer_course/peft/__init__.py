@@ -7,6 +7,7 @@ from .sparse_tuning import (
     LotteryTicketTuner, SparseDelta, from_released, load_delta, masked_updates, random_mask, save_delta,
     sparse_difference, to_released, top_k_mask,
 )
+from .scalearn import AdapterFusion, Combination, ScaLearn, combine, digit_source, fold_, learned_scales
 from .tokens import DigitTask, TokenTransformer, digit_task, digit_transformer, train_on
 from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
@@ -14,11 +15,12 @@ from .updates import (
 )
 
 __all__ = [
-    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "LadderSide", "LateLayers", "LateRoute",
-    "Layer", "LayerMixture", "LoRA", "LotteryTicketTuner", "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows",
-    "RecalibratedBlock", "Recalibration", "Rows", "SHERL", "Scaling", "SparseDelta", "StepCost", "TokenTransformer",
-    "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "from_released", "head_pairs", "inject",
-    "injected", "layer_of", "load_delta", "load_trained", "masked_updates", "merge_", "prefix_attention",
+    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "Config", "DigitTask", "IA3", "LadderSide",
+    "LateLayers", "LateRoute", "Layer", "LayerMixture", "LoRA", "LotteryTicketTuner", "LowRank", "MomentHead",
+    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "SHERL", "ScaLearn", "Scaling",
+    "SparseDelta", "StepCost", "TokenTransformer", "Update", "combine", "cross_moments", "digit_source",
+    "digit_task", "digit_transformer", "eject", "fold_", "from_released", "head_pairs", "inject", "injected",
+    "layer_of", "learned_scales", "load_delta", "load_trained", "masked_updates", "merge_", "prefix_attention",
     "random_mask", "recalibrate", "redundancy", "save_delta", "save_trained", "saved_bytes", "sparse_difference",
     "step_cost", "to_released", "top_k_mask", "train_on", "trainable_parameters",
 ]
