@@ -7,11 +7,15 @@ from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
     IA3, Adapter, BitFit, Bottleneck, Layer, LoRA, LowRank, Prefix, PrefixRows, Rows, Scaling, Update, prefix_attention,
 )
+from .visual_queries import (
+    CompressedHead, VisualQueries, compress, frozen_layers, group_lasso, join_parts, read_block, strongest_features,
+)
 
 __all__ = [
-    "Adapter", "BitFit", "Bottleneck", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
-    "TokenTransformer", "Update", "cross_moments", "digit_task", "digit_transformer", "eject", "head_pairs", "inject",
-    "injected", "layer_of", "load_trained", "merge_", "prefix_attention", "recalibrate", "save_trained",
-    "saved_bytes", "step_cost", "train_on", "trainable_parameters",
+    "Adapter", "BitFit", "Bottleneck", "CompressedHead", "Config", "DigitTask", "IA3", "Layer", "LoRA", "LowRank",
+    "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "Scaling", "StepCost",
+    "TokenTransformer", "Update", "VisualQueries", "compress", "cross_moments", "digit_task", "digit_transformer",
+    "eject", "frozen_layers", "group_lasso", "head_pairs", "inject", "injected", "join_parts", "layer_of",
+    "load_trained", "merge_", "prefix_attention", "read_block", "recalibrate", "save_trained", "saved_bytes",
+    "step_cost", "strongest_features", "train_on", "trainable_parameters",
 ]
