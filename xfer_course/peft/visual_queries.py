@@ -36,6 +36,8 @@ def read_block(block: nn.Module, queries: Tensor, tokens: Tensor) -> Tensor:
     width = block.ln_1.normalized_shape[0]
     checks.tensor("tokens", tokens, f"N L {width}", kind="float")
     checks.tensor("queries", queries, f"T {width} | {len(tokens)} T {width}", kind="float")
+    for name, each in {"tokens": tokens, "queries": queries}.items():
+        checks.same_dtype(name, each, "the block's weights", block.ln_1.weight)
     rows = queries.expand(len(tokens), -1, -1)
     rows = rows + _asked(block, block.ln_1(rows), block.ln_1(tokens))
     return rows + block.mlp(block.ln_2(rows))
