@@ -543,3 +543,90 @@ fuzz(
     {"name": st.text(max_size=4), "labels": any_int, "seed": any_int},
     lambda r, a: len(r.train.labels) == a["labels"] and len(r.test.labels) == 454,
 )
+
+# --- visual query tuning
+
+BLOCK = Transformer(width=8, layers=1, heads=2).resblocks[0].requires_grad_(False)
+fuzz(
+    "read_block",
+    peft.read_block,
+    {"block": st.just(BLOCK), "queries": st.one_of(vectors(3, 8), TOKENS), "tokens": TOKENS},
+    {"block": st.just(nn.ReLU()), "queries": any_vectors, "tokens": ANY_TOKENS},
+    lambda r, a: r.shape == (2, a["queries"].shape[-2], 8),
+)
+PICTURES = st.just(filled((2, 1, 8, 8)))
+
+
+def small_network() -> nn.Module:
+    return peft.TokenTransformer(width=8, layers=2, heads=2, patch=4)
+
+
+fuzz(
+    "frozen_layers",
+    peft.frozen_layers,
+    {"network": st.builds(small_network), "images": PICTURES},
+    {"network": st.one_of(st.just(nn.ReLU()), any_float), "images": any_vectors},
+    lambda r, a: r.shape == (2, 3, 5, 8) and not r.requires_grad,
+    also=AN_INPUT,
+)
+LAYER_OUTPUTS = vectors(12, 8).map(lambda x: x.view(2, 2, 3, 8))
+COMBINE = st.sampled_from(("concat", "mean", "weighted"))
+fuzz(
+    "join_parts",
+    peft.join_parts,
+    {"first": vectors(2, 8), "outputs": LAYER_OUTPUTS, "combine": COMBINE, "weights": vectors(2, 3),
+     "normalise": st.booleans()},
+    {"first": any_vectors, "outputs": st.one_of(LAYER_OUTPUTS, any_vectors), "combine": st.text(max_size=2),
+     "weights": any_vectors, "normalise": any_int},
+    lambda r, a: r.shape == (2, 8 * (1 + 2 * (3 if a["combine"] == "concat" else 1))),
+)
+
+
+def asked(images, **options):
+    network = small_network()
+    return peft.VisualQueries(network, **options)(peft.frozen_layers(network, images))
+
+
+fuzz(
+    "VisualQueries",
+    asked,
+    {"images": PICTURES, "queries": st.integers(1, 3), "combine": COMBINE, "normalise": st.booleans(),
+     "dropout": st.floats(0, 0.9)},
+    {"images": any_vectors, "queries": small_int, "combine": st.text(max_size=2), "normalise": any_int,
+     "dropout": any_float},
+    lambda r, a: r.shape == (2, 8 * (1 + 2 * (a["queries"] if a["combine"] == "concat" else 1))),
+    also=AN_INPUT,
+)
+fuzz(
+    "group_lasso",
+    peft.group_lasso,
+    {"weight": vectors(3, 4)},
+    {"weight": any_vectors},
+    lambda r, a: r.shape == () and not r < 0,
+)
+fuzz(
+    "strongest_features",
+    peft.strongest_features,
+    {"weight": vectors(3, 4), "keep": st.floats(0.01, 1)},
+    {"weight": any_vectors, "keep": any_float},
+    lambda r, a: len(r) == max(1, int(a["keep"] * a["weight"].shape[1])) and len(set(r.tolist())) == len(r),
+)
+fuzz(
+    "CompressedHead",
+    lambda kept, features, num_classes: peft.CompressedHead(kept, num_classes)(features),
+    {"kept": st.sampled_from((torch.tensor([2]), torch.tensor([0, 3]))), "features": vectors(3, 4),
+     "num_classes": st.integers(1, 3)},
+    {"kept": st.sampled_from((torch.tensor([4]), torch.tensor([-5]), torch.tensor([]))), "features": any_vectors,
+     "num_classes": small_int},
+    lambda r, a: r.shape == (len(a["features"]), a["num_classes"]),
+)
+fuzz(
+    "compress",
+    peft.compress,
+    {"features": vectors(5, 4), "labels": st.just(torch.tensor([0, 1, 2, 0, 1])), "num_classes": st.integers(3, 4),
+     "keep": st.floats(0.3, 1), "rate": st.floats(1e-4, 1e-1), "epochs": st.integers(1, 2)},
+    {"features": any_vectors, "labels": st.just(torch.tensor([0, 1, 2, 0, 7])), "num_classes": small_int,
+     "keep": any_float, "rate": any_float, "penalty": any_float, "epochs": st.integers(-2, 2)},
+    lambda r, a: len(r.kept) == max(1, int(a["keep"] * a["features"].shape[1])),
+    also=(FloatingPointError,),
+)

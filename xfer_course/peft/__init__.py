@@ -13,14 +13,18 @@ from .unified import StepCost, saved_bytes, step_cost
 from .updates import (
     IA3, Adapter, BitFit, Bottleneck, Layer, LoRA, LowRank, Prefix, PrefixRows, Rows, Scaling, Update, prefix_attention,
 )
+from .visual_queries import (
+    CompressedHead, VisualQueries, compress, frozen_layers, group_lasso, join_parts, read_block, strongest_features,
+)
 
 __all__ = [
-    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "Config", "DigitTask", "IA3", "LadderSide",
-    "LateLayers", "LateRoute", "Layer", "LayerMixture", "LoRA", "LotteryTicketTuner", "LowRank", "MomentHead",
-    "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "SHERL", "ScaLearn", "Scaling",
-    "SparseDelta", "StepCost", "TokenTransformer", "Update", "combine", "cross_moments", "digit_source",
-    "digit_task", "digit_transformer", "eject", "fold_", "from_released", "head_pairs", "inject", "injected",
-    "layer_of", "learned_scales", "load_delta", "load_trained", "masked_updates", "merge_", "prefix_attention",
-    "random_mask", "recalibrate", "redundancy", "save_delta", "save_trained", "saved_bytes", "sparse_difference",
-    "step_cost", "to_released", "top_k_mask", "train_on", "trainable_parameters",
+    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "CompressedHead", "Config", "DigitTask",
+    "IA3", "LadderSide", "LateLayers", "LateRoute", "Layer", "LayerMixture", "LoRA", "LotteryTicketTuner",
+    "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock", "Recalibration", "Rows", "SHERL",
+    "ScaLearn", "Scaling", "SparseDelta", "StepCost", "TokenTransformer", "Update", "VisualQueries", "combine",
+    "compress", "cross_moments", "digit_source", "digit_task", "digit_transformer", "eject", "fold_",
+    "from_released", "frozen_layers", "group_lasso", "head_pairs", "inject", "injected", "join_parts", "layer_of",
+    "learned_scales", "load_delta", "load_trained", "masked_updates", "merge_", "prefix_attention", "random_mask",
+    "read_block", "recalibrate", "redundancy", "save_delta", "save_trained", "saved_bytes", "sparse_difference",
+    "step_cost", "strongest_features", "to_released", "top_k_mask", "train_on", "trainable_parameters",
 ]
