@@ -34,7 +34,7 @@ class ScaLearn(nn.Module):
     `omega` holds the scales as they are trained, `(adapters, width)` or `(adapters, 1)`. Outputs come without their own
     residuals. Raises ValueError or TypeError for sizes that do not fit, or other words.
 
-    Source: Frohmann et al. (2024), section 4; the authors' code (github.com/CPJKU/ScaLearn, `adapters/modeling.py`).
+    Source: Frohmann et al. (2024); the authors' code (github.com/CPJKU/ScaLearn, `adapters/modeling.py`).
     """
 
     def __init__(self, adapters: int, width: int, form: str = "vector", dropout: float = 0.3, start: float = 2.0,
@@ -76,7 +76,7 @@ class AdapterFusion(nn.Module):
     `dropout` is of the *scores*, in training; with `value` outputs go through a matrix that begins as the identity,
     `hot` divides scores by a temperature that falls from 50 to 1 in 980 steps of training. The query is the residual,
     or one of its shape. Raises ValueError or TypeError for sizes that do not fit.
-    Source: Pfeiffer et al. (2021), section 3.2; `BertFusion` in the authors' code of ScaLearn.
+    Source: Pfeiffer et al. (2021); `BertFusion` in the authors' code of ScaLearn.
     """
 
     def __init__(self, width: int, dropout: float = 0.1, value: bool = True, hot: bool = False) -> None:
@@ -189,7 +189,7 @@ def combine(sources: Sequence[nn.Module], rule: Callable[[int, int], nn.Module] 
 
     Raises ValueError or TypeError for networks that differ in more than the content of their adapters.
 
-    Source: Frohmann et al. (2024), section 4.
+    Source: Frohmann et al. (2024).
     """
     if not callable(rule):
         raise TypeError(f"rule must be a function of the number of adapters and the width, got {type(rule).__name__}")

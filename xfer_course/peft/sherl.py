@@ -171,7 +171,8 @@ class LadderSide(nn.Module):
     """Ladder side tuning: tokens of n frozen layers, `(n, N, L, width)` or a list of n, to new ones `(N, L, width)`.
 
     n - 1 narrow Transformer blocks of `hidden` numbers and `heads` heads, each with a gate between the rung below and
-    a layer's projection. For `LateRoute(..., late=0)`. Raises ValueError or TypeError for sizes that do not fit.
+    a layer's projection. They start at random, where the authors' are cut out of the pretrained network. For
+    `LateRoute(..., late=0)`. Raises ValueError or TypeError for sizes that do not fit.
     Source: Sung, Cho and Bansal (2022), with the gate of the authors' code, sigmoid(alpha / 0.1), alpha 0 at the start.
     """
 

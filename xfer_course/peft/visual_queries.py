@@ -30,7 +30,7 @@ def read_block(block: nn.Module, queries: Tensor, tokens: Tensor) -> Tensor:
     prefix are read as they are; dropout inside the block is left out.
     Raises TypeError for blocks that are neither `xfer_course.clip`'s nor torchvision's, ValueError for attention with
     other updates and for sizes that do not fit.
-    Source: Tu et al. (2023), section 3; the authors' `h2t_vit.py`, Head2ToeBlock and Head2ToeAttention.
+    Source: Tu et al. (2023); the authors' `h2t_vit.py`, Head2ToeBlock and Head2ToeAttention.
     """
     _check_block(block)
     width = block.ln_1.normalized_shape[0]
@@ -139,7 +139,7 @@ class VisualQueries(nn.Module):
     Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1;
     `dropout` falls on the queries, in training mode. The network is frozen, stays in evaluation mode, and is shared,
     not copied. Raises TypeError for networks that `frozen_layers` does not take, ValueError or TypeError for options.
-    Source: Tu et al. (2023), section 3; start and options as in the authors' `h2t_vit.py`.
+    Source: Tu et al. (2023); start and options as in the authors' `h2t_vit.py`.
     """
 
     def __init__(self, network: nn.Module, queries: int = 1, combine: str = "concat", normalise: bool = True,
