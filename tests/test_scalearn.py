@@ -121,6 +121,23 @@ def test_a_temperature_falls_while_training_only():
     assert fusion.temperature == 1
 
 
+def test_a_temperature_travels_with_the_weights():
+    fusion, again = AdapterFusion(4, hot=True), AdapterFusion(4, hot=True).eval()
+    outputs, residual = normal(2, 3, 4), normal(2, 4)
+    for _ in range(100):
+        fusion(outputs, residual)
+    again.load_state_dict(fusion.bfloat16().float().state_dict())  # it is a whole number, which no precision rounds
+    assert again.temperature == pytest.approx(45) and "steps" not in AdapterFusion(4).state_dict()
+    assert torch.equal(again(outputs, residual), fusion.eval()(outputs, residual))
+
+
+def test_scales_divided_by_their_sum_stay_numbers_where_dropout_leaves_none():
+    rule, outputs, residual = ScaLearn(2, 30, normalise="mean", dropout=0.9), normal(5, 2, 30), normal(5, 30)
+    torch.manual_seed(0)
+    result = rule(outputs, residual)
+    assert (result == residual).all(0).any() and result.isfinite().all()
+
+
 # In a network
 
 @pytest.mark.parametrize("form, share, count", [
@@ -208,6 +225,35 @@ def test_shuffled_labels_are_the_same_labels_in_another_order():
     assert (shuffled.train.labels == near.train.labels).float().mean() < 0.3
 
 
+# Precision, and what is the caller's
+
+@pytest.mark.parametrize("rule", [ScaLearn, lambda adapters, width: AdapterFusion(width)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_rules_have_the_precision_of_their_place(base, sources, rule, dtype):
+    images = normal(2, 1, 8, 8).to(dtype)
+    with torch.no_grad():
+        combined = combine([copy.deepcopy(each).to(dtype) for each in sources], rule).eval()
+        assert combined(images).dtype == dtype
+    with pytest.raises(ValueError, match="sources must be copies of one network.*class_token. in number 1"):
+        combine([sources[0], copy.deepcopy(sources[1]).to(dtype)])
+
+
+def test_scales_that_were_read_stay_when_training_goes_on(sources):
+    combined = combine(sources)
+    scales = learned_scales(combined)
+    old = {name: each.clone() for name, each in scales.items()}
+    for each in trainable_parameters(combined).values():
+        each.data.add_(1)
+    assert all(torch.equal(scales[name], old[name]) for name in old)
+
+
+def test_a_rule_that_is_none_freezes_nothing():
+    adapter = Adapter(2).build(nn.Linear(4, 4))
+    with pytest.raises(TypeError, match="rule must be an nn.Module"):
+        Combination([adapter], None)
+    assert all(each.requires_grad for each in adapter.parameters())
+
+
 # Refusals
 
 def other(base) -> nn.Module:
@@ -247,7 +293,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(base, sources, call, words):
 @pytest.mark.parametrize("call, words", [
     (lambda: Combination([nn.Linear(2, 2)], ScaLearn(1, 2)), "adapters must"), (lambda: combine([3]), "sources must"),
     (lambda: learned_scales(3), "model must"), (lambda: combine(3), "sources must be a list"),
-    (lambda: combine([TokenTransformer()], 3), "rule must"), (lambda: ScaLearn(2, 4)([1], normal(4)), "outputs must"),
+    (lambda: combine([TokenTransformer()], 3), "rule must"),
+    (lambda: combine([TokenTransformer()], ScaLearn(2, 32)), "rule must be a function.*got ScaLearn"),
+    (lambda: ScaLearn(2, 4)([1], normal(4)), "outputs must"),
 ])
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):

@@ -270,3 +270,30 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+def test_half_precision_keeps_rows_of_zeros_and_scores_of_zero():
+    assert redundancy(torch.zeros(2, 3).half()).tolist() == [0, 0]
+    mixture = LayerMixture(4).half()
+    mixture.score.bias.data.fill_(-50)  # no score is above 0
+    rows = normal(2, 3, 4).half()
+    assert (mixture.weights(rows) == 0).all() and torch.equal(mixture(rows), rows[:, -1])
+
+
+@pytest.mark.parametrize("build", [
+    lambda network: LateRoute(network, SHERL(32, 3, 4), 9), lambda network: LateRoute(network, "side"),
+    lambda network: LateLayers(SHERL(32, 3, 4), network.blocks, "norm"),
+])
+def test_what_is_refused_freezes_nothing(build):
+    network = TokenTransformer(layers=3)
+    with pytest.raises((TypeError, ValueError)):
+        build(network)
+    assert all(each.requires_grad for each in network.parameters())
+
+
+@pytest.mark.parametrize("side", [SHERL(32, 3, 4), LadderSide(32, 3, 4)])
+def test_features_of_another_precision_are_named(side):
+    with pytest.raises(TypeError, match="features must be torch.float32 as the weights, got torch.float64"):
+        side([normal(2, 5, 32), normal(2, 5, 32), normal(2, 5, 32).double()])
+    with pytest.raises(TypeError, match="features must be torch.float32"):
+        LateRoute(TokenTransformer(layers=3).double(), side)(normal(2, 1, 8, 8).double())

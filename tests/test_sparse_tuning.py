@@ -116,6 +116,16 @@ def test_entries_outside_the_mask_stay_to_the_bit(make):
     assert not torch.equal(model[0].weight[~mask["0.weight"]], old["0.weight"][~mask["0.weight"]])
 
 
+def test_an_optimizer_that_does_not_have_the_parameter_is_refused():
+    model, other = network(), network()
+    mask = {"0.bias": torch.zeros(6, dtype=torch.bool)}
+    for optimizer in (sgd(other.parameters()), sgd(model[2].parameters())):
+        with pytest.raises(ValueError, match="optimizer must train every parameter in mask.*lacks '0.bias' of model"):
+            with masked_updates(model, mask, optimizer):
+                pass
+    assert not model[0].bias._post_accumulate_grad_hooks
+
+
 # The procedure
 
 def naive(model: nn.Module, k: int, epochs: int, rate: float) -> tuple[dict, dict]:
@@ -222,6 +232,44 @@ def test_statistics_of_batch_norm_travel_in_full():
     assert same(dict(fresh.state_dict()), dict(model.state_dict()))
 
 
+class Counting(nn.Linear):
+    "A layer with a buffer that is not saved, and with a state that is no tensor."
+
+    def __init__(self) -> None:
+        super().__init__(4, 2)
+        self.register_buffer("seen", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen += 1
+        return super().forward(x)
+
+    def get_extra_state(self) -> dict:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict) -> None:
+        pass
+
+
+def test_buffers_that_are_not_saved_go_back_as_well():
+    model = Counting()
+    tune(model, "*", 3, epochs=2)
+    assert model.seen.item() == 2 * len(DATA)  # the second phase began at the start
+    with pytest.raises(FloatingPointError):
+        step = step_of(model)
+        LotteryTicketTuner(model, "*", 3).fit(lambda batch, p: (step(batch, p)[0] * torch.nan, {}), DATA, sgd, 1, 1)
+    assert model.seen.item() == 2 * len(DATA)
+
+
+def test_rounds_go_on_where_ties_have_taken_what_is_left():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(6, 2))
+    ids = torch.tensor([[0, 1], [2, 3], [1, 2]])  # the other rows tie: none of them moves
+    step = lambda batch, p: (F.cross_entropy(model(batch), torch.tensor([0, 1, 1])), {})  # noqa: E731
+    tuner = LotteryTicketTuner(model, "0.*", 40, iterations=2)
+    delta = tuner.fit(step, [ids], sgd, 1, 1)
+    assert kept(tuner.mask) == 60 and 0 < len(delta) <= 12
+
+
 def test_frozen_parameters_are_neither_tuned_nor_kept():
     model = network()
     model[2].requires_grad_(False)
@@ -264,6 +312,15 @@ def test_sums_are_those_of_numbers_in_any_order():
     assert len(one + other) > max(len(one), len(other))
     part = SparseDelta({"0.bias": one.differences["0.bias"]})
     assert set((part + SparseDelta({"2.bias": one.differences["2.bias"]})).differences) == {"0.bias", "2.bias"}
+
+
+def test_a_head_that_is_kept_does_not_follow_the_network():
+    model = network()
+    delta = SparseDelta({}, {"2.bias": model[2].bias})
+    old = model[2].bias.detach().clone()
+    with torch.no_grad():
+        model[2].bias.add_(1)
+    assert torch.equal(delta.whole["2.bias"], old)
 
 
 def test_of_two_heads_the_second_stays_and_language_heads_can_be_left_out():
@@ -332,7 +389,12 @@ def test_large_tensors_do_not_overflow():
     {"places.a": torch.tensor([1]), "values.a": torch.tensor([float("nan")]), "shape.a": torch.tensor([3])},
     {"places.a": torch.tensor([0]), "values.a": torch.ones(1), "shape.a": torch.tensor([-3])},
     {"weight": torch.ones(2)},
-], ids=["outside", "negative", "lengths", "no values", "NaN", "no shape", "another file"])
+    {"places.a": torch.tensor([1, 1]), "values.a": torch.ones(2), "shape.a": torch.tensor([3])},
+    {"places.a": torch.tensor([1.5]), "values.a": torch.ones(1), "shape.a": torch.tensor([3])},
+    {"places.a": torch.tensor([1]), "values.a": torch.ones(1), "shape.a": torch.tensor([2**40, 2**40])},
+    {"places.a": torch.tensor([0]), "values.a": torch.ones(1), "shape.a": torch.tensor([3, 0])},
+], ids=["outside", "negative", "lengths", "no values", "NaN", "no shape", "another file", "twice", "half", "huge",
+        "nothing"])
 def test_files_of_other_content_are_refused(tmp_path, content):
     from safetensors.torch import save_file
 
@@ -382,6 +444,9 @@ ONE = {"a": torch.zeros(3)}
      "an option must"),
     (lambda: masked_updates(network(), {"3.bias": torch.ones(2).bool()}, None).__enter__(), "a name in mask must"),
     (lambda: from_released({"diffs": {}}), "content must"),
+    (lambda: to_released(delta_of(1), torch.int64), "dtype must be one of"),
+    (lambda: from_released({"diffs": {"a": {"size": (2,), "index_steps": [1, 0], "values": torch.ones(2)}}, "abs": {}}),
+     "content must"),
     (lambda: from_released({"diffs": {"a": {"size": (2,), "index_steps": [5], "values": torch.ones(1)}}, "abs": {}}),
      "content must"),
 ])
@@ -398,6 +463,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
     (lambda: delta_of(1).apply(3), "model must"), (lambda: save_delta({}, "x"), "delta must"),
     (lambda: masked_updates(network(), {}, None).__enter__(), "optimizer must"),
     (lambda: LotteryTicketTuner(3, "*", 3), "model must"),
+    (lambda: LotteryTicketTuner(network(), "*", 3).fit(None, DATA, sgd(network().parameters()), 1, 1),
+     "optimizer must be a Callable, got SGD"),
 ])
 def test_other_kinds_are_refused_in_a_sentence(call, words):
     with pytest.raises(TypeError, match=words) as refusal:

@@ -63,6 +63,13 @@ def test_layers_are_the_networks_own(name):
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
 
 
+def test_a_block_that_stands_twice_is_read_twice():
+    network = small(3)
+    network.blocks[1] = network.blocks[0]
+    expected = torch.stack(network.layers(IMAGES), 1)
+    assert torch.equal(frozen_layers(network, IMAGES), expected) and expected.shape[1] == 4
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_token_that_asks_gets_what_the_layer_gives_it(name):
     "Queries that equal a layer's own tokens come out as the layer's own output."
@@ -235,6 +242,15 @@ def test_a_penalty_makes_columns_shorter():
     assert chosen[0][0] == chosen[1][0] == 7 and sorted(chosen[0]) == list(range(10))
 
 
+def test_numbers_of_features_are_numbers_and_no_mask():
+    head, features = CompressedHead(torch.tensor([1, 0, 1], dtype=torch.uint8), 2), normal(3, 2)
+    torch.testing.assert_close(head(features), head.linear(features[:, [1, 0, 1]]))
+
+
+def test_parts_of_zeros_stay_zeros_in_half_precision():
+    assert (join_parts(torch.zeros(2, 4).half(), torch.zeros(2, 3, 1, 4).half()) == 0).all()
+
+
 # Refusals
 
 class Foreign(nn.Module):
@@ -256,7 +272,13 @@ class Foreign(nn.Module):
     (ValueError, lambda: join_parts(normal(3, 4), normal(3, 2, 5, 6)), "outputs must"),
     (ValueError, lambda: join_parts(normal(3, 4), normal(3, 2, 5, 4), "weighted", normal(2, 4)), "weights must"),
     (TypeError, lambda: join_parts(normal(3, 4), normal(3, 2, 5, 4), "weighted"), "weights must"),
+    (ValueError, lambda: join_parts(normal(3, 4), normal(3, 2, 5, 4), "mean", normal(2, 5)), "weights must be None"),
     (ValueError, lambda: strongest_features(normal(2, 4), 0), "keep must"),
+    (ValueError, lambda: strongest_features(normal(2, 4) * torch.tensor([1, torch.nan, 1, 1]), 0.5), "weight must be"),
+    (ValueError, lambda: CompressedHead(torch.tensor([2, -1]), 2), "the least number in kept must.*got -1"),
+    (TypeError, lambda: CompressedHead(torch.tensor([1]), 2)(normal(2, 3).double()), "features must be torch.float32"),
+    (TypeError, lambda: compress(normal(4, 3).double(), torch.tensor([0, 1, 1, 0]), 2, 0.5, rate=0.1), "features must"),
+    (ValueError, lambda: compress(normal(4, 3), torch.tensor([0, 1, 1, 0]), 2, 30, rate=0.1, epochs=0), "keep must"),
     (ValueError, lambda: group_lasso(normal(4)), "weight must"),
     (ValueError, lambda: CompressedHead(torch.tensor([3]), 2)(normal(2, 3)), "the number of features must"),
     (ValueError, lambda: compress(normal(4, 3), torch.tensor([0, 1, 2, 0]), 2, 0.5, rate=0.1), "labels must"),

@@ -45,18 +45,21 @@ LARGEST_SEED = 2**31  # seeds of training pictures lie below; test pictures take
 class CaptionedBatches(Dataset):
     """Batch `i`, drawn with seed `i`: images as `clip` wants them, token ids, and a number for each wording.
 
-    Raises ValueError or TypeError for a batch size that is not a whole number above 0.
+    Raises ValueError or TypeError for a batch size that is not a whole number above 0, a CLIP without a tokenizer, or
+    a number of a batch outside [0, `LARGEST_SEED`).
     """
 
     def __init__(self, clip: CLIP, batch_size: int = 256):
         self.tokenizer, self.config = checks.module("clip", clip, CLIP).tokenizer, clip.config
         self.batch_size = checks.whole("batch_size", batch_size)
+        if self.tokenizer is None:
+            raise ValueError("clip must have a tokenizer, got one without")
 
     def __len__(self) -> int:
         return LARGEST_SEED
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        drawn = pictures(self.batch_size, seed=i)
+        drawn = pictures(self.batch_size, seed=checks.whole("i", i, 0, LARGEST_SEED - 1))
         tokens = self.tokenizer(drawn.captions)
         images = preprocess(drawn.images, self.config).contiguous(memory_format=torch.channels_last)
         return images, tokens, torch.unique(tokens, dim=0, return_inverse=True)[1]
@@ -92,6 +95,20 @@ def pull_to_teacher(images: Tensor, texts: Tensor, teacher_images: Tensor, teach
             - F.cosine_similarity(texts, teacher_texts).mean())
 
 # %% ../../nbs/coop/pretraining.ipynb #train-code
+def _check_teacher(clip: CLIP, teacher: CLIP) -> None:
+    "Refuse a teacher that would read other words or see other pixels than its pupil, or whose statistics would move."
+    own, other = clip.config, checks.module("teacher", teacher, CLIP).config
+    if other.embed_dim != own.embed_dim:
+        raise ValueError(f"teacher must have {own.embed_dim} dimensions as clip has, got {other.embed_dim}")
+    if None not in (clip.tokenizer, teacher.tokenizer) and clip.tokenizer.merges != teacher.tokenizer.merges:
+        raise ValueError("teacher must have the tokenizer of clip, got one with other merges")
+    for name in ("image_resolution", "image_mean", "image_std"):
+        if not np.allclose(getattr(own, name), getattr(other, name), atol=1e-3):
+            raise ValueError(f"teacher must have {name} {getattr(own, name)} as clip has, got {getattr(other, name)}")
+    if teacher.training:
+        raise ValueError("teacher must be in evaluation mode, got one in training mode: call teacher.eval()")
+
+
 def _contrastive_step(clip: CLIP, teacher: CLIP | None, pull: float):
     "The step of `pretrain` for `fit`: loss and the learned scale."
     def step(batch, p):
@@ -123,17 +140,17 @@ def pretrain(clip: CLIP, *, steps: int, batch_size: int = 256, rate: float = 2e-
     Returns:
         The `History` of losses, with the learned scale.
 
-    Raises ValueError or TypeError for numbers that do not fit, and for a teacher with other dimensions;
-    FloatingPointError if the loss becomes NaN or infinite.
+    Raises ValueError or TypeError for numbers that do not fit, steps that `parts` does not divide, and a teacher with
+    other dimensions, words or pixels, or in training mode; FloatingPointError if the loss becomes NaN or infinite.
     """
-    checks.whole("steps", steps)
-    if teacher is not None and checks.module("teacher", teacher, CLIP).config.embed_dim != clip.config.embed_dim:
-        raise ValueError(f"teacher must have {clip.config.embed_dim} dimensions as clip has, got "
-                         f"{teacher.config.embed_dim}")
+    checks.module("clip", clip, CLIP), checks.one_of("precision", precision, ("no", "bf16", "fp16"))
+    if checks.whole("steps", steps) % checks.whole("parts", parts):
+        raise ValueError(f"steps must be a multiple of parts, {parts}, got {steps}")
+    if teacher is not None:
+        _check_teacher(clip, teacher)
     clip.visual.to(memory_format=torch.channels_last)  # convolutions take a third less time so, on a CPU too
     data = CaptionedBatches(clip, batch_size)
-    seeds = RandomSampler(data, replacement=True, num_samples=max(steps // checks.whole("parts", parts), 1),
-                          generator=torch.Generator())
+    seeds = RandomSampler(data, replacement=True, num_samples=steps // parts, generator=torch.Generator())
     accelerator = choose_accelerator(device, precision)
     teacher = None if teacher is None else teacher.to(accelerator.device)
     loader = DataLoader(data, sampler=seeds, batch_size=None,
@@ -152,11 +169,14 @@ SENTENCES = {"shape": "a photo of a {}.", "colour": "a photo of a {} object.", "
 def named_factor(clip: CLIP, drawn: Pictures, factor: str) -> float:
     """Share of drawn pictures whose value of a factor is the one with the nearest sentence.
 
-    Raises ValueError or TypeError for what is no factor of pictures, no CLIP or not drawn by `pictures`.
+    Raises ValueError or TypeError for what is no factor of pictures, no CLIP or not drawn by `pictures`, and for
+    features that are no numbers.
     """
     values = FACTORS[checks.one_of("factor", factor, FACTORS)]
     checks.module("clip", clip, CLIP), checks.module("drawn", drawn, Pictures)
     names = [synonyms(factor, value)[0] for value in values]
-    sentences = zero_shot_weights(clip, names, SENTENCES[factor]).cpu()
-    features = F.normalize(predict(clip.visual, preprocess(drawn.images, clip.config)).float(), dim=-1)
+    sentences = zero_shot_weights(clip, names, SENTENCES[factor]).cpu().float()
+    images = preprocess(drawn.images, clip.config).to(clip.text_projection.dtype)
+    features = F.normalize(predict(clip.visual, images).float(), dim=-1)
+    checks.finite_values("features of pictures", features), checks.finite_values("features of sentences", sentences)
     return float((features @ sentences.T).argmax(1).eq(getattr(drawn.factors, factor)).double().mean())

@@ -54,7 +54,8 @@ class ScaLearn(nn.Module):
     def _tied(self, omega: Tensor) -> Tensor:
         if self.normalise == "softmax":
             return omega.softmax(0)
-        return omega / omega.sum(0) if self.normalise == "mean" else omega
+        total = omega.sum(0)  # 0 where dropout has left no scale
+        return omega / total.where(total != 0, 1) if self.normalise == "mean" else omega
 
     def forward(self, outputs: Tensor, residual: Tensor) -> Tensor:
         _check_outputs(outputs, residual, self.width, len(self.omega))
@@ -74,8 +75,8 @@ class AdapterFusion(nn.Module):
     """Each token's attention to the outputs of frozen adapters; outputs, residual and result as in `ScaLearn`.
 
     `dropout` is of the *scores*, in training; with `value` outputs go through a matrix that begins as the identity,
-    `hot` divides scores by a temperature that falls from 50 to 1 in 980 steps of training. The query is the residual,
-    or one of its shape. Raises ValueError or TypeError for sizes that do not fit.
+    `hot` divides scores by a temperature that falls from 50 to 1 in 980 steps of training, whose number is saved as
+    `steps`. The query is the residual, or one of its shape. Raises ValueError or TypeError for sizes that do not fit.
     Source: Pfeiffer et al. (2021); `BertFusion` in the authors' code of ScaLearn.
     """
 
@@ -86,12 +87,14 @@ class AdapterFusion(nn.Module):
         for part in (self.query, self.key):
             nn.init.normal_(part.weight, 0, 0.02)
             nn.init.zeros_(part.bias)
-        self.value = nn.Identity()
-        if checks.one_of("value", value, (True, False)):
-            self.value = nn.Linear(width, width, bias=False)
+        own = checks.one_of("value", value, (True, False))
+        self.value = nn.Linear(width, width, bias=False) if own else nn.Identity()
+        if own:
             self.value.weight.data.fill_(1e-6).fill_diagonal_(1)
         self.dropout = nn.Dropout(checks.number("dropout", dropout, 0, below=1))
-        self.temperature = 50.0 if checks.one_of("hot", hot, (True, False)) else 1.0
+        self.register_buffer("steps", torch.tensor(0) if checks.one_of("hot", hot, (True, False)) else None)
+
+    temperature = property(lambda self: 1.0 if self.steps is None else max(50 - 0.05 * int(self.steps), 1.0))
 
     def weights(self, outputs: Tensor, query: Tensor) -> Tensor:
         "The share of each output, token by token, `(..., adapters)`: not negative, of sum 1."
@@ -103,8 +106,8 @@ class AdapterFusion(nn.Module):
         if query is not None and checks.tensor("query", query, kind="float").shape != residual.shape:
             raise ValueError(f"query must be of shape {tuple(residual.shape)}, got {tuple(query.shape)}")
         weights = self.weights(outputs, residual if query is None else query)
-        if self.training:
-            self.temperature = max(self.temperature - 0.05, 1.0)
+        if self.training and self.steps is not None:
+            self.steps += 1
         return residual + (weights.unsqueeze(-1) * self.value(outputs)).sum(-2)
 
 # %% ../../nbs/peft/scalearn.ipynb #taskcode
@@ -167,8 +170,8 @@ class Combination(Update):
 
     def __init__(self, adapters: Sequence[Bottleneck], rule: nn.Module) -> None:
         super().__init__()
-        self.adapters = nn.ModuleList(_listed("adapters", adapters, Bottleneck)).requires_grad_(False)
-        self.rule = checks.module("rule", rule)
+        adapters, self.rule = _listed("adapters", adapters, Bottleneck), checks.module("rule", rule)
+        self.adapters = nn.ModuleList(adapters).requires_grad_(False)
 
     @property
     def config(self) -> Adapter:
@@ -184,14 +187,15 @@ def combine(sources: Sequence[nn.Module], rule: Callable[[int, int], nn.Module] 
 
     Args:
         sources: copies of one network with adapters at the same places, beside linear layers, put in by `inject`.
-        rule: what makes the rule of a place from the number of adapters and the width, such as `ScaLearn`.
+        rule: what makes the rule of a place from the number of adapters and the width, such as `ScaLearn` or `lambda
+            adapters, width: AdapterFusion(width)`. It gets the place's device and precision.
         share_layers: one rule for all places, which must be equally wide; the "++" of the paper.
 
     Raises ValueError or TypeError for networks that differ in more than the content of their adapters.
 
     Source: Frohmann et al. (2024).
     """
-    if not callable(rule):
+    if isinstance(rule, nn.Module) or not callable(rule):
         raise TypeError(f"rule must be a function of the number of adapters and the width, got {type(rule).__name__}")
     checks.one_of("share_layers", share_layers, (True, False))
     places = _same_places(_listed("sources", sources, nn.Module))
@@ -201,7 +205,8 @@ def combine(sources: Sequence[nn.Module], rule: Callable[[int, int], nn.Module] 
         width = adapters[0].up.out_features
         if share_layers and rules and width not in rules:
             raise ValueError(f"share_layers must be False where widths differ, got True for {[*rules, width]}")
-        rules[width] = rules[width] if share_layers and rules else rule(len(sources), width)
+        if not (share_layers and rules):
+            rules[width] = checks.module("what rule makes", rule(len(sources), width)).to(adapters[0].up.weight)
         place.keeper.peft[place.slot] = Combination(adapters, rules[width]).train(place.host.training)
     return model
 
@@ -229,7 +234,8 @@ def _own_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def _same_weights(weights: dict[str, Tensor], first: dict[str, Tensor], number: int) -> None:
     differ = [name for name in {**first, **weights} if name not in first or name not in weights
-              or first[name].shape != weights[name].shape or not torch.equal(first[name], weights[name])]
+              or first[name].shape != weights[name].shape or first[name].dtype != weights[name].dtype
+              or not torch.equal(first[name], weights[name])]
     if differ:
         raise ValueError(f"sources must be copies of one network, got another {differ[0]!r} in number {number}")
 
@@ -239,7 +245,7 @@ def learned_scales(model: nn.Module) -> dict[str, Tensor]:
 
     Where all layers share one, all have the same. Raises TypeError for anything but a module.
     """
-    return {place.name: update.rule.scales().detach() for place, update in injected(model)
+    return {place.name: update.rule.scales().detach().clone() for place, update in injected(model)
             if isinstance(update, Combination) and isinstance(update.rule, ScaLearn)}
 
 # %% ../../nbs/peft/scalearn.ipynb #foldcode

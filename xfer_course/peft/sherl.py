@@ -27,7 +27,8 @@ def redundancy(rows: Tensor) -> Tensor:
     """
     if checks.tensor("rows", rows, kind="float").ndim < 2:
         raise ValueError(f"rows must have at least two axes, rows and their numbers, got shape {tuple(rows.shape)}")
-    unit = rows / (rows.norm(dim=-1, keepdim=True) + 1e-8)
+    least = max(1e-8, torch.finfo(rows.dtype).tiny)  # 1e-8 is 0 in float16
+    unit = rows / (rows.norm(dim=-1, keepdim=True) + least)
     return (unit @ unit.mT).relu().sum(-1)
 
 # %% ../../nbs/peft/sherl.ipynb #mixturecode
@@ -61,7 +62,7 @@ class LayerMixture(nn.Module):
         scores = self.scores(rows, guide)
         if self.weigh in ("distinct", "redundancy"):
             scores = scores / redundancy(rows).clamp_min(1)  # below 1 by rounding, or for a row of zeros
-        return scores / (scores.sum(-1, keepdim=True) + 1e-8)
+        return scores / (scores.sum(-1, keepdim=True) + max(1e-8, torch.finfo(scores.dtype).tiny))
 
     def forward(self, rows: Tensor) -> Tensor:
         if checks.tensor("rows", rows, kind="float").ndim < 2 or rows.shape[-1] != self.hidden:
@@ -100,7 +101,7 @@ class SHERL(nn.Module):
 
     def rows(self, features: Tensor | Sequence[Tensor]) -> Tensor:
         "Projected layers, `(N, L, n, hidden)`."
-        _check_features(features, self.layers, self.width)
+        _check_features(features, self.layers, self.width, self.out[1].weight)
         every = [self.down[0]] * self.layers if len(self.down) == 1 else self.down
         return torch.stack([down(each) for down, each in zip(every, features)], 2)
 
@@ -109,16 +110,17 @@ class SHERL(nn.Module):
         return self.out(self.mixture(self.rows(features))) + gate * features[-1]
 
 # %% ../../nbs/peft/sherl.ipynb #checkcode
-def _check_features(features: Tensor | Sequence[Tensor], layers: int, width: int) -> None:
-    "Refuse features that are not `layers` tensors of one shape `(N, L, width)`."
+def _check_features(features: Tensor | Sequence[Tensor], layers: int, width: int, weight: Tensor) -> None:
+    "Refuse features that are not `layers` tensors of one shape `(N, L, width)`, in the precision of the weights."
     if not isinstance(features, (Tensor, list, tuple)):
         raise TypeError(f"features must be a tensor or a list of tensors, one for each layer, got "
                         f"{type(features).__name__}")
     if len(features) != layers:
         raise ValueError(f"features must be {layers} tensors, one for each layer, got {len(features)}")
     first = checks.tensor("features", features[0], f"N L {width}", kind="float")
-    for each in features[1:]:
+    for each in features:
         checks.tensor("features", each, f"{first.shape[0]} {first.shape[1]} {width}", kind="float")
+        checks.same_dtype("features", each, "the weights", weight)
 
 # %% ../../nbs/peft/sherl.ipynb #latecode
 class LateLayers(nn.Module):
@@ -130,9 +132,9 @@ class LateLayers(nn.Module):
 
     def __init__(self, side: nn.Module, blocks: nn.Module, norm: nn.Module) -> None:
         super().__init__()
-        self.side = checks.module("side", side)
-        self.blocks = checks.module("blocks", blocks).requires_grad_(False)
+        self.side, self.blocks = checks.module("side", side), checks.module("blocks", blocks)
         self.norm = checks.module("norm", norm).requires_grad_(False)
+        self.blocks.requires_grad_(False)  # last, so that a refusal freezes nothing
 
     def tokens(self, features: Tensor) -> Tensor:
         layers = checks.tensor("features", features, "N n L width").transpose(0, 1).contiguous()  # else each is copied
@@ -155,9 +157,10 @@ class LateRoute(nn.Module):
 
     def __init__(self, network: TokenTransformer, side: nn.Module, late: int = 1) -> None:
         super().__init__()
-        self.network = checks.module("network", network, TokenTransformer).requires_grad_(False)
+        self.network = checks.module("network", network, TokenTransformer)
         self.blocks = len(network.blocks) - checks.whole("late", late, 0, len(network.blocks) - 1)
         self.late = LateLayers(side, network.blocks[self.blocks:], network.norm)
+        self.network.requires_grad_(False)  # last, so that a refusal freezes nothing
 
     @torch.no_grad()
     def early(self, images: Tensor) -> Tensor:
@@ -187,7 +190,7 @@ class LadderSide(nn.Module):
         self.norm, self.up = nn.LayerNorm(hidden), nn.Linear(hidden, width)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        _check_features(features, self.layers, self.width)
+        _check_features(features, self.layers, self.width, self.up.weight)
         stream = self.down[0](features[0])
         for block, down, each, gate in zip(self.blocks, self.down[1:], features[1:], torch.sigmoid(self.alpha / 0.1)):
             stream = block(gate * stream + (1 - gate) * down(each))

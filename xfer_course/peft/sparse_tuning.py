@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,38 +97,37 @@ def masked_updates(model: nn.Module, mask: _Tensors, optimizer: torch.optim.Opti
 
     Their gradients are zeroed elsewhere after each backward pass, as in the authors' code; after each step these
     entries also get their old values back, so that decay, momentum and Adam's moments cannot move them. Parameters
-    that `mask` does not name are tuned as ever.
+    that `mask`, name → truth values of its shape, does not name are tuned as ever.
 
-    Args:
-        mask: name of a parameter → truth values of its shape.
-
-    Raises ValueError or TypeError for names or shapes that `model` does not have, or for a frozen parameter.
+    Raises ValueError or TypeError for names, shapes or trained parameters that `model` or `optimizer` does not have.
     Source: Ansell et al. (2022); the authors' `trainer.py` masks the gradient alone.
     """
     named = trainable_parameters(model)
     for name in checks.module("mask", mask, Mapping):
         checks.one_of("a name in mask", name, list(named))
-    checks.module("optimizer", optimizer, torch.optim.Optimizer)
+    groups = checks.module("optimizer", optimizer, torch.optim.Optimizer).param_groups
+    trained = {id(each) for group in groups for each in group["params"]}
+    if others := [name for name in mask if id(named[name]) not in trained]:
+        raise ValueError(f"optimizer must train every parameter in mask, got one that lacks {others[0]!r} of model")
     mask = _masks("mask", mask, {name: named[name] for name in mask}) if mask else {}
     held = {name: named[name].detach().clone() for name in mask}
+    free_of = {named[name]: free for name, free in mask.items()}
+
+    def zero_outside(parameter: Tensor) -> None:
+        parameter.grad.mul_(free_of[parameter].to(parameter.device))
 
     @torch.no_grad()
     def put_back(*_: Any) -> None:
         for name, free in mask.items():
             named[name].copy_(torch.where(free.to(named[name].device), named[name], held[name].to(named[name].device)))
 
-    handles = [named[name].register_post_accumulate_grad_hook(partial(_zero_outside, free))
-               for name, free in mask.items()]
+    handles = [each.register_post_accumulate_grad_hook(zero_outside) for each in free_of]
     handles.append(optimizer.register_step_post_hook(put_back))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-# %% ../../nbs/peft/sparse_tuning.ipynb #zerocode
-def _zero_outside(free: Tensor, parameter: Tensor) -> None:
-    parameter.grad.mul_(free.to(parameter.device))
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #deltacode
 class SparseDelta:
@@ -145,7 +143,7 @@ class SparseDelta:
 
     def __init__(self, differences: _Tensors, whole: _Tensors | None = None) -> None:
         self.differences = _as_sparse(differences)
-        self.whole = {name: checks.tensor(f"whole[{name!r}]", each, empty=True).detach().cpu()
+        self.whole = {name: checks.tensor(f"whole[{name!r}]", each, empty=True).detach().cpu().clone()
                       for name, each in checks.module("whole", {} if whole is None else whole, Mapping).items()}
         if both := set(self.differences) & set(self.whole):
             raise ValueError(f"whole must name other parameters than differences, got {min(both)!r} in both")
@@ -225,10 +223,10 @@ def _flat(indices: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _unflat(places: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
     "The sparse tensor with these values at these places."
-    strides = [math.prod(shape[axis + 1:]) for axis in range(len(shape))]
-    found = [places // stride % size for stride, size in zip(strides, shape)]
-    if places.ndim != 1 or len(places) and not 0 <= places.min() <= places.max() < math.prod(shape):
-        raise ValueError(f"places must lie in a tensor of shape {tuple(shape)}, got others")
+    order = checks.tensor("places", places, "n", kind="integer", empty=True).long().sort().values
+    if (order.diff() == 0).any() or len(order) and not 0 <= order[0] <= order[-1] < math.prod(shape):
+        raise ValueError(f"places must lie in a tensor of shape {tuple(shape)}, each once, got others")
+    found = torch.unravel_index(places.long(), shape)
     return torch.sparse_coo_tensor(torch.stack(found) if found else places.new_zeros(0, len(places)), values,
                                    tuple(shape), check_invariants=True).coalesce()
 
@@ -244,8 +242,7 @@ def save_delta(delta: SparseDelta, path: str | Path) -> Path:
         tensors[f"places.{name}"] = _flat(each.indices(), each.shape).to(narrow)
         tensors[f"values.{name}"] = each.values().clone()
         tensors[f"shape.{name}"] = torch.tensor(each.shape, dtype=torch.long)
-    content = save(tensors)
-    write_atomically(Path(path), lambda file: file.write(content))
+    write_atomically(Path(path), lambda file: file.write(save(tensors)))
     return Path(path)
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #readcode
@@ -263,9 +260,9 @@ def load_delta(path: str | Path) -> SparseDelta:
         shapes = {name: tuple(shape.tolist()) for name, shape in parts["shape"].items()}
         if not set(shapes) == set(parts["places"]) == set(parts["values"]):
             raise ValueError("places, values and shapes must be there for the same names, got others")
-        return SparseDelta({name: _unflat(parts["places"][name].long(), parts["values"][name], shape)
+        return SparseDelta({name: _unflat(parts["places"][name], parts["values"][name], shape)
                             for name, shape in shapes.items()}, parts["whole"])
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         raise DataFileError(f"{path} must hold a sparse delta, got {error}") from None
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #releasedcode
@@ -275,6 +272,7 @@ def to_released(delta: SparseDelta, dtype: torch.dtype = torch.float32) -> dict[
     `{"diffs": {name: {"size", "index_steps", "values"}}, "abs": {name: tensor}}`: the first flat index and then steps
     from one to the next, where the first axis counts fastest. Source: the authors' `sft.py`, `encode_sparse_tensor`.
     """
+    checks.one_of("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32, torch.float64))
     found = {}
     for name, each in checks.module("delta", delta, SparseDelta).differences.items():
         places, order = _flat(each.indices().flip(0), each.shape[::-1]).sort()
@@ -295,7 +293,7 @@ def from_released(content: Mapping[str, Mapping]) -> SparseDelta:
             turned = _unflat(places, each["values"], tuple(each["size"])[::-1])
             found[name] = turned.permute(list(range(turned.ndim))[::-1])
         return SparseDelta(found, content["abs"])
-    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"content must be what the authors' files hold, diffs and abs, got {error!r}") from None
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #tunercode
@@ -349,13 +347,14 @@ def _matching(names: list[str], patterns: str | Sequence[str]) -> list[str]:
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: each.detach().clone() for name, each in model.state_dict().items()}
+    return {name: each.detach().clone() for name, each in [*model.named_parameters(), *model.named_buffers()]}
 
 
 def _lottery_ticket(tuner: LotteryTicketTuner, step: Callable, loader: Any, optimizer: Callable,
                     epochs: tuple[int, int], mask: _Tensors | None, options: dict[str, Any]) -> SparseDelta:
     model, start, rounds = tuner.model, _copied(tuner.model), tuner.iterations if mask is None else 1
     epochs = checks.whole("full_epochs", epochs[0]), checks.whole("sparse_epochs", epochs[1])
+    checks.module("optimizer", optimizer, Callable)
     for name in options:
         checks.one_of("an option", name, ("schedule", "seed", "accelerator", "progress", "accumulate", "clip_norm"))
     part = lambda state: {name: state[name] for name in tuner.maskable}  # noqa: E731 (said three times below)
@@ -366,12 +365,14 @@ def _lottery_ticket(tuner: LotteryTicketTuner, step: Callable, loader: Any, opti
                 before = _copied(model)
                 _tune(tuner, step, loader, optimizer, epochs[0], tuner.l1, start, {}, options)
                 tuner.fully_tuned = _copied(model)
-                tuner.mask = top_k_mask(part(start), part(tuner.fully_tuned), tuner.k // rounds, tuner.mask)
-                model.load_state_dict(before)
+                left = sum(int((~each).sum()) for each in tuner.mask.values()) if tuner.mask else tuner.k
+                if more := min(tuner.k // rounds, left):  # ties in earlier rounds may have taken what is left
+                    tuner.mask = top_k_mask(part(start), part(tuner.fully_tuned), more, tuner.mask)
+                _move(model, {}, 1, before)
             _tune(tuner, step, loader, optimizer, epochs[1], tuner.sparse_l1, start, tuner.mask, options)
         found = sparse_difference(part(start), part(now := _copied(model)), _others(tuner, start, now))
     finally:
-        model.load_state_dict(start)
+        _move(model, {}, 1, start)
     found.apply(model)
     return found
 
@@ -379,7 +380,7 @@ def _lottery_ticket(tuner: LotteryTicketTuner, step: Callable, loader: Any, opti
 def _others(tuner: LotteryTicketTuner, start: _Tensors, now: _Tensors) -> dict[str, Tensor]:
     "What a delta keeps in full: parameters that are trained but not maskable, and buffers that have changed."
     heads = set(trainable_parameters(tuner.model)) - set(tuner.maskable)
-    buffers = {name for name, _ in tuner.model.named_buffers() if name in now and not now[name].equal(start[name])}
+    buffers = {name for name, _ in tuner.model.named_buffers() if not now[name].equal(start[name])}
     return {name: each for name, each in now.items() if name in heads | buffers}
 
 

@@ -27,7 +27,8 @@ def read_block(block: nn.Module, queries: Tensor, tokens: Tensor) -> Tensor:
 
     They ask, the tokens `(N, L, width)` answer, and nothing is computed for the tokens' own rows: with a frozen block
     a gradient meets no more than the queries' rows. A perceptron with an adapter beside it and an attention with a
-    prefix are read as they are; dropout inside the block is left out.
+    prefix are read as they are. Dropout of torchvision's blocks falls on what they read only in training mode, and
+    the one behind the attention is left out.
     Raises TypeError for blocks that are neither `xfer_course.clip`'s nor torchvision's, ValueError for attention with
     other updates and for sizes that do not fit.
     Source: Tu et al. (2023); the authors' `h2t_vit.py`, Head2ToeBlock and Head2ToeAttention.
@@ -98,11 +99,11 @@ def frozen_layers(network: nn.Module, images: Tensor) -> Tensor:
     `images` are what the network takes, `(N, C, H, W)`; it is run in the mode that it has, and is a `TokenTransformer`
     or a VisionTransformer of `xfer_course.clip` or torchvision; TypeError is raised for others.
     """
-    blocks = _parts(network).blocks
+    blocks = dict.fromkeys(_parts(network).blocks)  # a block that stands twice is hooked once
     checks.tensor("images", images, "N C H W", kind="float")
     found: list[Tensor] = []
-    hooks = [blocks[0].register_forward_pre_hook(lambda block, given: found.append(given[0]))]
-    hooks += [block.register_forward_hook(lambda block, given, out: found.append(out)) for block in blocks]
+    hooks = [block.register_forward_hook(lambda block, given, out: found.extend([out] if found else [given[0], out]))
+             for block in blocks]
     try:
         network(images)
     finally:
@@ -117,19 +118,22 @@ def join_parts(first: Tensor, outputs: Tensor, combine: str = "concat", weights:
 
     The T outputs of a layer stand side by side ("concat"), or are averaged ("mean") or added up with `weights`, `(M,
     T)` ("weighted"). With `normalise` each of the M + 1 parts is brought to length 1, the outputs of a layer together.
-    Returns `(N, d(1 + M·T))`, or `(N, d(1 + M))`. Raises ValueError or TypeError for parts that do not fit.
+    Returns `(N, d(1 + M·T))`, or `(N, d(1 + M))`. Raises ValueError or TypeError for parts that do not fit, or weights
+    that would not be used.
     Source: Tu et al. (2023); the authors' `h2t_vit.py`, Head2ToeVisionTransformer.forward.
     """
     n, d = checks.tensor("first", first, "N d", kind="float").shape
     layers, count = checks.tensor("outputs", outputs, f"{n} M T {d}", kind="float").shape[1:3]
-    if checks.one_of("combine", combine, ("concat", "mean", "weighted")) == "weighted":
+    if checks.one_of("combine", combine, ("concat", "mean", "weighted")) != "weighted" and weights is not None:
+        raise ValueError(f"weights must be None unless combine is 'weighted', got some with combine={combine!r}")
+    if combine == "weighted":
         checks.tensor("weights", weights, f"{layers} {count}", kind="float")
         outputs = (weights[:, :, None] * outputs).sum(2)
     elif combine == "mean":
         outputs = outputs.mean(2)
     parts = [first, *outputs.flatten(2).unbind(1)]
     if checks.one_of("normalise", normalise, (True, False)):
-        parts = [F.normalize(part) for part in parts]
+        parts = [F.normalize(part, eps=max(1e-12, torch.finfo(part.dtype).tiny)) for part in parts]
     return torch.cat(parts, 1)
 
 # %% ../../nbs/peft/visual_queries.ipynb #queriescode
@@ -186,26 +190,31 @@ def group_lasso(weight: Tensor) -> Tensor:
 def strongest_features(weight: Tensor, keep: float) -> Tensor:
     """Indices `(k,)` of the features whose columns in `weight`, `(classes, D)`, are longest, the longest first.
 
-    `keep` is the share that stays, in (0, 1]: k = int(keep·D), at least 1. Raises ValueError or TypeError.
+    `keep` is the share that stays, in (0, 1]: k = int(keep·D), at least 1. Raises ValueError or TypeError; NaN is
+    refused as well.
     Source: the authors' `head2toe_sparsity_train.py`.
     """
-    features = checks.tensor("weight", weight, "C D", kind="float").shape[1]
+    features = checks.tensor("weight", weight, "C D", kind="float", finite=True).shape[1]
     count = max(1, int(checks.number("keep", keep, most=1, above=0) * features))
     return weight.norm(dim=0).topk(count).indices
 
 # %% ../../nbs/peft/visual_queries.ipynb #compresscode
 class CompressedHead(nn.Module):
-    """A linear classifier of some features: `(N, D)` to logits `(N, classes)`; `kept`, `(k,)`, says which it reads."""
+    """A linear classifier of some features: `(N, D)` to logits `(N, classes)`; `kept`, `(k,)`, says which it reads.
+    Raises ValueError or TypeError for numbers of features that are not there, or features of another precision.
+    """
 
     def __init__(self, kept: Tensor, num_classes: int) -> None:
         super().__init__()
         checks.tensor("kept", kept, "k", kind="integer")
-        self.register_buffer("kept", kept)
+        checks.whole("the least number in kept", int(kept.min()), 0)
+        self.register_buffer("kept", kept.long())  # PyTorch reads uint8 as a mask
         self.linear = nn.Linear(len(kept), checks.whole("num_classes", num_classes), device=kept.device)
 
     def forward(self, features: Tensor) -> Tensor:
         checks.tensor("features", features, "N D", kind="float")
         checks.whole("the number of features", features.shape[1], int(self.kept.max()) + 1)
+        checks.same_dtype("features", features, "the weights", self.linear.weight)
         return self.linear(features[:, self.kept])
 
 
@@ -214,13 +223,16 @@ def compress(features: Tensor, labels: Tensor, num_classes: int, keep: float, *,
     """Choose the share `keep` of features `(N, D)` for labels `(N,)`, and train a classifier on those alone.
 
     A first classifier is trained with `penalty` times its `group_lasso`; its `strongest_features` stay, and the second
-    begins anew. Both as in `train_on`. Raises ValueError or TypeError for what does not fit.
+    begins anew. Both as in `train_on`; `seed` is of the batches' order and the second start, while the first classifier
+    starts from PyTorch's global random numbers. Raises ValueError or TypeError for what does not fit.
     Source: Tu et al. (2023); the authors' `head2toe_sparsity_train.py`, which takes half the rate found before.
     """
     width = checks.tensor("features", features, "N D", kind="float").shape[1]
     checks.labels("labels", labels, len(features), checks.whole("num_classes", num_classes))
     penalty, rate = checks.number("penalty", penalty, 0), checks.number("rate", rate, above=0)
+    checks.number("keep", keep, most=1, above=0)  # else seen after the first training only
     scout = nn.Linear(width, num_classes)
+    checks.same_dtype("features", features, "the weights of a new classifier", scout.weight)
     fit(lambda batch, p: (F.cross_entropy(scout(batch[0]), batch[1]) + penalty * group_lasso(scout.weight), {}),
         batches(features, labels, batch_size=min(40, len(labels))), torch.optim.AdamW(scout.parameters(), rate),
         epochs=epochs, seed=seed, schedule=lambda p: cosine(p, rate), progress=False)
