@@ -308,8 +308,7 @@ class LotteryTicketTuner:
         l1, sparse_l1: weight of the pull towards the start while everything is tuned, and while few are (None: the
             same). The pull is the sum of absolute changes, divided by the number of all parameters.
         l1_over: whether it pulls all that is "trained", or "maskable" parameters only.
-        l1_gradient: "detached" pulls; in the "released" code the start stays in the graph, and its gradient cancels
-            the pull's.
+        l1_gradient: "detached" pulls; in the "released" code the start's own gradient cancels the pull's.
 
     After `fit`: `mask`, and `fully_tuned`, name → value after the last round's full tuning. Raises ValueError or
     TypeError for patterns that name nothing, or numbers out of range.
