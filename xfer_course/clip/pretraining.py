@@ -26,7 +26,7 @@ from ..data.scenes import FACTORS, draw_factors
 from ..evaluation import predict
 from ..training import History, choose_accelerator, cosine, fit
 
-# %% ../../nbs/coop/pretraining.ipynb #words-code
+# %% ../../nbs/coop/pretraining.ipynb #wordscode
 def learn_tokenizer(merges: int = 700, captions: int = 20_000, context_length: int = 32, seed: int = 0) -> Tokenizer:
     """A byte-pair tokenizer with so many merges, learned from captions of drawn pictures.
 
@@ -38,7 +38,7 @@ def learn_tokenizer(merges: int = 700, captions: int = 20_000, context_length: i
     return Tokenizer.train([caption(factors.names(i), rng) for i in range(captions)], checks.whole("merges", merges),
                            checks.whole("context_length", context_length))
 
-# %% ../../nbs/coop/pretraining.ipynb #data-code
+# %% ../../nbs/coop/pretraining.ipynb #datacode
 LARGEST_SEED = 2**31  # seeds of training pictures lie below; test pictures take seeds from here on
 
 
@@ -64,7 +64,7 @@ class CaptionedBatches(Dataset):
         images = preprocess(drawn.images, self.config).contiguous(memory_format=torch.channels_last)
         return images, tokens, torch.unique(tokens, dim=0, return_inverse=True)[1]
 
-# %% ../../nbs/coop/pretraining.ipynb #opt-code
+# %% ../../nbs/coop/pretraining.ipynb #optcode
 def _decaying(clip: nn.Module, rate: float, weight_decay: float) -> torch.optim.Optimizer:
     "AdamW; only matrices decay."
     matrices = [p for p in clip.parameters() if p.ndim > 1]
@@ -82,7 +82,7 @@ def warm_cosine(p: float, peak: float, warm: float = 0.05) -> float:
     warm = checks.number("warm", warm, 0, below=1)
     return peak * (p + 0.001) / warm if p < warm else cosine((p - warm) / (1 - warm), peak)
 
-# %% ../../nbs/coop/pretraining.ipynb #teach-code
+# %% ../../nbs/coop/pretraining.ipynb #teachcode
 def pull_to_teacher(images: Tensor, texts: Tensor, teacher_images: Tensor, teacher_texts: Tensor) -> Tensor:
     """`2 - cos(images) - cos(texts)`, each the mean cosine with the teacher's features; all four are `(N, D)`.
 
@@ -94,7 +94,7 @@ def pull_to_teacher(images: Tensor, texts: Tensor, teacher_images: Tensor, teach
     return (2 - F.cosine_similarity(images, teacher_images).mean()
             - F.cosine_similarity(texts, teacher_texts).mean())
 
-# %% ../../nbs/coop/pretraining.ipynb #train-code
+# %% ../../nbs/coop/pretraining.ipynb #traincode
 def _check_teacher(clip: CLIP, teacher: CLIP) -> None:
     "Refuse a teacher that would read other words or see other pixels than its pupil, or whose statistics would move."
     own, other = clip.config, checks.module("teacher", teacher, CLIP).config
@@ -124,7 +124,7 @@ def _contrastive_step(clip: CLIP, teacher: CLIP | None, pull: float):
 
     return step
 
-# %% ../../nbs/coop/pretraining.ipynb #pretrain-code
+# %% ../../nbs/coop/pretraining.ipynb #pretraincode
 def pretrain(clip: CLIP, *, steps: int, batch_size: int = 256, rate: float = 2e-3, weight_decay: float = 0.05,
              parts: int = 20, teacher: CLIP | None = None, pull: float = 5.0, seed: int = 0, device: str = "auto",
              precision: str = "bf16", checkpoint: str | Path | None = None, progress: bool = True) -> History:
@@ -160,7 +160,7 @@ def pretrain(clip: CLIP, *, steps: int, batch_size: int = 256, rate: float = 2e-
                epochs=parts, seed=seed, checkpoint=checkpoint, schedule=lambda p: warm_cosine(p, rate),
                accelerator=accelerator, model=clip, progress=progress)
 
-# %% ../../nbs/coop/pretraining.ipynb #ask-code
+# %% ../../nbs/coop/pretraining.ipynb #askcode
 SENTENCES = {"shape": "a photo of a {}.", "colour": "a photo of a {} object.", "texture": "a photo of a {} object.",
              "size": "a photo of a {} object.", "position": "a photo of an object {}.",
              "count": "a photo of {} shapes.", "background": "a photo of an object {}.", "style": "{} an object."}
