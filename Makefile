@@ -20,7 +20,7 @@ test: $(READY)          ## what CI runs: also every lesson, every lab in its sma
 	$(BIN)/ruff check
 	$(PYTEST) -n 2 --dist worksteal -m "not full and not benchmark"
 
-test-all: $(READY)      ## everything: also every page, JupyterLab, what is killed and resumed, the benchmarks, the rota
+test-all: $(READY)      ## everything: also all cells doubled, every page, JupyterLab, what is killed and resumed, the benchmarks, the rota
 	$(BIN)/ruff check
 	$(PYTEST) -n 2 --dist worksteal -m "not benchmark"
 	$(PYTEST) -m benchmark

@@ -1,7 +1,8 @@
-"""Executes lessons, every cell twice in a row: learners do that; and the folded solution of each exercise, which its
-check must accept. Each lesson runs in a fork of a process that has imported torch already.
+"""Executes lessons, cells twice in a row: learners do that; and the folded solution of each exercise, which its check
+must accept. Each lesson runs in a fork of a process that has imported torch already. A cell runs again if it took less
+than `again_below` CPU seconds; null: every cell.
 
-python tests/lesson_runner.py     then one JSON line for each lesson: {"notebook": path, "twice": true, "log": path}
+python tests/lesson_runner.py     then one JSON line for each lesson: {"notebook": path, "again_below": 1, "log": path}
                                   answered by one: {"code": 0, "cpu": 7.5, "solutions": 0.4, "seconds": 8.1}
 """
 
@@ -30,7 +31,7 @@ def sources_of(notebook: Path) -> list[tuple[str, Solved | None]]:
             if not any(line.startswith("#| eval: false") for line in source.splitlines())]
 
 
-def run_lesson(notebook: Path, twice: bool, log: Path, spent: list[float]) -> int:
+def run_lesson(notebook: Path, again_below: float | None, log: Path, spent: list[float]) -> int:
     """In a fork: run the cells, all that is printed into `log`; 0 if none of them raised an error. The CPU seconds of
     each solution go into `spent`."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -41,10 +42,13 @@ def run_lesson(notebook: Path, twice: bool, log: Path, spent: list[float]) -> in
 
     shell = InteractiveShell.instance()
     for source, exercise in sources_of(notebook):
-        for _ in range(2 if twice else 1):
-            if not shell.run_cell(source).success:
-                print(f"\nin the cell:\n{source}")
-                return 1
+        before = time.process_time()
+        done = shell.run_cell(source).success
+        if done and (again_below is None or time.process_time() - before < again_below):
+            done = shell.run_cell(source).success
+        if not done:
+            print(f"\nin the cell:\n{source}")
+            return 1
         if exercise:
             before = time.process_time()
             accept(exercise, shell.user_ns)
@@ -52,7 +56,7 @@ def run_lesson(notebook: Path, twice: bool, log: Path, spent: list[float]) -> in
     return 0
 
 
-def forked(notebook: str, twice: bool, log: str) -> dict:
+def forked(notebook: str, again_below: float | None, log: str) -> dict:
     """Exit code of a lesson, its CPU seconds with those of the processes it started (those of solutions apart), and
     seconds."""
     reading, writing = os.pipe()
@@ -62,7 +66,7 @@ def forked(notebook: str, twice: bool, log: str) -> dict:
         try:
             signal.alarm(LIMIT)
             os.setpgid(0, 0)
-            code = run_lesson(Path(notebook), twice, Path(log), spent)
+            code = run_lesson(Path(notebook), again_below, Path(log), spent)
         except Exception:  # a solution that its check does not accept, or that fails
             traceback.print_exc()
         finally:
