@@ -117,3 +117,54 @@ fuzz("merge_grid", lambda states, score, **options: merging.merge_grid(states, l
      {"states": st.lists(STATES, min_size=2, max_size=3), "score": st.floats(-1, 1), "points": st.integers(2, 3)},
      {"states": ANY_SEVERAL, "score": any_float, "points": small_int, "seed": any_int},
      lambda r, a: len(r.scores) == a["points"] and r.state.keys() == a["states"][0].keys())
+
+# --- BANG
+
+NOT_DRAWN.update(["Agreement"])
+COUNTS = {"labels": class_numbers(4, 3), "classes": st.just(3), "invariant": st.integers(0, 2),
+          "spurious": st.integers(0, 3), "p": st.floats(0, 1)}
+fuzz("feature_votes", merging.feature_votes, COUNTS,
+     {"labels": any_labels, "classes": small_int, "invariant": small_int, "spurious": small_int, "p": any_float,
+      "seed": any_int}, lambda r, a: r.shape == (len(a["labels"]), a["invariant"] + a["spurious"]))
+VOTES = st.lists(st.lists(st.integers(0, 2), min_size=3, max_size=3), min_size=1, max_size=4).map(torch.tensor)
+MASKS = st.lists(st.sampled_from((0.0, 1.0)), min_size=3, max_size=3).map(torch.tensor)
+fuzz("vote_scores", merging.vote_scores, {"votes": VOTES, "weights": MASKS, "classes": st.just(3)},
+     {"votes": any_labels, "weights": any_vectors, "classes": small_int}, lambda r, a: r.shape == (len(a["votes"]), 3))
+fuzz("right_votes", merging.right_votes,
+     {"scores": vectors(4, 3), "labels": class_numbers(4, 3), "ties": st.sampled_from(("wrong", "shared"))},
+     {"scores": any_vectors, "labels": any_labels, "ties": st.text(max_size=2)},
+     lambda r, a: r.shape == (4,) and ((r >= 0) & (r <= 1)).all())
+for ways in ("output_weights", "averaged_weights"):
+    fuzz(ways, getattr(merging, ways), {"first": MASKS, "second": MASKS},
+         {"first": any_vectors, "second": any_tensor}, lambda r, a: ((r >= 0) & (r <= 1)).all())
+fuzz("signal_to_noise", merging.signal_to_noise, {"weights": MASKS, "invariant": st.integers(0, 3)},
+     {"weights": any_tensor, "invariant": small_int}, lambda r, a: r >= 0)
+fuzz("agreement", merging.agreement, {name: class_numbers(4, 3) for name in ("first", "second", "merged", "labels")},
+     {name: any_labels for name in ("first", "second", "merged", "labels")}, lambda r, a: -1 <= r.net <= 1)
+fuzz("multicolour_digits", merging.multicolour_digits,
+     {"n": st.integers(1, 3), "p": st.floats(0, 1), "patches": st.integers(1, 4),
+      "informative": st.sampled_from((None, slice(2)))},
+     {"n": small_int, "p": any_float, "seed": any_int, "split": st.text(max_size=2), "patches": small_int,
+      "informative": any_int, "noise": any_float},
+     lambda r, a: r.images.shape == (a["n"], 196 + 3 * a["patches"]) and r.images.isfinite().all())
+fuzz("smooth_labels", merging.smooth_labels,
+     {"labels": class_numbers(4, 3), "classes": st.just(3), "smoothing": st.floats(0, 1)},
+     {"labels": any_labels, "classes": small_int, "smoothing": any_float},
+     lambda r, a: torch.allclose(r.sum(1), torch.ones(len(r))))
+fuzz("mixup", merging.mixup,
+     {"inputs": vectors(4, 2), "targets": vectors(4, 3), "share": st.floats(0, 1), "order": class_numbers(4, 4)},
+     {"inputs": any_vectors, "targets": any_vectors, "share": any_float, "order": any_labels},
+     lambda r, a: r[0].shape == (4, 2) and r[1].shape == (4, 3))
+fuzz("balanced_step",
+     lambda images, labels, **options: merging.balanced_step(classifier(False), 3, **options)((images, labels), 0.5)[0],
+     {"images": PICTURES, "labels": class_numbers(3, 3), "mixing": st.floats(0, 2)},
+     {"images": any_images, "labels": any_labels, "smoothing": any_float, "mixing": any_float, "seed": any_int},
+     lambda r, a: r.isfinite(), also=(RuntimeError,))
+fuzz("colour_network", lambda **options: merging.colour_network(**options), {"hidden": st.integers(1, 3)},
+     {"hidden": small_int, "patches": small_int, "seed": any_int}, lambda r, a: not r.training)
+fuzz("fine_tune",
+     lambda images, labels, **options: merging.fine_tune(classifier(False), Images(images, labels), **options),
+     {"images": PICTURES, "labels": class_numbers(3, 3), "steps": st.integers(1, 2), "mixing": st.floats(0, 1)},
+     {"images": any_images, "labels": any_labels, "steps": small_int, "rate": any_float, "batch_size": small_int,
+      "smoothing": any_float, "mixing": any_float, "seed": any_int}, lambda r, a: not r.training,
+     also=(RuntimeError, FloatingPointError))
