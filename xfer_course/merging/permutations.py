@@ -124,7 +124,7 @@ def permuted(model: nn.Module, matching: Matching) -> nn.Module:
     """
     copy = checks.copied("model", model)
     state = copy.state_dict()
-    for group in checked_groups(matching.groups, state):
+    for group in checked_groups(checks.module("matching", matching, Matching).groups, state):
         for name, axis, run in group.axes:
             state[name].copy_(reordered(state[name], axis, run, matching.order[group.name]))
     return copy

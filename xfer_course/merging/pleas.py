@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import itemgetter
 
 import torch
@@ -116,10 +117,10 @@ _Side = tuple[Blocks, int] | None  # units that a layer reads or writes, and the
 
 
 def _calls(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, _Pairs]:
-    "Inputs and outputs of layers, by name, one pair for each call."
+    "Inputs and outputs of layers, by name, one pair for each call; what follows may change them in place."
     found: dict[str, _Pairs] = {name: [] for name in names}
     handles = [model.get_submodule(name).register_forward_hook(
-        lambda layer, given, out, kept=found[name]: kept.append((given[0].detach(), out.detach()))) for name in names]
+        lambda layer, given, out, kept=found[name]: kept.append((given[0].clone(), out.clone()))) for name in names]
     try:
         with evaluation_mode(model):
             model(images)
@@ -299,7 +300,8 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
         ("across", across), ("released", released)))
     batches = checks.tensor("images", images).split(checks.whole("batch_size", batch_size))
     for group in checked_groups(groups, first.state_dict()):
-        _checked_blocks(blocks, group)
+        found = _checked_blocks(blocks, group)
+        checked_groups([replace(group, size=group.size + len(found.only_second))], result.state_dict())
     sides = _sides(result, groups, blocks)
     if checks.one_of("solver", solver, ("closed", "adam")) == "adam":
         _descended(result, first, second, sides, batches, checks.whole("steps", steps), rate, across, released)
@@ -327,5 +329,8 @@ def least_squares_merge(first: nn.Module, second: nn.Module, images: Tensor, wid
     blocks = unit_blocks(matching, width)
     merged = partial_merge(first, second, matching.groups, blocks)
     merged = fit_layers(merged, first, second, matching.groups, blocks, images, **options)
-    reset_statistics(merged, images)
-    return merged.eval()
+    try:
+        return reset_statistics(merged.eval(), images, len(images))
+    except RuntimeError as error:
+        raise ValueError("width must be 1 for units whose number is written in the network's own code, got "
+                         f"{width!r} for {type(first).__name__}: {str(error).splitlines()[0]}") from error
