@@ -1,4 +1,4 @@
-"""Matching, partial merge and least squares against arrays from the authors' code of PLeaS: every case in the folder."""
+"""Matching, partial merge and least squares against arrays from the authors' code of PLeaS: every case there is."""
 from __future__ import annotations
 
 from collections import OrderedDict

@@ -337,6 +337,9 @@ def checked_groups(groups: Sequence[UnitGroup], state: Mapping[str, Tensor]) -> 
 
     Raises TypeError for other things, ValueError for a tensor or an axis that is not there, and for sizes that differ.
     """
+    if not isinstance(groups, Sequence) or not isinstance(state, Mapping):
+        raise TypeError("groups must be a list of UnitGroups, and state map names to tensors, got "
+                        f"{type(groups).__name__} and {type(state).__name__}")
     for group in groups:
         if not isinstance(group, UnitGroup):
             raise TypeError(f"groups must be UnitGroups, got {type(group).__name__}")
@@ -365,10 +368,12 @@ class _Record(TorchFunctionMode):
 def unit_activations(model: nn.Module, images: Tensor, groups: Sequence[UnitGroup]) -> dict[str, list[Tensor]]:
     """Name of a group → what its units say about `images` `(N, ...)`, once for each place: `(n, entries)`, float64.
 
-    In evaluation mode. Raises ValueError where the network does not come by the places of `unit_groups` any more.
+    In evaluation mode. Raises ValueError or TypeError for groups that do not fit, and where the network does not come
+    by the places that `unit_groups` saw.
     """
+    groups = checked_groups(groups, checks.module("model", model).state_dict())
     places = [place for group in groups for place, _, _ in group.places]
-    with evaluation_mode(checks.module("model", model)), _Record(places) as record:
+    with evaluation_mode(model), _Record(places) as record:
         model(checks.tensor("images", images))
     if lost := [place for place in places if place not in record.found]:
         raise ValueError(f"model must do the same operations for all images, got none called {lost[0]!r}")
