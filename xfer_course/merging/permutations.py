@@ -41,7 +41,7 @@ class Matching:
         "The similarity of each unit of the first network and its partner, `(n,)`."
         return self.similarity[name].gather(1, self.order[name].unsqueeze(1)).squeeze(1)
 
-
+# %% ../../nbs/merging/permutations.ipynb #assignedcode
 def _assigned(similarity: Tensor, name: str) -> Tensor:
     "The permutation with the largest sum of similarities."
     if not similarity.isfinite().all():
@@ -172,7 +172,7 @@ def _best_blocks(matching: Matching, name: str, share: float) -> Blocks:
     apart[matched.argsort(stable=True)[: int(share * len(order) + 0.5)]] = True
     return _split(order, apart)
 
-
+# %% ../../nbs/merging/permutations.ipynb #quantilecode
 def _quantile_blocks(matching: Matching, name: str, share: float) -> Blocks:
     "With single precision in the quantile, as released: it decides by one unit."
     order, rows = matching.order[name], torch.arange(len(matching.order[name]))

@@ -74,7 +74,7 @@ def _merged(first: Tensor, second: Tensor, axes: list[_Axis], released: bool) ->
         _single(reordered(first, axis, run, found.only_first), axes[1], 0),
         _single(reordered(second, axis, run, found.only_second), axes[1], 1)], axis)
 
-
+# %% ../../nbs/merging/pleas.ipynb #singlecode
 def _single(x: Tensor, inner: _Axis, which: int) -> Tensor:
     "Units of one network alone: they read what they read before, and nothing that the other network keeps apart."
     axis, run, found, _ = inner
@@ -82,7 +82,7 @@ def _single(x: Tensor, inner: _Axis, which: int) -> Tensor:
     apart = [own, torch.zeros_like(own)]
     return torch.cat([reordered(x, axis, run, found[which]), *(apart[::-1] if which else apart)], axis)
 
-
+# %% ../../nbs/merging/pleas.ipynb #blockcheckcode
 def _checked_blocks(blocks: Mapping[str, Blocks], group: UnitGroup) -> Blocks:
     found = blocks.get(group.name)
     if not isinstance(found, Blocks):
@@ -129,7 +129,7 @@ def _calls(model: nn.Module, names: Sequence[str], images: Tensor) -> dict[str, 
             handle.remove()
     return found
 
-
+# %% ../../nbs/merging/pleas.ipynb #mixedcode
 def _mixed(first: Tensor, second: Tensor, axis: int, side: _Side) -> Tensor:
     "What a layer of the merged network is to see, or to say, from what the same layer of each parent sees or says."
     if side is None:
@@ -139,7 +139,7 @@ def _mixed(first: Tensor, second: Tensor, axis: int, side: _Side) -> Tensor:
                       reordered(first, axis, run, found.only_first), reordered(second, axis, run, found.only_second)],
                      axis)
 
-# %% ../../nbs/merging/pleas.ipynb #layerscode
+# %% ../../nbs/merging/pleas.ipynb #sidescode
 def _sides(merged: nn.Module, groups: Sequence[UnitGroup], blocks: Mapping[str, Blocks]) -> dict[str, list[_Side]]:
     "Layers that are fitted → the units that they write and read."
     of = {(name, axis): (blocks[group.name], run) for group in groups for name, axis, run in group.axes}
@@ -148,7 +148,7 @@ def _sides(merged: nn.Module, groups: Sequence[UnitGroup], blocks: Mapping[str, 
             for place, layer in merged.named_modules()
             if isinstance(layer, _FITTED) and getattr(layer, "groups", 1) == 1}
 
-
+# %% ../../nbs/merging/pleas.ipynb #examplescode
 def _examples(first: nn.Module, second: nn.Module, sides: Mapping[str, list[_Side]], images: Tensor
               ) -> Iterator[tuple[str, Tensor, Tensor]]:
     "(layer, input, wanted output) of every layer of the merged network, from what its parents compute on `images`."
@@ -158,7 +158,7 @@ def _examples(first: nn.Module, second: nn.Module, sides: Mapping[str, list[_Sid
         for (x, y), (u, v) in zip(one[name], other[name]):
             yield name, _mixed(x, u, axis % x.ndim, reads), _mixed(y, v, axis % y.ndim, writes)
 
-
+# %% ../../nbs/merging/pleas.ipynb #rowscode
 def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     "Inputs and outputs of a layer as rows of a linear map, float64: pixels of a convolution are rows of patches."
     if not isinstance(layer, nn.Linear):
@@ -186,7 +186,7 @@ def _moments(first: nn.Module, second: nn.Module, merged: nn.Module, sides: Mapp
             sums[name] = [old[0] + z.T @ z, old[1] + y.T @ z, old[2] + len(z)]
     return {name: (square / count, cross / count) for name, (square, cross, count) in sums.items()}
 
-
+# %% ../../nbs/merging/pleas.ipynb #solvedcode
 def _solved(start: Tensor, square: Tensor, cross: Tensor, ridge: float, bias: bool) -> Tensor:
     "The `W` with the smallest mean of `|W z - y|^2`, plus `ridge` times its squared distance from `start`."
     if ridge == 0:
@@ -213,7 +213,7 @@ def _closed(merged: nn.Module, sides: Mapping[str, list[_Side]], moments: Mappin
         if bias:
             layer.bias.copy_(start[:, -1])
 
-
+# %% ../../nbs/merging/pleas.ipynb #ownerscode
 def _owners(side: _Side, size: int) -> Tensor:
     "Of each entry along an axis: 0 merged, 1 and 2 of one network alone."
     if side is None:
@@ -255,7 +255,7 @@ def _descended(merged: nn.Module, first: nn.Module, second: nn.Module, sides: Ma
             schedule.step()
     optimizer.zero_grad()
 
-
+# %% ../../nbs/merging/pleas.ipynb #maskcode
 def _mask(writes: _Side, reads: _Side, weight: Tensor, released: bool) -> Tensor:
     "1 where a weight is trained: not between units that only one and only the other network has."
     rows, columns = (_owners(side, weight.shape[axis]) for axis, side in enumerate((writes, reads)))

@@ -73,7 +73,7 @@ def reordered(x: Tensor, axis: int, run: int, order: Tensor) -> Tensor:
     checks.tensor("order", order, "K", kind="integer", empty=True, within=(0, size - 1))
     return x.unflatten(axis, (size, run)).index_select(axis, order.to(x.device)).flatten(axis, axis + 1)
 
-
+# %% ../../nbs/merging/units.ipynb #rowscode
 def unit_rows(x: Tensor, axis: int, run: int) -> Tensor:
     """A tensor as `(n, entries)`, one row for each of the n units along an axis, float64 on the CPU.
 
@@ -95,7 +95,7 @@ class _Unit:
 
 _Label = tuple[_Unit, int] | None  # unit and run along an axis; None: its entries keep their order
 
-
+# %% ../../nbs/merging/units.ipynb #joincode
 def _fix(label: _Label) -> None:
     if label is not None:
         label[0].root().fixed = True
@@ -164,7 +164,7 @@ _MOVES = set("""view reshape flatten unflatten permute transpose movedim swapaxe
 _HARMLESS = set("""__get__ size dim numel __len__ ndimension stride is_floating_point is_complex element_size
     get_device is_contiguous storage_offset __hash__ __repr__ __format__ data_ptr nelement""".split())
 
-
+# %% ../../nbs/merging/units.ipynb #tensorscode
 def _tensors(values: Any) -> Iterator[Tensor]:
     "The tensors in the arguments or the result of a call."
     if isinstance(values, Tensor):
@@ -182,7 +182,7 @@ def _unknown(watch: _Watch, name: str, args: tuple, kwargs: dict) -> None:
                 watch.stops.setdefault(name, None)
                 _fix(label)
 
-
+# %% ../../nbs/merging/units.ipynb #labelsofcode
 def _labels_of(watch: _Watch, name: str, function: Callable, args: tuple, kwargs: dict, result: Tensor) -> list[_Label]:
     "Labels of the axes of an operation's result."
     labels = None
@@ -218,7 +218,7 @@ def _linear(watch: _Watch, x: Tensor, weight: Tensor, bias: Tensor | None = None
     _bind(watch, bias, 0, watch.of(weight)[0])
     return [*watch.of(x)[:-1], watch.of(weight)[0]]
 
-
+# %% ../../nbs/merging/units.ipynb #convcode
 def _conv(watch: _Watch, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1,
           groups: int = 1) -> list[_Label] | None:
     spatial = [None] * (x.ndim - 2)
@@ -244,7 +244,7 @@ def _group_norm(watch: _Watch, x: Tensor, groups: int, weight: Tensor | None = N
                 *rest: Any, **options: Any) -> list[_Label] | None:
     return _batch_norm(watch, x, None, None, weight, bias) if groups == 1 else None
 
-
+# %% ../../nbs/merging/units.ipynb #layernormcode
 def _layer_norm(watch: _Watch, x: Tensor, shape: Sequence[int], weight: Tensor | None = None,
                 bias: Tensor | None = None, *rest: Any, **options: Any) -> list[_Label] | None:
     if len(shape) > 1:
@@ -263,7 +263,7 @@ def _cat(watch: _Watch, parts: Sequence[Tensor], dim: int = 0) -> list[_Label]:
     _fix(labels[dim])
     return [None if axis == dim % len(labels) else label for axis, label in enumerate(labels)]
 
-
+# %% ../../nbs/merging/units.ipynb #broadcastcode
 def _broadcast(parts: list[list[_Label]], shapes: list[torch.Size], size: int) -> list[_Label]:
     "Labels of a result with `size` axes, of tensors that PyTorch broadcasts."
     found: list[_Label] = [None] * size
@@ -364,7 +364,7 @@ class _Record(TorchFunctionMode):
             self.number += 1
         return result
 
-
+# %% ../../nbs/merging/units.ipynb #unitactscode
 def unit_activations(model: nn.Module, images: Tensor, groups: Sequence[UnitGroup]) -> dict[str, list[Tensor]]:
     """Name of a group → what its units say about `images` `(N, ...)`, once for each place: `(n, entries)`, float64.
 
