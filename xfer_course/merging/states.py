@@ -27,8 +27,8 @@ State = Mapping[str, Tensor]
 def _state(name: str, state: State, like: State | None = None) -> dict[str, Tensor]:
     "A state, if it is one; with `like` only if it has the same names, shapes and kinds of numbers."
     if not isinstance(state, Mapping) or not state:
-        raise TypeError(f"{name} must map names to tensors, as state_dict() does, got "
-                        f"{type(state).__name__}{'' if state is None or state else ' without entries'}")
+        raise TypeError(f"{name} must map names to tensors, as state_dict() does, got {type(state).__name__}"
+                        f"{' without entries' if isinstance(state, Mapping) else ''}")
     for key, value in state.items():
         checks.tensor(f"{name}[{key!r}]", value, empty=True)
     like = state if like is None else like
