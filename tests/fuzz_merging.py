@@ -27,7 +27,7 @@ from xfer_course.data import Images
 
 # --- states and tasks
 
-NOT_DRAWN.update(["MergeGrid", "SHIFTS", "State"])
+NOT_DRAWN.update(["MergeGrid"])
 
 
 def state_of(weight: torch.Tensor) -> dict[str, torch.Tensor]:
