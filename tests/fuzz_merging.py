@@ -27,7 +27,7 @@ from xfer_course.data import Images
 
 # --- states and tasks
 
-NOT_DRAWN.update(["MergeGrid", "SHIFTS", "State"])
+NOT_DRAWN.update(["MergeGrid"])
 
 
 def state_of(weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -168,3 +168,74 @@ fuzz("fine_tune",
      {"images": any_images, "labels": any_labels, "steps": small_int, "rate": any_float, "batch_size": small_int,
       "smoothing": any_float, "mixing": any_float, "seed": any_int}, lambda r, a: not r.training,
      also=(RuntimeError, FloatingPointError))
+# --- units, partners, PLeaS
+
+NOT_DRAWN.update(["Blocks", "Matching", "UnitGroup"])
+HIDDEN = merging.UnitGroup("0.weight|0", 4, (("0.weight", 0, 1), ("0.bias", 0, 1), ("2.weight", 1, 1)), (
+    ("0 linear", 1, 1), ("1 relu", 1, 1)), ("2.weight",))
+
+
+def perceptron(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
+PAIR, ROWS = {"first": st.integers(0, 3).map(perceptron), "second": st.integers(4, 7).map(perceptron)}, vectors(5, 3)
+OTHERS = st.one_of(PAIR["first"], st.just(nn.Linear(3, 2)), st.just(nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))),
+                   any_float)
+ANY_PAIR, GROUPS = {"first": OTHERS, "second": OTHERS}, st.just((HIDDEN,))
+WIDE = merging.UnitGroup("0.weight|0", 9, HIDDEN.axes)
+ANY_GROUPS = st.sampled_from(((), (3,), (WIDE,), (HIDDEN,)))
+NOT_TAKEN = (RuntimeError,)  # inputs that the layers themselves do not take
+fuzz("unit_groups", merging.unit_groups, {"model": PAIR["first"], "images": ROWS},
+     {"model": OTHERS, "images": any_vectors},
+     lambda r, a: r[0].axes == HIDDEN.axes or a["model"][0].out_features != 4, also=NOT_TAKEN)
+fuzz("unit_rows", merging.unit_rows, {"x": ROWS, "axis": st.just(0), "run": st.just(1)},
+     {"x": any_tensor, "axis": any_int, "run": any_int}, lambda r, a: r.ndim == 2)
+fuzz("reordered", merging.reordered, {"x": ROWS, "axis": st.just(0), "run": st.just(1),
+                                      "order": class_numbers(4, 5)},
+     {"x": any_tensor, "axis": any_int, "run": any_int, "order": any_labels}, lambda r, a: r.ndim == a["x"].ndim)
+fuzz("checked_groups", merging.checked_groups,
+     {"groups": GROUPS, "state": PAIR["first"].map(lambda model: model.state_dict())}, {"groups": ANY_GROUPS},
+     lambda r, a: r == tuple(a["groups"]))
+fuzz("unit_activations", merging.unit_activations, {"model": PAIR["first"], "images": ROWS, "groups": GROUPS},
+     {"model": OTHERS, "images": any_vectors, "groups": ANY_GROUPS},
+     lambda r, a: all(len(each) == 4 for rows in r.values() for each in rows), also=NOT_TAKEN)
+fuzz("match_permutation", merging.match_permutation,
+     {**PAIR, "images": ROWS, "by": st.sampled_from(("activations", "weights"))},
+     {**ANY_PAIR, "images": any_vectors, "by": st.text(max_size=2), "groups": ANY_GROUPS, "seed": small_int,
+      "batch_size": small_int, "released": any_int},
+     lambda r, a: all(sorted(order.tolist()) == [0, 1, 2, 3] for order in r.order.values()), also=NOT_TAKEN)
+ORDER = torch.tensor([2, 0, 3, 1])
+
+
+def matched(order: torch.Tensor) -> merging.Matching:
+    return merging.Matching((HIDDEN,), {HIDDEN.name: order}, {HIDDEN.name: filled((4, 4))})
+
+
+def parts(first: nn.Module, second: nn.Module, width: float) -> tuple:
+    blocks = merging.unit_blocks(matched(ORDER), width)
+    return blocks, merging.partial_merge(first, second, (HIDDEN,), blocks)
+
+
+def fitted(first: nn.Module, second: nn.Module, width: float, images: torch.Tensor, **options) -> nn.Module:
+    blocks, merged = parts(first, second, width)
+    return merging.fit_layers(merged, first, second, (HIDDEN,), blocks, images, **options)
+
+
+WIDTH, ANY_WIDTH = st.floats(1, 2), st.one_of(any_float, st.just({HIDDEN.name: 1.5}), st.just({"none": 1.5}))
+ANY_FIT = {"ridge": any_float, "across": any_int, "solver": st.text(max_size=2), "batch_size": small_int}
+fuzz("permuted", lambda model, order: merging.permuted(model, matched(order)),
+     {"model": PAIR["first"], "order": st.permutations(range(4)).map(torch.tensor)},
+     {"model": OTHERS, "order": any_labels}, lambda r, a: r[0].weight.shape[1] == 3)
+fuzz("unit_blocks", lambda width, **options: merging.unit_blocks(matched(ORDER), width, **options),
+     {"width": WIDTH, "released": st.booleans()}, {"width": ANY_WIDTH, "released": any_int},
+     lambda r, a: len(r[HIDDEN.name].first) + len(r[HIDDEN.name].only_second) == 4)
+fuzz("partial_merge", lambda **given: parts(**given)[1], {**PAIR, "width": WIDTH}, {**ANY_PAIR, "width": ANY_WIDTH},
+     lambda r, a: 4 <= len(r[0].bias) <= 8)
+fuzz("fit_layers", fitted, {**PAIR, "width": WIDTH, "images": ROWS},
+     {**ANY_PAIR, "width": ANY_WIDTH, "images": any_vectors, **ANY_FIT}, lambda r, a: 4 <= len(r[0].bias) <= 8,
+     also=NOT_TAKEN)
+fuzz("least_squares_merge", merging.least_squares_merge, {**PAIR, "width": WIDTH, "images": ROWS},
+     {**ANY_PAIR, "width": ANY_WIDTH, "images": any_vectors, **ANY_FIT}, lambda r, a: 4 <= len(r[0].bias) <= 8,
+     also=NOT_TAKEN)

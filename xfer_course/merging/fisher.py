@@ -42,7 +42,7 @@ def _squares(model: nn.Module, names: list[str], expected: bool) -> Callable:
 
     return of_all if expected else of_one
 
-
+# %% ../../nbs/merging/fisher.ipynb #labelscode
 def _labels_of(logits: Tensor, labels: str | Tensor, seed: int) -> Tensor:
     "The true classes, or one for each row that is drawn from what the model says."
     if isinstance(labels, Tensor):
@@ -69,7 +69,7 @@ def fisher_diagonal(model: nn.Module, images: Tensor, labels: str | Tensor = "ex
         input's own gradient of log p(label | input).
 
     Raises ValueError or TypeError for what does not fit, and for gradients that are not finite.
-    Source: Matena and Raffel (2022), section 3; the authors' `fisher.py`, which has "expected" alone.
+    Source: Matena and Raffel (2022), Fisher merging; the authors' `fisher.py`, which has "expected" alone.
     """
     images = checks.tensor("images", images, kind="float")[: checks.whole("max_rows", max_rows)]
     given = isinstance(labels, Tensor)
@@ -96,12 +96,7 @@ def _mean_squares(model: nn.Module, images: Tensor, labels: Tensor, names: list[
     return {name: checks.tensor(f"Fisher information of {name!r}", total[name] / len(images), finite=True).detach()
             for name in names}
 
-# %% ../../nbs/merging/fisher.ipynb #fishernormcode
-def fisher_norm(fisher: State) -> float:
-    "The length of a whole Fisher diagonal, all its tensors together. Source: the authors' `merging.py`."
-    return math.sqrt(sum(float(part.double().square().sum()) for part in _fishers([fisher])[0].values()))
-
-
+# %% ../../nbs/merging/fisher.ipynb #fisherscheck
 def _fishers(fishers: Sequence[State]) -> list[State]:
     "Fisher diagonals, if they are: finite, not negative, all with the same names."
     if not isinstance(fishers, Sequence) or isinstance(fishers, str) or not fishers:
@@ -115,6 +110,11 @@ def _fishers(fishers: Sequence[State]) -> list[State]:
         if odd is not None:
             raise ValueError(f"fishers[{i}] must have the names of the first, got {odd!r} in only one of them")
     return list(fishers)
+
+# %% ../../nbs/merging/fisher.ipynb #fishernormcode
+def fisher_norm(fisher: State) -> float:
+    "The length of a whole Fisher diagonal, all its tensors together. Source: the authors' `merging.py`."
+    return math.sqrt(sum(float(part.double().square().sum()) for part in _fishers([fisher])[0].values()))
 
 # %% ../../nbs/merging/fisher.ipynb #sharescode
 def _norms(states: Sequence[State], fishers: Sequence[State], normalise: bool) -> list[float]:
@@ -151,7 +151,7 @@ def fisher_merge(states: Sequence[State], fishers: Sequence[State] | None = None
 
     Returns a new state in the first one's precision. Where nothing counts it has the limit for small floor and weight.
     Raises ValueError or TypeError for what does not fit; what else is kept and refused: see `merge_states`.
-    Source: Matena and Raffel (2022), section 3; the authors' `merging.py`.
+    Source: Matena and Raffel (2022), Fisher merging; the authors' `merging.py`.
     """
     shares = merge_shares(states, weights)
     floor, first_only = checks.number("floor", floor, 0), checks.one_of("favour_first", favour_first, (True, False))
@@ -181,7 +181,7 @@ class MergeGrid(NamedTuple):
     best: tuple[float, ...]
     state: dict[str, Tensor]
 
-
+# %% ../../nbs/merging/fisher.ipynb #gridweights
 def grid_weights(states: int, points: int = 11, seed: int = 0) -> np.ndarray:
     """Weights to try, each row of sum 1, float64 `(points, states)`: for two states in even steps from (1, 0) to
     (0, 1), for more drawn evenly from all such rows.
@@ -194,7 +194,7 @@ def grid_weights(states: int, points: int = 11, seed: int = 0) -> np.ndarray:
         return np.stack([1 - second, second], 1)
     return np.random.default_rng(checks.whole("seed", seed, 0)).dirichlet(np.ones(states), points)
 
-
+# %% ../../nbs/merging/fisher.ipynb #mergegrid
 def merge_grid(states: Sequence[State], evaluate: Callable[[dict[str, Tensor]], float], points: int = 11,
                fishers: Sequence[State] | None = None, seed: int = 0, **options) -> MergeGrid:
     """Merge with each of `grid_weights`, and keep what `evaluate` scores highest; the first of equals.
@@ -205,7 +205,7 @@ def merge_grid(states: Sequence[State], evaluate: Callable[[dict[str, Tensor]], 
         options: of `fisher_merge`.
 
     Raises ValueError or TypeError for what does not fit, and scores that are not finite.
-    Source: Matena and Raffel (2022), section 3; the authors' `merging.py`.
+    Source: Matena and Raffel (2022), Fisher merging; the authors' `merging.py`.
     """
     weights = grid_weights(len(states) if isinstance(states, Sequence) else 0, points, seed)
     merge = partial(fisher_merge, states, fishers, **options)

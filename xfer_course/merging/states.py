@@ -27,8 +27,8 @@ State = Mapping[str, Tensor]
 def _state(name: str, state: State, like: State | None = None) -> dict[str, Tensor]:
     "A state, if it is one; with `like` only if it has the same names, shapes and kinds of numbers."
     if not isinstance(state, Mapping) or not state:
-        raise TypeError(f"{name} must map names to tensors, as state_dict() does, got "
-                        f"{type(state).__name__}{'' if state is None or state else ' without entries'}")
+        raise TypeError(f"{name} must map names to tensors, as state_dict() does, got {type(state).__name__}"
+                        f"{' without entries' if isinstance(state, Mapping) else ''}")
     for key, value in state.items():
         checks.tensor(f"{name}[{key!r}]", value, empty=True)
     like = state if like is None else like
@@ -42,7 +42,7 @@ def _state(name: str, state: State, like: State | None = None) -> dict[str, Tens
                              f"got {state[key].dtype} of shape {tuple(state[key].shape)}")
     return dict(state)
 
-
+# %% ../../nbs/merging/states.ipynb #statescheck
 def _states(states: Sequence[State]) -> list[dict[str, Tensor]]:
     if not isinstance(states, Sequence) or isinstance(states, str) or not states:
         raise TypeError(f"states must be a list of at least one state, got {type(states).__name__}"
@@ -59,7 +59,7 @@ def _wide(x: Tensor, like: Tensor) -> Tensor:
 def _moves(x: Tensor) -> bool:
     return x.is_floating_point() or x.is_complex()
 
-
+# %% ../../nbs/merging/states.ipynb #twinscode
 def _twins(state: State, *others: State) -> dict[str, str]:
     """Each name → the first name of the same memory: tied weights have several. Raises ValueError if others differ
     between names that are tied here."""
@@ -73,7 +73,7 @@ def _twins(state: State, *others: State) -> dict[str, str]:
                              "with different values in another")
     return found
 
-
+# %% ../../nbs/merging/states.ipynb #equalcode
 def _equal(key: str, parts: Sequence[Tensor]) -> Tensor:
     "Where all parts agree. Raises ValueError if a number that is not finite stands where they do not."
     equal = torch.stack([part == parts[0] for part in parts]).all(0)
@@ -124,7 +124,7 @@ def interpolate(first: State, second: State, share: float = 0.5) -> dict[str, Te
     return merge_states([_state("first", first), _state("second", second, first)],
                         lambda key, parts: torch.lerp(*parts, share))
 
-
+# %% ../../nbs/merging/states.ipynb #sharescode
 def merge_shares(states: Sequence[State], weights: Sequence[float] | None = None) -> list[float]:
     """Weights of several states divided by their sum; None weighs all alike.
 
@@ -136,7 +136,7 @@ def merge_shares(states: Sequence[State], weights: Sequence[float] | None = None
         raise ValueError(f"weights must be at least 0 and not all 0, got {given.tolist()}")
     return (given / given.sum()).tolist()
 
-
+# %% ../../nbs/merging/states.ipynb #meancode
 def weighted_mean(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
     """The mean of several states, with weights that are divided by their sum; None weighs all alike.
 
@@ -150,7 +150,7 @@ def task_vector(before: State, after: State) -> dict[str, Tensor]:
     """What training has changed: `after - before` for every entry that is not of whole numbers.
 
     The differences are in single precision at least, so that `add_vectors(before, [vector])` is `after` again.
-    Raises what `merge_states` raises. Source: Ilharco et al. (2023), section 2.
+    Raises what `merge_states` raises. Source: Ilharco et al. (2023), task vectors.
     """
     before = _state("before", before)
     after, vector = _state("after", after, before), {}
@@ -176,14 +176,14 @@ def _vectors(before: State, vectors: Sequence[State] | State) -> list[dict[str, 
             checks.finite_values(f"vectors[{i}][{key!r}]", x)
     return found
 
-
+# %% ../../nbs/merging/states.ipynb #addvectors
 def add_vectors(before: State, vectors: Sequence[State] | State,
                 scale: float | Sequence[float] = 1.0) -> dict[str, Tensor]:
     """`before` plus vectors, each times a scale: one number for all, or one for each.
 
     Vectors are as `task_vector` makes them. The result is new, in the precision of `before`, whose whole numbers it
     keeps. Raises ValueError or TypeError for vectors that do not fit, NaN or infinity in them or in a scale.
-    Source: Ilharco et al. (2023), section 2.
+    Source: Ilharco et al. (2023), task vectors.
     """
     before = _state("before", before)
     vectors = _vectors(before, vectors)
@@ -208,7 +208,7 @@ def reset_statistics(model: nn.Module, images: Any, batch_size: int = 500) -> nn
     meanwhile, and the modes are afterwards what they were. After an error, and in a layer that no input reaches, the
     statistics are the old ones.
     Raises ValueError or TypeError for no inputs, a last batch of one row, or batch norm that cannot measure.
-    Source: Izmailov et al. (2018), section 3.1; Nasery et al. (2025), the released code.
+    Source: Izmailov et al. (2018), batch normalization; Nasery et al. (2025), the released code.
     """
     layers = list(checks.batch_norms("model", checks.module("model", model)).values())
     for layer in layers:
@@ -248,7 +248,7 @@ def loss_along(model: nn.Module, first: State, second: State, images: Tensor, la
         statistics: inputs with which `reset_statistics` measures batch norm anew at every place; None takes what lies
             on the line.
 
-    Raises ValueError or TypeError for what does not fit. Source: Goodfellow et al. (2015), section 3.
+    Raises ValueError or TypeError for what does not fit. Source: Goodfellow et al. (2015), linear paths.
     """
     model = checks.copied("model", model)
     labels = checks.labels("labels", labels, rows=len(checks.tensor("images", images)))
@@ -262,12 +262,12 @@ def loss_along(model: nn.Module, first: State, second: State, images: Tensor, la
         losses.append(F.cross_entropy(logits.double(), labels.cpu().long()).item())
     return np.array(losses)
 
-
+# %% ../../nbs/merging/states.ipynb #barriercode
 def barrier(losses: Sequence[float], shares: Sequence[float] | None = None) -> float:
     """How high a path rises above the straight line between its ends: the largest such difference, 0 if there is none.
 
     `shares` are the places of the losses, increasing; None spreads them evenly. At least two numbers.
-    Raises ValueError for others. Source: Frankle et al. (2020), section 2; Entezari et al. (2022), equation 1.
+    Raises ValueError for others. Source: Frankle et al. (2020), error barrier; Entezari et al. (2022), loss barrier.
     """
     losses = checks.array("losses", losses, "N")
     places = np.linspace(0, 1, len(losses)) if shares is None else checks.array("shares", shares, "N")

@@ -23,7 +23,7 @@ __all__ = ['SHIFTS', 'shifted_digits', 'DigitNetwork', 'train_network']
 SHIFTS = {"plain": (0.0, 0.0, 1.0), "left": (35.0, 0.0, 1.0), "right": (-35.0, 0.0, 1.0), "noise": (0.0, 0.5, 1.0),
           "faint": (0.0, 0.0, 0.25)}
 
-
+# %% ../../nbs/merging/tasks.ipynb #mixturecode
 def _mixture(shift: str | Mapping[str, float]) -> tuple[float, float, float]:
     "Angle, noise and brightness of a shift, or the sum of so much of each shift's distance from plain."
     if not isinstance(shift, Mapping):
@@ -43,7 +43,7 @@ def _rows(split: str) -> Images:
     held_out = (torch.arange(len(labels)) % 4 == 3) == (split == "validation")
     return Images(images[held_out], labels[held_out])
 
-
+# %% ../../nbs/merging/tasks.ipynb #drawdigits
 def shifted_digits(shift: str | Mapping[str, float] = "plain", n: int = 1000, seed: int = 0,
                    split: str = "train") -> Images:
     """`n` digits of 14 × 14 pixels, drawn with replacement, each jittered and then shifted.
@@ -68,7 +68,7 @@ def shifted_digits(shift: str | Mapping[str, float] = "plain", n: int = 1000, se
     images = _turned(jitter(source.images[rows], generator=generator), angle) * brightness
     return Images(images + noise * torch.randn(images.shape, generator=generator), source.labels[rows])
 
-
+# %% ../../nbs/merging/tasks.ipynb #turncode
 def _turned(images: Tensor, degrees: float) -> Tensor:
     "All pictures turned counter-clockwise by one angle."
     angle = torch.deg2rad(torch.tensor(degrees))
