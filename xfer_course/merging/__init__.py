@@ -1,0 +1,24 @@
+"""Networks as points in the space of their weights: on lines between them, averaged, merged, and grown."""
+from .diversity import (
+    Agreement, agreement, averaged_weights, balanced_step, colour_network, feature_votes, fine_tune, mixup,
+    multicolour_digits, output_weights, right_votes, signal_to_noise, smooth_labels, vote_scores,
+)
+from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
+from .permutations import Blocks, Matching, match_permutation, permuted, unit_blocks
+from .pleas import fit_layers, least_squares_merge, partial_merge
+from .states import (
+    State, add_vectors, barrier, interpolate, loss_along, merge_shares, merge_states, reset_statistics, task_vector,
+    weighted_mean,
+)
+from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
+from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_groups, unit_rows
+
+__all__ = [
+    "Agreement", "Blocks", "DigitNetwork", "Matching", "MergeGrid", "SHIFTS", "State", "UnitGroup", "add_vectors",
+    "agreement", "averaged_weights", "balanced_step", "barrier", "checked_groups", "colour_network",
+    "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge", "fisher_norm", "fit_layers", "grid_weights",
+    "interpolate", "least_squares_merge", "loss_along", "match_permutation", "merge_grid", "merge_shares",
+    "merge_states", "mixup", "multicolour_digits", "output_weights", "partial_merge", "permuted", "reordered",
+    "reset_statistics", "right_votes", "shifted_digits", "signal_to_noise", "smooth_labels", "task_vector",
+    "train_network", "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean",
+]
