@@ -19,8 +19,8 @@ from .checks import array, label_array, module, one_of, same_length, texts, whol
 from .intervals import Interval, mean_and_interval
 
 # %% auto #0
-__all__ = ['PALETTE', 'STYLE', 'FLIPBOOK_BYTES', 'course_style', 'show', 'flipbook', 'confusion_figure', 'tsne_figure',
-           'arms_figure', 'training_figure']
+__all__ = ['PALETTE', 'STYLE', 'FLIPBOOK_BYTES', 'course_style', 'show', 'flipbook', 'frame_png', 'confusion_figure',
+           'tsne_figure', 'arms_figure', 'training_figure']
 
 # %% ../nbs/foundations/figures.ipynb #16634c76
 PALETTE = {
@@ -157,7 +157,7 @@ def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: A
     if len(set(labels)) < max(len(labels), 2):
         raise ValueError(f"frames must be 2 or more pictures whose labels differ when printed, got {', '.join(labels)}")
     at = 0 if start is None else labels.index(one_of("start", str(start), labels))
-    page = _flipbook_html([_png(frame, dpi) for frame in frames.values()], labels, alts, name, at)
+    page = _flipbook_html([frame_png(frame, dpi) for frame in frames.values()], labels, alts, name, at)
     if len(page) > FLIPBOOK_BYTES:
         raise ValueError(f"the flipbook must have at most {FLIPBOOK_BYTES:,} bytes, got {len(page):,}: use fewer or "
                          "smaller frames, or a lower dpi")
@@ -165,8 +165,8 @@ def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: A
     display({"text/html": page, "text/plain": words}, raw=True)
 
 # %% ../nbs/foundations/figures.ipynb #cd14d82a
-def _png(frame: Any, dpi: int) -> bytes:
-    "A figure, or the bytes of a PNG, as a small PNG with a palette."
+def frame_png(frame: Any, dpi: int = 70) -> bytes:
+    "A figure (it is closed), or the bytes of a PNG, as the bytes of a small PNG that is dimmed on a dark page, too."
     from PIL import Image
 
     made = io.BytesIO(frame) if isinstance(frame, bytes) else io.BytesIO()
@@ -175,7 +175,9 @@ def _png(frame: Any, dpi: int) -> bytes:
 
         frame.savefig(made, format="png", dpi=dpi, facecolor="white")
         plt.close(frame)
-    small, picture = io.BytesIO(), Image.open(made).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    drawn = Image.open(made).convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", drawn.size, "white"), drawn).convert("RGB")
+    small, picture = io.BytesIO(), on_white.quantize(64, dither=Image.Dither.NONE)
     palette = np.array(picture.getpalette("RGB")).reshape(-1, 3)
     picture.putpalette(_paper(palette).ravel().tolist(), "RGBA")
     picture.save(small, format="png", optimize=True)
