@@ -28,7 +28,7 @@ from xfer_course import clip
 from xfer_course.pictures import pictures
 
 # Without an argument, and what reads an archive with a program in it, which is in test_clip.py.
-NOT_DRAWN.update(["tiny_clip", "convert_torchscript"])
+NOT_DRAWN.update(["tiny_clip", "tiny_vit_clip", "convert_torchscript"])
 SIZES = dict(
     embed_dim=4,
     image_resolution=8,

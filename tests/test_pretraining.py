@@ -6,8 +6,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from xfer_course.clip import CLIP, CaptionedBatches, CLIPConfig, Tokenizer, named_factor, pretrain
+from xfer_course.clip import (
+    CLIP,
+    LARGEST_SEED,
+    CaptionedBatches,
+    CLIPConfig,
+    Tokenizer,
+    named_factor,
+    preprocess,
+    pretrain,
+    tiny_clip,
+    tiny_vit_clip,
+)
 from xfer_course.data.captioned import pictures
 
 SMALL = CLIPConfig(embed_dim=8, image_resolution=16, vision_layers=1, vision_width=16, vision_patch_size=8,
@@ -75,3 +87,14 @@ def test_features_that_are_no_numbers_have_no_score(part, words):
 def test_a_score_does_not_depend_on_the_precision():
     scores = {named_factor(model().to(dtype), DRAWN, "count") for dtype in (torch.float32, torch.float64)}
     assert len(scores) == 1
+
+
+def test_the_shipped_transformer_reads_what_its_teacher_reads():
+    teacher, pupil = tiny_clip(), tiny_vit_clip()
+    assert not any(p.requires_grad for p in pupil.parameters()) and pupil.config.vision_patch_size == 8
+    drawn = pictures(64, seed=LARGEST_SEED + 7)
+    images = preprocess(drawn.images, pupil.config)
+    for part in ("encode_image", "encode_text"):
+        given = images if part == "encode_image" else pupil.tokenizer(drawn.captions)
+        one, other = (F.normalize(getattr(clip, part)(given).float(), dim=-1) for clip in (teacher, pupil))
+        assert (one * other).sum(1).mean() > 0.5  # far from the 0 of towers that know nothing of each other

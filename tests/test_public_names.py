@@ -37,7 +37,8 @@ NAMES = {
         "ResidualAttentionBlock",
         "Transformer", "VisionTransformer", "Bottleneck", "AttentionPool", "ModifiedResNet", "CLIP", "preprocess",
         "infer_config",
-        "openai_names", "config_beside", "convert_torchscript", "contrastive_loss", "tiny_clip", "zero_shot_weights",
+        "openai_names", "config_beside", "convert_torchscript", "contrastive_loss", "tiny_clip", "tiny_vit_clip",
+        "zero_shot_weights",
     ],
     "coop": [
         "POSITIONS", "context_slots", "text_tower", "encode_prefix", "encode_prompts", "NearestWords", "nearest_rows",
