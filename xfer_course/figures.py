@@ -167,12 +167,11 @@ def flipbook(frames: Mapping[Any, Any], alts: Sequence[str], name: str, start: A
 # %% ../nbs/foundations/figures.ipynb #cd14d82a
 def frame_png(frame: Any, dpi: int = 70) -> bytes:
     "A figure (it is closed), or the bytes of a PNG, as the bytes of a small PNG that is dimmed on a dark page, too."
+    import matplotlib.pyplot as plt
     from PIL import Image
 
     made = io.BytesIO(frame) if isinstance(frame, bytes) else io.BytesIO()
     if not isinstance(frame, bytes):
-        import matplotlib.pyplot as plt
-
         frame.savefig(made, format="png", dpi=dpi, facecolor="white")
         plt.close(frame)
     drawn = Image.open(made).convert("RGBA")
