@@ -2,7 +2,7 @@
 from .files import from_released, load_delta, load_trained, save_delta, save_trained, to_released
 from .injection import Config, Place, eject, inject, injected, layer_of, merge_, trainable_parameters
 from .moments import MomentHead, RecalibratedBlock, Recalibration, cross_moments, head_pairs, recalibrate
-from .sherl import LadderSide, LateLayers, LateRoute, LayerMixture, SHERL, redundancy
+from .sherl import ConvLateRoute, ConvSHERL, LadderSide, LateLayers, LateRoute, LayerMixture, SHERL, redundancy
 from .sparse_tuning import (
     LotteryTicketTuner, SparseDelta, masked_updates, random_mask, sparse_difference, top_k_mask,
 )
@@ -18,7 +18,8 @@ from .visual_queries import (
 )
 
 __all__ = [
-    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "CompressedHead", "Config", "DigitTask",
+    "Adapter", "AdapterFusion", "BitFit", "Bottleneck", "Combination", "CompressedHead", "Config", "ConvLateRoute",
+    "ConvSHERL", "DigitTask",
     "IA3", "LadderSide", "LateLayers", "LateRoute", "Layer", "LayerAttention", "LayerMixture", "LoRA",
     "LotteryTicketTuner", "LowRank", "MomentHead", "Place", "Prefix", "PrefixRows", "RecalibratedBlock",
     "Recalibration", "Rows", "SHERL", "ScaLearn", "Scaling", "SparseDelta", "StepCost", "TokenTransformer",

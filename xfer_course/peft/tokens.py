@@ -128,7 +128,7 @@ def every_layer(layers: Tensor) -> Tensor:
     brought to length 1. Raises ValueError or TypeError for other shapes, or fewer than two tokens.
     Source: this course; Evci et al. (2022), Head2Toe, pool and normalise all layers too, and select.
     """
-    checks.whole("L, the number of tokens", checks.tensor("layers", layers, "N M L d", kind="float").shape[2], 2)
+    checks.whole("the number of tokens in layers", checks.tensor("layers", layers, "N M L d", kind="float").shape[2], 2)
     least = max(1e-12, torch.finfo(layers.dtype).tiny)  # 1e-12 is 0 in float16
     parts = layers[:, :, 0], layers[:, :, 1:].mean(2)
     return torch.cat([F.normalize(part, dim=-1, eps=least) for part in parts], 2).flatten(1)
