@@ -8,7 +8,16 @@ from torch.nn import functional as F
 
 from xfer_course.data import Images
 from xfer_course.labs import chosen_text
-from xfer_course.peft import DigitTask, LoRA, development_task, every_layer, inject, step_cost, trainable_parameters
+from xfer_course.peft import (
+    DigitTask,
+    LoRA,
+    development_task,
+    every_layer,
+    inject,
+    saved_bytes,
+    step_cost,
+    trainable_parameters,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,6 +40,10 @@ def test_a_layer_that_is_louder_counts_no_more_and_zeros_stay_zeros():
     torch.testing.assert_close(every_layer(layers * torch.tensor([1.0, 100, 0.01]).view(1, 3, 1, 1)),
                                every_layer(layers))
     assert (every_layer(torch.zeros(1, 2, 3, 4).half()) == 0).all()
+
+
+def sgd_of(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), 0.1)
 
 
 def task(count: int = 10) -> DigitTask:
@@ -68,6 +81,13 @@ def test_a_step_is_counted_timed_and_taken():
 
 def test_a_number_at_the_edge_of_what_was_tried_has_a_star():
     assert [chosen_text(each, (1, 0.1, 0.01)) for each in (0.01, 0.1, 1, None)] == ["0.01 *", "0.1", "1 *", "–"]
+
+
+@pytest.mark.parametrize("counted", [saved_bytes, lambda model, loss: step_cost(model, loss, sgd_of(model))])
+def test_a_loss_that_is_a_number_already_is_refused(counted):
+    model = nn.Linear(2, 1)
+    with pytest.raises(TypeError, match="loss must be a Callable, got Tensor"):
+        counted(model, model(normal(3, 2)).sum())
 
 
 @pytest.mark.parametrize("call, words", [

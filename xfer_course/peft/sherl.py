@@ -161,7 +161,8 @@ class LateRoute(nn.Module):
     Images `(N, channels, size, size)` to class tokens `(N, width)`. `early(images)`, without a graph, gives the
     features of the embedding and of every early block, `(N, n, L, width)` with n = blocks + 1 - late; `late`, a
     `LateLayers`, does the rest, and can be trained on stored features. The network is frozen, and not copied: both
-    halves share its parts. `late=0` sends the side's tokens straight to the last norm.
+    halves share its parts. `late=0` sends the side's tokens straight to the last norm. Other Transformers are put
+    together from `LateLayers`.
     Raises ValueError or TypeError for a network of another kind, or `late` that leaves no early block.
     Source: Diao et al. (2024), late route, as in the authors' `encoders.py`.
     """
@@ -260,8 +261,9 @@ class ConvLateRoute(nn.Module):
     """A convolutional network in parts: images through `stages`, `side` on all their maps, and `late` on what it makes.
 
     Each of `stages` reads what the one before gives, the first the images; `side` is a `ConvSHERL`; `late` is what
-    comes behind in the network, to features or logits. Stages and `late` are frozen and stay in evaluation mode, batch
-    norm's statistics with them; `early(images)` gives the maps, without a graph. Raises TypeError for no modules.
+    comes behind in the network, to features or logits. Stages and `late` are frozen, not copied, and stay in evaluation
+    mode, batch norm's statistics with them; `early(images)` gives the maps, without a graph. Raises TypeError for what
+    is no module.
     Source: Diao et al. (2024); the authors' `resnet.py`, whose last two parts are both pieces of the fourth stage.
     """
 

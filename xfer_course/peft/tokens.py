@@ -124,8 +124,9 @@ def _turned(images: Tensor, generator: torch.Generator) -> Images:
 def every_layer(layers: Tensor) -> Tensor:
     """What a probe of all layers reads: tokens `(N, M, L, width)` of M layers to features `(N, M * 2 * width)`.
 
-    For one layer after the other the class token, which is the first of the L tokens, and the mean of the others, each
-    brought to length 1. Raises ValueError or TypeError for other shapes, or fewer than two tokens.
+    `torch.stack(network.layers(images), 1)` are such tokens, and so is what `frozen_layers` gives. For one layer after
+    the other the class token, which is the first of the L tokens, and the mean of the others, each brought to length 1.
+    Raises ValueError or TypeError for other shapes, or fewer than two tokens.
     Source: this course; Evci et al. (2022), Head2Toe, pool and normalise all layers too, and select.
     """
     checks.whole("the number of tokens in layers", checks.tensor("layers", layers, "N M L d", kind="float").shape[2], 2)

@@ -20,9 +20,11 @@ from .. import checks
 def saved_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     """Bytes of the tensors that autograd keeps between `loss()` and its backward pass.
 
-    Tensors that share memory count once; the model's own parameters and buffers do not count.
+    Tensors that share memory count once; the model's own parameters and buffers do not count. Raises TypeError for a
+    loss that has been computed already: `loss` is a function, such as `lambda: model(images).sum()`.
     """
     checks.module("model", model)
+    checks.module("loss", loss, Callable)
     own = {each.untyped_storage().data_ptr() for each in [*model.parameters(), *model.buffers()]}
     kept: dict[int, tuple[Tensor, int]] = {}
 
