@@ -290,7 +290,7 @@ def test_a_side_that_passes_the_last_map_on_gives_the_convolutional_network_back
 def test_stages_and_late_part_are_frozen_with_their_statistics_and_out_of_the_graph():
     route, images = conv_route().train(), normal(8, 1, 16, 16)
     before = copy.deepcopy({key: each for key, each in route.state_dict().items() if not key.startswith("side")})
-    model = train_on(nn.Sequential(route, nn.Linear(8, 2)), images, torch.arange(8) % 2, rate=0.05, epochs=3)
+    train_on(nn.Sequential(route, nn.Linear(8, 2)), images, torch.arange(8) % 2, rate=0.05, epochs=3)
     assert all(torch.equal(each, route.state_dict()[key]) for key, each in before.items())
     assert {key.split(".")[0] for key, each in route.named_parameters() if each.requires_grad} == {"side"}
     assert route.side.out[1].num_batches_tracked > 0 and not any(each.requires_grad for each in route.early(images))

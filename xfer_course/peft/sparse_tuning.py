@@ -133,7 +133,6 @@ class SparseDelta:
     name → tensor that takes the parameter's place, such as a head's. `a + b` adds the differences; of a head that both
     have, that of `b` stays. `0.5 * a` scales the differences. `len(a)` counts the entries that differ, and a change is
     true (`if a:`) where it has any such entry or a head.
-
     Raises ValueError or TypeError for tensors of another kind, or a name in both.
     Source: Ansell et al. (2022); the authors' `sft.py`, which computes in the parameters' own precision.
     """

@@ -100,6 +100,15 @@ def digit_task(name: str, labels: int = 200, seed: int = 0) -> DigitTask:
     return DigitTask(_turned(train.images, generator), _turned(test.images, torch.Generator().manual_seed(0)), 4)
 
 
+def _turned(images: Tensor, generator: torch.Generator) -> Images:
+    "Every picture turned by a number of quarters that is drawn, and these numbers as labels."
+    turns = torch.randint(4, (len(images),), generator=generator)
+    turned = images.clone()
+    for quarter in range(4):
+        turned[turns == quarter] = rotate(images[turns == quarter], quarter)
+    return Images(turned, turns)
+
+# %% ../../nbs/peft/tokens.ipynb #developmentcode
 def development_task(task: DigitTask, labels: int, judged: int | None = None) -> DigitTask:
     """A task to choose rates with, whose test part is another piece of the training part: the test part is not touched.
 
@@ -110,15 +119,6 @@ def development_task(task: DigitTask, labels: int, judged: int | None = None) ->
     stop = None if judged is None else labels + checks.whole("judged", judged)
     parts = [Images(*(each[rows] for each in task.train)) for rows in (slice(labels), slice(labels, stop))]
     return DigitTask(*parts, task.classes)
-
-
-def _turned(images: Tensor, generator: torch.Generator) -> Images:
-    "Every picture turned by a number of quarters that is drawn, and these numbers as labels."
-    turns = torch.randint(4, (len(images),), generator=generator)
-    turned = images.clone()
-    for quarter in range(4):
-        turned[turns == quarter] = rotate(images[turns == quarter], quarter)
-    return Images(turned, turns)
 
 # %% ../../nbs/peft/tokens.ipynb #layerscode
 def every_layer(layers: Tensor) -> Tensor:

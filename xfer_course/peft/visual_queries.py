@@ -176,6 +176,12 @@ def _perceptron(width: int) -> nn.Sequential:
     return found
 
 
+def _drawn(patches: nn.Conv2d, queries: Tensor) -> nn.Parameter:
+    "Queries at their start: as wide as the numbers of a patch and of a token say."
+    spread = (6 / (patches.weight[0].numel() + queries.shape[-1])) ** 0.5
+    return nn.Parameter(queries.uniform_(-spread, spread))
+
+
 def _mixer(blocks: nn.Sequential, norm: nn.LayerNorm, combine: str) -> LayerAttention:
     "For the outputs of queries in these blocks, in their precision and on their device."
     first, d = blocks[0], norm.normalized_shape[0]
@@ -186,10 +192,9 @@ def _mixer(blocks: nn.Sequential, norm: nn.LayerNorm, combine: str) -> LayerAtte
 class VisualQueries(nn.Module):
     """Features `(N, width)` of `frozen_layers(network, images)`, `(N, M + 1, L, d)`: class token and what queries read.
 
-    Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1, or
-    `combine` is "attention" or "perceptrons": a `LayerAttention` with the network's number of heads. `dropout` falls on
-    the queries, in training mode. The network is frozen, stays in evaluation mode, and is shared, not copied.
-    Raises TypeError for networks that `frozen_layers` does not take, ValueError or TypeError for options.
+    Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1, or it
+    is "attention" or "perceptrons", a `LayerAttention` with the network's heads. `dropout` falls on queries. The network
+    is frozen, in evaluation mode, not copied. Raises as `frozen_layers` does, ValueError or TypeError for options.
     Source: Tu et al. (2023); start and options as in the authors' `h2t_vit.py`.
     """
 
@@ -204,8 +209,7 @@ class VisualQueries(nn.Module):
         self.normalise = checks.one_of("normalise", normalise, (True, False) if self.mixer is None else (True,))
         self.dropout = nn.Dropout(checks.number("dropout", dropout, 0, below=1))
         self.network = network.requires_grad_(False).eval()
-        spread = (6 / (patches.weight[0].numel() + d)) ** 0.5
-        self.queries = nn.Parameter(norm.weight.new_empty(*shape, d).uniform_(-spread, spread))
+        self.queries = _drawn(patches, norm.weight.new_empty(*shape, d))
         self.weights = nn.Parameter(norm.weight.new_ones(shape)) if combine == "weighted" else None
         self.width = d if self.mixer else d * (1 + len(blocks) * (shape[1] if combine == "concat" else 1))
 
@@ -223,9 +227,8 @@ class VisualQueries(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         outputs, first = self.outputs(layers), _parts(self.network).norm(layers[:, -1, 0])
-        if self.mixer is not None:
-            return self.mixer(first, outputs)
-        return join_parts(first, outputs, self.combine, self.weights, self.normalise)
+        return (join_parts(first, outputs, self.combine, self.weights, self.normalise) if self.mixer is None
+                else self.mixer(first, outputs))
 
 # %% ../../nbs/peft/visual_queries.ipynb #lassocode
 def group_lasso(weight: Tensor) -> Tensor:
