@@ -193,8 +193,8 @@ class VisualQueries(nn.Module):
     """Features `(N, width)` of `frozen_layers(network, images)`, `(N, M + 1, L, d)`: class token and what queries read.
 
     Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1, or it
-    is "attention" or "perceptrons", a `LayerAttention` with the network's heads. `dropout` falls on queries. The network
-    is frozen, in evaluation mode, not copied. Raises as `frozen_layers` does, ValueError or TypeError for options.
+    is "attention" or "perceptrons", a `LayerAttention` with the network's heads. `dropout` falls on queries. The
+    network is frozen, in evaluation mode, not copied. Raises as `frozen_layers` does, or for options that do not fit.
     Source: Tu et al. (2023); start and options as in the authors' `h2t_vit.py`.
     """
 
