@@ -188,19 +188,19 @@ for name in ("save_trained", "load_trained"):
     )
 
 
-def cost(x, labels, rate):
+def cost(x, labels, rate, repeats=1):
     model = tuned()
     optimizer = torch.optim.SGD(peft.trainable_parameters(model).values(), lr=rate, momentum=0.9)
-    return peft.step_cost(model, lambda: F.cross_entropy(model(x), labels), optimizer)
+    return peft.step_cost(model, lambda: F.cross_entropy(model(x), labels), optimizer, repeats)
 
 
 STEP = {"x": vectors(3, 4), "labels": st.just(torch.tensor([0, 1, 2]))}
 fuzz(
     "step_cost",
     cost,
-    STEP | {"rate": st.floats(0.01, 1)},
-    {"x": any_vectors, "rate": any_float},
-    lambda r, a: r.trained == 2 * (4 + 5) + 2 * (5 + 3) and r.optimizer == 4 * r.trained,
+    STEP | {"rate": st.floats(0.01, 1), "repeats": st.integers(1, 3)},
+    {"x": any_vectors, "rate": any_float, "repeats": st.integers(-3, 0)},
+    lambda r, a: r.trained == 2 * (4 + 5) + 2 * (5 + 3) and r.optimizer == 4 * r.trained and r.seconds > 0,
     also=(*AN_INPUT, IndexError),
 )
 fuzz(
@@ -284,6 +284,20 @@ fuzz(
     lambda r, a: len(r.train.labels) == a["labels"] and len(r.test.labels) == 454,
 )
 fuzz(
+    "development_task",
+    lambda name, labels, judged: peft.development_task(peft.digit_task(name, 30), labels, judged),
+    {"name": st.sampled_from(("near", "far")), "labels": st.integers(1, 29), "judged": st.integers(1, 40)},
+    {"name": st.just("near"), "labels": any_int, "judged": any_int},
+    lambda r, a: len(r.train.labels) == a["labels"] and len(r.test.labels) == min(a["judged"], 30 - a["labels"]),
+)
+fuzz(
+    "every_layer",
+    peft.every_layer,
+    {"layers": vectors(12, 8).map(lambda x: x.view(2, 2, 3, 8))},
+    {"layers": st.one_of(TOKENS, any_vectors, any_float)},
+    lambda r, a: r.shape == (2, 2 * 2 * 8),
+)
+fuzz(
     "digit_transformer",
     peft.digit_transformer,
     {"seed": st.integers(0, 1), "epochs": st.just(1), "rate": st.sampled_from((1e-3, 3e-3))},
@@ -352,6 +366,29 @@ fuzz(
     {"images": st.just(filled((2, 1, 8, 8))), "late": st.integers(0, 2)},
     {"images": st.one_of(st.just(filled((2, 1, 8, 8))), any_vectors), "late": small_int},
     lambda r, a: r.shape == (2, 32),
+    also=AN_INPUT,
+)
+
+MAPS = st.tuples(vectors(16, 8), vectors(4, 8)).map(lambda x: [x[0].view(2, 4, 4, 4), x[1].view(2, 4, 2, 2)])
+ANY_MAPS = st.one_of(MAPS, any_vectors, st.lists(any_vectors, max_size=3))
+fuzz(
+    "ConvSHERL",
+    lambda maps, channels=(4, 4), windows=(2, 1), **options: peft.ConvSHERL(channels, windows, **options)(maps),
+    {"maps": MAPS, "hidden": st.integers(1, 4), "weigh": WEIGH, "gate": st.sampled_from((None, 0.0, 1.0))},
+    {"maps": ANY_MAPS, "channels": st.one_of(st.lists(small_int, max_size=3), any_float),
+     "windows": st.one_of(st.lists(small_int, max_size=3), any_float), "hidden": small_int,
+     "weigh": st.text(max_size=2), "gate": any_float, "temperature": any_float},
+    lambda r, a: r.shape == (2, 4, 2, 2),
+)
+fuzz(
+    "ConvLateRoute",
+    lambda stages, side, images: peft.ConvLateRoute(stages, side, nn.Flatten())(images),
+    {"stages": st.just([nn.Conv2d(1, 4, 2, 2), nn.Conv2d(4, 4, 2, 2)]),
+     "side": st.just(peft.ConvSHERL((4, 4), (2, 1), 2)), "images": st.just(filled((2, 1, 8, 8)))},
+    {"stages": st.one_of(st.just([nn.ReLU()]), st.lists(any_float, max_size=2), any_float),
+     "side": st.one_of(st.just(peft.ConvSHERL((4, 4), (2, 1), 2)), any_float),
+     "images": st.one_of(st.just(filled((2, 1, 8, 8))), any_vectors)},
+    lambda r, a: r.shape == (2, 16),
     also=AN_INPUT,
 )
 
@@ -596,6 +633,15 @@ fuzz(
      "dropout": any_float},
     lambda r, a: r.shape == (2, 8 * (1 + 2 * (a["queries"] if a["combine"] == "concat" else 1))),
     also=AN_INPUT,
+)
+fuzz(
+    "LayerAttention",
+    lambda first, outputs, **options: peft.LayerAttention(8, 2, **options)(first, outputs),
+    {"first": vectors(2, 8), "outputs": LAYER_OUTPUTS, "heads": st.sampled_from((1, 2, 4)),
+     "perceptrons": st.booleans()},
+    {"first": any_vectors, "outputs": st.one_of(LAYER_OUTPUTS, any_vectors), "heads": small_int,
+     "perceptrons": any_int},
+    lambda r, a: r.shape == (2, 8),
 )
 fuzz(
     "group_lasso",

@@ -500,6 +500,12 @@ def test_a_claim_takes_numbers_one_per_seed(measured):
         Claims().add("c", measured, at_least=0)
 
 
+@pytest.mark.parametrize("measured, kept", [([0.1, 0.11, 0.12], None), ([0.3, -0.2, 0.1], "noise"),
+                                             ([-0.1, -0.11, -0.12], "noise")])
+def test_a_reason_is_kept_where_the_claim_is_not_reproduced(measured, kept):
+    assert Claims().add("c", measured, at_least=0, reason="noise").reason == kept
+
+
 @pytest.mark.parametrize("bound", [math.nan, -math.inf, "1"])
 def test_a_bound_is_a_finite_number(bound):
     with pytest.raises(ValueError, match="at_least or at_most must be a finite number"):

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from xfer_course.peft import (
     SHERL,
     BitFit,
+    ConvLateRoute,
+    ConvSHERL,
     LadderSide,
     LateLayers,
     LateRoute,
@@ -241,7 +243,77 @@ def test_a_saved_route_is_loaded_again(tmp_path):
     torch.testing.assert_close(again(images), first(images))
 
 
+# Convolutional networks
+
+def small_stages() -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+            for before, after in ((1, 4), (4, 6), (6, 8))]
+
+
+def conv_route(**options) -> ConvLateRoute:
+    late = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten())
+    return ConvLateRoute(small_stages(), ConvSHERL((4, 6, 8), (4, 2, 1), 5, **options), late)
+
+
+def test_a_place_of_pooled_stages_is_what_a_token_was():
+    torch.manual_seed(0)
+    side = ConvSHERL((2, 3, 4), (4, 2, 1), 5, gate=0.25).eval()
+    maps = [normal(2, 2, 8, 12), normal(2, 3, 4, 6, seed=1), normal(2, 4, 2, 3, seed=2)]
+    found = side(maps)
+    assert found.shape == maps[-1].shape
+    for down in (*side.down, side.out):
+        down[1].running_mean.normal_(), down[1].running_var.uniform_(0.5, 2)
+    found, place = side(maps), (1, 2)
+    rows = []
+    for each, down, window in zip(maps, side.down, (4, 2, 1)):
+        corner = [slice(at * window, (at + 1) * window) for at in place]
+        pooled = each[:, :, corner[0], corner[1]].amax((2, 3)) + each[:, :, corner[0], corner[1]].mean((2, 3))
+        mapped = pooled @ down[0].weight[:, :, 0, 0].T + down[0].bias
+        rows.append(F.batch_norm(mapped, down[1].running_mean, down[1].running_var, down[1].weight, down[1].bias))
+    shallow, guide = torch.stack(rows[:-1], 1), rows[-1]
+    scores = side.mixture.score(shallow * guide[:, None]).squeeze(-1).relu() / redundancy(shallow)
+    mixed = (scores / (scores.sum(-1, keepdim=True) + 1e-8))[..., None].mul(shallow).sum(1) + guide
+    way_out = mixed @ side.out[0].weight[:, :, 0, 0].T + side.out[0].bias
+    norm = side.out[1]
+    way_out = F.batch_norm(way_out, norm.running_mean, norm.running_var, norm.weight, norm.bias).relu()
+    torch.testing.assert_close(found[:, :, place[0], place[1]], way_out + 0.25 * maps[-1][:, :, place[0], place[1]])
+
+
+def test_a_side_that_passes_the_last_map_on_gives_the_convolutional_network_back():
+    route, images = conv_route(gate=1.0).eval(), normal(3, 1, 16, 16)
+    nn.init.zeros_(route.side.out[0].weight), nn.init.zeros_(route.side.out[0].bias)
+    torch.testing.assert_close(route(images), nn.Sequential(*route.stages, route.late)(images))
+
+
+def test_stages_and_late_part_are_frozen_with_their_statistics_and_out_of_the_graph():
+    route, images = conv_route().train(), normal(8, 1, 16, 16)
+    before = copy.deepcopy({key: each for key, each in route.state_dict().items() if not key.startswith("side")})
+    train_on(nn.Sequential(route, nn.Linear(8, 2)), images, torch.arange(8) % 2, rate=0.05, epochs=3)
+    assert all(torch.equal(each, route.state_dict()[key]) for key, each in before.items())
+    assert {key.split(".")[0] for key, each in route.named_parameters() if each.requires_grad} == {"side"}
+    assert route.side.out[1].num_batches_tracked > 0 and not any(each.requires_grad for each in route.early(images))
+    maps = route.early(images)
+    assert kept(route, images) == saved_bytes(route, lambda: route.late(route.side(maps)).pow(2).sum())
+
+
+def test_a_few_steps_of_the_convolutional_route_beat_chance():
+    labels = torch.arange(80) % 2
+    images = normal(80, 1, 16, 16) + labels.view(-1, 1, 1, 1)
+    torch.manual_seed(0)
+    model = train_on(nn.Sequential(conv_route(), nn.Linear(8, 2)), images, labels, rate=0.02, epochs=15).eval()
+    assert (model(images).argmax(1) == labels).float().mean() > 0.9
+
+
 @pytest.mark.parametrize("call, words", [
+    (lambda: ConvSHERL((4,), (1,), 2), "channels must be two numbers or more"),
+    (lambda: ConvSHERL((4, 8), (2, 2, 1), 2), "windows must"),
+    (lambda: ConvSHERL((4, 8), (2, 2), 2), "the last of windows must"),
+    (lambda: ConvSHERL((4, 8), (0, 1), 2), r"windows\[0\] must"),
+    (lambda: ConvSHERL((4, 8), (2, 1), 2)([normal(1, 8, 2, 2)]), "maps must be a list of 2 tensors.*got 1"),
+    (lambda: ConvSHERL((4, 8), (2, 1), 2)([normal(1, 4, 5, 4), normal(1, 8, 2, 2)]), r"maps\[0\] must be of shape"),
+    (lambda: ConvSHERL((4, 8), (2, 1), 2)(normal(2, 1, 8, 2)), "maps must be a list of 2 tensors"),
     (lambda: redundancy(normal(4)), "rows must have at least two axes"),
     (lambda: LayerMixture(4, "mean"), "weigh must"),
     (lambda: LayerMixture(4, "none", guide=False), "guide must be True"),
@@ -266,6 +338,9 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
     (lambda: SHERL(8, 4, 2)("abcd"), "features must be a tensor or a list of tensors"),
     (lambda: LateRoute(nn.Linear(2, 2), SHERL(8, 4, 2)), "network must be a TokenTransformer"),
     (lambda: LateLayers("side", nn.Identity(), nn.Identity()), "side must be an nn.Module"),
+    (lambda: ConvLateRoute(nn.Identity(), nn.Identity(), nn.Identity()), "stages must"),
+    (lambda: ConvLateRoute([nn.Identity(), 3], nn.Identity(), nn.Identity()), r"stages\[1\] must be an nn.Module"),
+    (lambda: ConvLateRoute([nn.Identity()], nn.Identity(), "late"), "late must be an nn.Module"),
 ])
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):

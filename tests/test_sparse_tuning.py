@@ -413,6 +413,25 @@ def test_a_damaged_file_is_refused_and_a_missing_one_is_missing(tmp_path):
         load_delta(tmp_path / "none")
 
 
+def test_a_head_alone_is_a_change_and_nothing_is_none():
+    head = SparseDelta({}, {"2.weight": torch.ones(2, 6)})
+    assert head and len(head) == 0
+    assert delta_of(1) and not SparseDelta({}) and not SparseDelta({"0.bias": torch.zeros(6).to_sparse()})
+
+
+def test_an_infinite_gradient_outside_the_mask_does_no_harm():
+    weight = nn.Parameter(torch.tensor([0.0, 1.0]))
+    model = nn.ParameterDict({"weight": weight})
+    optimizer = torch.optim.AdamW([weight], 0.1)
+    with masked_updates(model, {"weight": torch.tensor([False, True])}, optimizer):
+        for _ in range(2):
+            optimizer.zero_grad()
+            weight.sqrt().sum().backward()  # its slope at 0 is infinite
+            assert weight.grad[0] == 0 and torch.isfinite(weight.grad).all()
+            optimizer.step()
+    assert weight[0] == 0 and weight[1] < 1
+
+
 # Refusals
 
 ONE = {"a": torch.zeros(3)}

@@ -13,6 +13,7 @@ from xfer_course.clip import CLIPConfig, VisionTransformer
 from xfer_course.peft import (
     Adapter,
     CompressedHead,
+    LayerAttention,
     LoRA,
     Prefix,
     TokenTransformer,
@@ -214,6 +215,62 @@ def test_trained_queries_find_what_the_last_layer_has_lost():
     assert network(IMAGES).std(0).max() == 0
 
 
+# Attention over the rows
+
+def naive_attention(block: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    "A pre-norm block, head by head and row by row."
+    n, count, d = rows.shape
+    heads, x = block.attn.heads, block.ln_1(rows)
+    q, k, v = F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, -1)
+    mixed = torch.zeros_like(rows)
+    for head in range(heads):
+        part = slice(head * d // heads, (head + 1) * d // heads)
+        scores = q[..., part] @ k[..., part].mT / (d // heads) ** 0.5
+        mixed[..., part] = scores.softmax(-1) @ v[..., part]
+    rows = rows + block.attn.out_proj(mixed)
+    return rows + block.mlp(block.ln_2(rows))
+
+
+@pytest.mark.parametrize("perceptrons", [False, True])
+def test_layers_are_combined_by_a_block_over_rows_of_length_one(perceptrons):
+    torch.manual_seed(0)
+    mixer = LayerAttention(8, 3, heads=2, perceptrons=perceptrons)
+    first, outputs = normal(4, 8), normal(4, 3, 2, 8, seed=1)
+    rows = [first / first.norm(dim=-1, keepdim=True)]
+    if perceptrons:
+        nn.init.normal_(mixer.places)
+        rows[0] = rows[0] + mixer.places[0]
+    for layer in range(3):
+        for query in range(2):
+            row = outputs[:, layer, query] / outputs[:, layer, query].norm(dim=-1, keepdim=True)
+            rows.append(mixer.perceptrons[layer](row) + mixer.places[1 + layer] if perceptrons else row)
+    torch.testing.assert_close(mixer(first, outputs), naive_attention(mixer.block, torch.stack(rows, 1))[:, 0])
+
+
+def test_only_perceptrons_and_places_know_the_order_of_layers():
+    torch.manual_seed(0)
+    first, outputs = normal(4, 8), normal(4, 3, 2, 8, seed=1)
+    for perceptrons in (False, True):
+        mixer = LayerAttention(8, 3, heads=2, perceptrons=perceptrons)
+        same = torch.allclose(mixer(first, outputs), mixer(first, outputs.flip(1)), atol=1e-6)
+        assert same is not perceptrons
+
+
+@pytest.mark.parametrize("combine", ["attention", "perceptrons"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_queries_and_their_combination_are_trained_and_the_network_is_not(name, combine):
+    build, images = NETWORKS[name]
+    network = build().eval()
+    before, layers = copy.deepcopy(network.state_dict()), frozen_layers(network, images)
+    torch.manual_seed(0)
+    queries = VisualQueries(network, 2, combine)
+    assert queries(layers).shape == (5, queries.width) == (5, 16)
+    start = {key: p.detach().clone() for key, p in queries.named_parameters() if p.requires_grad}
+    train_on(nn.Sequential(queries, nn.Linear(16, 2)), layers, torch.tensor([0, 1, 0, 1, 1]), rate=0.1, epochs=3)
+    still = [key for key, p in queries.named_parameters() if p.requires_grad and torch.equal(p, start[key])]
+    assert still == [] and all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
 # Compression
 
 def test_a_group_lasso_adds_up_the_lengths_of_columns():
@@ -227,7 +284,6 @@ def test_compression_keeps_the_features_that_count():
     labels = torch.arange(80) % 2
     features = normal(80, 10)
     features[:, 7] = 2.0 * labels - 1
-    torch.manual_seed(0)
     head = compress(features, labels, 2, 0.1, rate=0.05)
     assert head.kept.tolist() == [7] and (head(features).argmax(1) == labels).all()
 
@@ -235,11 +291,17 @@ def test_compression_keeps_the_features_that_count():
 def test_a_penalty_makes_columns_shorter():
     labels, features = torch.arange(80) % 2, normal(80, 10)
     features[:, 7] = 2.0 * labels - 1
-    chosen = []
-    for penalty in (0.0, 1.0):
-        torch.manual_seed(0)
-        chosen.append(compress(features, labels, 2, 1.0, rate=0.05, penalty=penalty).kept.tolist())
+    chosen = [compress(features, labels, 2, 1.0, rate=0.05, penalty=penalty).kept.tolist() for penalty in (0.0, 1.0)]
     assert chosen[0][0] == chosen[1][0] == 7 and sorted(chosen[0]) == list(range(10))
+
+
+def test_its_seed_alone_decides_what_is_kept():
+    labels, features, found = torch.arange(40) % 2, normal(40, 10), []
+    for state, seed in ((1, 0), (2, 0), (2, 1)):
+        torch.manual_seed(state)
+        found.append(compress(features, labels, 2, 0.5, rate=0.01, epochs=2, seed=seed).state_dict())
+    same = [all(torch.equal(other[key], each) for key, each in found[0].items()) for other in found[1:]]
+    assert same == [True, False]
 
 
 def test_numbers_of_features_are_numbers_and_no_mask():
@@ -279,6 +341,11 @@ class Foreign(nn.Module):
     (TypeError, lambda: CompressedHead(torch.tensor([1]), 2)(normal(2, 3).double()), "features must be torch.float32"),
     (TypeError, lambda: compress(normal(4, 3).double(), torch.tensor([0, 1, 1, 0]), 2, 0.5, rate=0.1), "features must"),
     (ValueError, lambda: compress(normal(4, 3), torch.tensor([0, 1, 1, 0]), 2, 30, rate=0.1, epochs=0), "keep must"),
+    (ValueError, lambda: LayerAttention(8, 2, 3), "heads must divide width, 8, got 3"),
+    (ValueError, lambda: LayerAttention(8, 2, 2)(normal(3, 8), normal(3, 3, 1, 8)), "outputs must be of shape"),
+    (ValueError, lambda: LayerAttention(8, 2, 2, perceptrons=2), "perceptrons must"),
+    (ValueError, lambda: VisualQueries(small(), 2, "attention", normalise=False), "normalise must"),
+    (ValueError, lambda: compress(normal(4, 3), torch.tensor([0, 1, 1, 0]), 2, 0.5, rate=0.1, seed=-1), "seed must"),
     (ValueError, lambda: group_lasso(normal(4)), "weight must"),
     (ValueError, lambda: CompressedHead(torch.tensor([3]), 2)(normal(2, 3)), "the number of features must"),
     (ValueError, lambda: compress(normal(4, 3), torch.tensor([0, 1, 2, 0]), 2, 0.5, rate=0.1), "labels must"),

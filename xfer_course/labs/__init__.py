@@ -25,7 +25,7 @@ from .record import (
 )
 from .report import RECORD_TYPE, finish, is_current, lab_notebook, partial_folder, record_display, show_record
 from .tables import (
-    README_MARKS, claim_rows, count_verdicts, describe, html_table, markdown_table, results_markdown,
+    README_MARKS, chosen_text, claim_rows, count_verdicts, describe, html_table, markdown_table, results_markdown,
     show_table, with_results,
 )
 
@@ -48,6 +48,6 @@ __all__ = [
     "is_comparable", "load_records", "on_the_border", "read_record", "record_from_json", "record_to_json", "uncompared",
     "verdicts_of", "with_repeat",
     "RECORD_TYPE", "finish", "is_current", "lab_notebook", "partial_folder", "record_display", "show_record",
-    "README_MARKS", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table", "results_markdown",
-    "show_table", "with_results",
+    "README_MARKS", "chosen_text", "claim_rows", "count_verdicts", "describe", "html_table", "markdown_table",
+    "results_markdown", "show_table", "with_results",
 ]

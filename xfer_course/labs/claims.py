@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -140,15 +140,15 @@ class Claims(list):
     "The claims of one lab, in order."
 
     def add(self, statement: str, measured: Iterable[float], *, expected: str | Mapping[str, str] | None = None,
-            profile: str = "cpu", **options) -> Claim:
+            profile: str = "cpu", reason: str | None = None, **options) -> Claim:
         """Add a claim and return it; a second claim with the same statement replaces the first.
 
         Args:
             measured: one value per seed.
             expected: the verdict that the lab declares for the `cpu` profile, or a mapping from profiles to verdicts.
             profile: the profile of this run; one without a declared verdict is not held to any, `smoke` is not judged.
-            options: `at_least`, `at_most` or both, and `paper`, `unit`, `reason`,
-                `headline`, `timed` of `Claim`.
+            reason: why the claim fails, as far as controls of the same run tested it; dropped where it is reproduced.
+            options: `at_least`, `at_most` or both, and `paper`, `unit`, `headline`, `timed` of `Claim`.
 
         Raises:
             ValueError: if the bound, the values or the expected verdict make no sense.
@@ -160,7 +160,9 @@ class Claims(list):
             one_of("expected", verdict, (*VERDICTS, None))
         declared = verdicts.get(profile)
         claim = Claim(statement, tuple(float(value) for value in measured), expected=declared,
-                      judged=profile != "smoke", **options)
+                      judged=profile != "smoke", reason=reason, **options)
+        if claim.verdict == "reproduced":
+            claim = replace(claim, reason=None)
         self[:] = [other for other in self if other.statement != statement] + [claim]
         return claim
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 # %% auto #0
-__all__ = ['README_MARKS', 'claim_rows', 'markdown_table', 'html_table', 'show_table', 'describe', 'count_verdicts',
-           'results_markdown', 'with_results']
+__all__ = ['README_MARKS', 'claim_rows', 'markdown_table', 'html_table', 'show_table', 'chosen_text', 'describe',
+           'count_verdicts', 'results_markdown', 'with_results']
 
 # %% ../../nbs/foundations/tables.ipynb #f2fc011d
 from .claims import NOT_JUDGED, VERDICTS, Claim, measured_text, number_text, verdict_html
@@ -69,6 +69,16 @@ def show_table(rows: Iterable[Mapping[str, object]]) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(markdown_table(list(rows))))
+
+# %% ../../nbs/foundations/tables.ipynb #64897ef2
+def chosen_text(value: float | None, tried: Sequence[float]) -> str:
+    """A number that was chosen among those `tried`, as text; a star says that it lies at their edge, where a better one
+    may lie beyond. A dash for None; ValueError is raised for a number that was not tried."""
+    if value is None:
+        return "–"
+    if value not in tried:
+        raise ValueError(f"value must be one of {', '.join(f'{each:g}' for each in tried)}, got {value!r}")
+    return f"{value:g}" + (" *" if value in (min(tried), max(tried)) else "")
 
 # %% ../../nbs/foundations/tables.ipynb #67ba7d33
 def describe(record: Record) -> str:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from torch import Tensor, nn
 from .. import checks
 from ..data import DataFileError, write_atomically
 from .injection import eject, inject, injected, trainable_parameters
+from .sparse_tuning import SparseDelta
 from .updates import IA3, Adapter, LoRA, Prefix
 
 # %% auto #0
-__all__ = ['save_trained', 'load_trained']
+__all__ = ['save_trained', 'load_trained', 'save_delta', 'load_delta', 'to_released', 'from_released']
 
 # %% ../../nbs/peft/files.ipynb #writecode
 _ROOT = "base_model.model"
@@ -207,3 +210,85 @@ def _pairs(model: nn.Module, tensors: dict[str, Tensor]) -> list[tuple[Tensor, T
     if missing:
         raise ValueError(f"the file must hold all parts of an update, got no {missing[0]!r}")
     return pairs
+
+# %% ../../nbs/peft/files.ipynb #deltapack
+def _flat(indices: Tensor, shape: Sequence[int]) -> Tensor:
+    "Indices `(axes, n)` as places in the flattened tensor, the last axis counting fastest."
+    strides = torch.tensor([math.prod(shape[axis + 1:]) for axis in range(len(shape))], dtype=torch.long)
+    return (strides[:, None] * indices).sum(0)
+
+
+def _unflat(places: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    "The sparse tensor with these values at these places."
+    order = checks.tensor("places", places, "n", kind="integer", empty=True).long().sort().values
+    if (order.diff() == 0).any() or len(order) and not 0 <= order[0] <= order[-1] < math.prod(shape):
+        raise ValueError(f"places must lie in a tensor of shape {tuple(shape)}, each once, got others")
+    found = torch.unravel_index(places.long(), shape)
+    return torch.sparse_coo_tensor(torch.stack(found) if found else places.new_zeros(0, len(places)), values,
+                                   tuple(shape), check_invariants=True).coalesce()
+
+
+def save_delta(delta: SparseDelta, path: str | Path) -> Path:
+    """Write a `SparseDelta` as one safetensors file; returns its path. For the authors' form see `to_released`."""
+    from safetensors.torch import save
+
+    tensors = {f"whole.{name}": each.contiguous().clone()
+               for name, each in checks.module("delta", delta, SparseDelta).whole.items()}
+    for name, each in delta.differences.items():
+        narrow = torch.int32 if each.numel() < 2**31 else torch.int64
+        tensors[f"places.{name}"] = _flat(each.indices(), each.shape).to(narrow)
+        tensors[f"values.{name}"] = each.values().clone()
+        tensors[f"shape.{name}"] = torch.tensor(each.shape, dtype=torch.long)
+    write_atomically(Path(path), lambda file: file.write(save(tensors)))
+    return Path(path)
+
+# %% ../../nbs/peft/files.ipynb #deltaread
+def load_delta(path: str | Path) -> SparseDelta:
+    """Read what `save_delta` wrote. Raises `FileNotFoundError`, or `DataFileError` for any other content."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content = Path(path).read_bytes()
+    try:
+        parts: dict[str, dict[str, Tensor]] = {"places": {}, "values": {}, "shape": {}, "whole": {}}
+        for key, tensor in load(content).items():
+            part, _, name = key.partition(".")
+            parts[part][name] = tensor
+        shapes = {name: tuple(shape.tolist()) for name, shape in parts["shape"].items()}
+        if not set(shapes) == set(parts["places"]) == set(parts["values"]):
+            raise ValueError("places, values and shapes must be there for the same names, got others")
+        return SparseDelta({name: _unflat(parts["places"][name], parts["values"][name], shape)
+                            for name, shape in shapes.items()}, parts["whole"])
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise DataFileError(f"{path} must hold a sparse delta, got {error}") from None
+
+# %% ../../nbs/peft/files.ipynb #deltareleased
+def to_released(delta: SparseDelta, dtype: torch.dtype = torch.float32) -> dict[str, dict]:
+    """A `SparseDelta` as the authors' code keeps it, to be written by `torch.save` as `pytorch_diff.bin`.
+
+    `{"diffs": {name: {"size", "index_steps", "values"}}, "abs": {name: tensor}}`: the first flat index and then steps
+    from one to the next, where the first axis counts fastest. Source: the authors' `sft.py`, `encode_sparse_tensor`.
+    """
+    checks.one_of("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32, torch.float64))
+    found = {}
+    for name, each in checks.module("delta", delta, SparseDelta).differences.items():
+        places, order = _flat(each.indices().flip(0), each.shape[::-1]).sort()
+        steps = torch.diff(places, prepend=places.new_zeros(1)).tolist()
+        found[name] = {"size": each.shape, "index_steps": steps, "values": each.values()[order].to(dtype)}
+    return {"diffs": found, "abs": dict(delta.whole)}
+
+
+def from_released(content: Mapping[str, Mapping]) -> SparseDelta:
+    """A `SparseDelta` from what `torch.load` reads from a file of the authors' code; indices have 64 bits here.
+
+    Raises ValueError or TypeError for content of another form. Source: the authors' `sft.py`, `decode_sparse_tensor`.
+    """
+    found = {}
+    try:
+        for name, each in content["diffs"].items():
+            places = torch.tensor([int(step) for step in each["index_steps"]], dtype=torch.long).cumsum(0)
+            turned = _unflat(places, each["values"], tuple(each["size"])[::-1])
+            found[name] = turned.permute(list(range(turned.ndim))[::-1])
+        return SparseDelta(found, content["abs"])
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
+        raise ValueError(f"content must be what the authors' files hold, diffs and abs, got {error!r}") from None

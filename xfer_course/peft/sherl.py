@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .. import checks
 from ..clip import ResidualAttentionBlock
 from .tokens import TokenTransformer
 
 # %% auto #0
-__all__ = ['redundancy', 'LayerMixture', 'SHERL', 'LateLayers', 'LateRoute', 'LadderSide']
+__all__ = ['redundancy', 'LayerMixture', 'SHERL', 'LateLayers', 'LateRoute', 'LadderSide', 'ConvSHERL', 'ConvLateRoute']
 
 # %% ../../nbs/peft/sherl.ipynb #redundancycode
 def redundancy(rows: Tensor) -> Tensor:
@@ -72,8 +73,23 @@ class LayerMixture(nn.Module):
             return guide
         return (self.weights(rows)[..., None] * (rows[..., :-1, :] if self.guide else rows)).sum(-2) + guide
 
+# %% ../../nbs/peft/sherl.ipynb #routebase
+class _Route(nn.Module):
+    "What early routes share: a mixture of rows, and the gate on the last feature."
+
+    def __init__(self, hidden: int, weigh: str, guide: bool, gate: float | None, temperature: float) -> None:
+        super().__init__()
+        self.mixture = LayerMixture(hidden, weigh, guide)
+        self.gate = None if gate is None else checks.number("gate", gate, -1, 1)
+        self.theta = nn.Parameter(torch.zeros(1)) if gate is None else None
+        self.temperature = checks.number("temperature", temperature, above=0)
+
+    def opening(self) -> Tensor | float:
+        "How much of the last feature passes."
+        return torch.tanh(self.theta / self.temperature) if self.gate is None else self.gate
+
 # %% ../../nbs/peft/sherl.ipynb #sherlcode
-class SHERL(nn.Module):
+class SHERL(_Route):
     """The early route: tokens of n frozen layers, `(n, N, L, width)` or a list of n, to new tokens `(N, L, width)`.
 
     `layers` is n, the embedding counted. Each layer is projected to `hidden` numbers, a fraction of `width`; with
@@ -87,14 +103,10 @@ class SHERL(nn.Module):
     def __init__(self, width: int, layers: int, hidden: int, *, weigh: str = "distinct", guide: bool = True,
                  gate: float | None = None, temperature: float = 0.1, shared: bool = False, dropout: float = 0.1,
                  out_norm: bool = True) -> None:
-        super().__init__()
+        super().__init__(hidden, weigh, guide, gate, temperature)
         self.width, self.layers = checks.whole("width", width), checks.whole("layers", layers, 2)
-        self.mixture = LayerMixture(hidden, weigh, guide)
         own = 1 if checks.one_of("shared", shared, (True, False)) else layers
         self.down = nn.ModuleList(nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden)) for _ in range(own))
-        self.gate = None if gate is None else checks.number("gate", gate, -1, 1)
-        self.theta = nn.Parameter(torch.zeros(1)) if gate is None else None
-        self.temperature = checks.number("temperature", temperature, above=0)
         last = nn.LayerNorm(width, eps=1e-12) if checks.one_of("out_norm", out_norm, (True, False)) else nn.Identity()
         self.out = nn.Sequential(nn.ReLU(), nn.Linear(hidden, width), last,
                                  nn.Dropout(checks.number("dropout", dropout, 0, 1)))
@@ -106,8 +118,7 @@ class SHERL(nn.Module):
         return torch.stack([down(each) for down, each in zip(every, features)], 2)
 
     def forward(self, features: Tensor | Sequence[Tensor]) -> Tensor:
-        gate = torch.tanh(self.theta / self.temperature) if self.gate is None else self.gate
-        return self.out(self.mixture(self.rows(features))) + gate * features[-1]
+        return self.out(self.mixture(self.rows(features))) + self.opening() * features[-1]
 
 # %% ../../nbs/peft/sherl.ipynb #checkcode
 def _check_features(features: Tensor | Sequence[Tensor], layers: int, width: int, weight: Tensor) -> None:
@@ -150,7 +161,8 @@ class LateRoute(nn.Module):
     Images `(N, channels, size, size)` to class tokens `(N, width)`. `early(images)`, without a graph, gives the
     features of the embedding and of every early block, `(N, n, L, width)` with n = blocks + 1 - late; `late`, a
     `LateLayers`, does the rest, and can be trained on stored features. The network is frozen, and not copied: both
-    halves share its parts. `late=0` sends the side's tokens straight to the last norm.
+    halves share its parts. `late=0` sends the side's tokens straight to the last norm. Other Transformers are put
+    together from `LateLayers`.
     Raises ValueError or TypeError for a network of another kind, or `late` that leaves no early block.
     Source: Diao et al. (2024), late route, as in the authors' `encoders.py`.
     """
@@ -195,3 +207,86 @@ class LadderSide(nn.Module):
         for block, down, each, gate in zip(self.blocks, self.down[1:], features[1:], torch.sigmoid(self.alpha / 0.1)):
             stream = block(gate * stream + (1 - gate) * down(each))
         return self.up(self.norm(stream))
+
+# %% ../../nbs/peft/sherl.ipynb #convcode
+class ConvSHERL(_Route):
+    """The early route of a convolutional network: maps of n stages `(N, C_i, H_i, W_i)` to one like the last of them.
+
+    `channels` are C_1 to C_n; `windows` say how many places of a stage, in a row and in a column, become one of the
+    last: (8, 4, 2, 1) for four stages that halve each other. `hidden` and the other options are those of `SHERL`.
+    Raises ValueError or TypeError for sizes, words or numbers that do not fit.
+    Source: Diao et al. (2024); the authors' `adapter_for_cnn.py`.
+    """
+
+    def __init__(self, channels: Sequence[int], windows: Sequence[int], hidden: int, *, weigh: str = "distinct",
+                 guide: bool = True, gate: float | None = None, temperature: float = 0.1) -> None:
+        super().__init__(hidden, weigh, guide, gate, temperature)
+        self.channels, self.windows = _sizes("channels", channels), _sizes("windows", windows)
+        checks.same_length("windows", self.windows, "channels", self.channels)
+        checks.whole("the last of windows", self.windows[-1], most=1)
+        self.down = nn.ModuleList(nn.Sequential(nn.Conv2d(each, hidden, 1), nn.BatchNorm2d(hidden))
+                                  for each in self.channels)
+        self.out = nn.Sequential(nn.Conv2d(hidden, self.channels[-1], 1), nn.BatchNorm2d(self.channels[-1]), nn.ReLU())
+
+    def rows(self, maps: Sequence[Tensor]) -> Tensor:
+        "Projected stages at each place of the last one, `(N, H_n * W_n, n, hidden)`."
+        _check_maps(maps, self.channels, self.windows, self.out[0].weight)
+        pooled = (F.max_pool2d(each, window) + F.avg_pool2d(each, window) for each, window in zip(maps, self.windows))
+        return torch.stack([down(each).flatten(2).mT for down, each in zip(self.down, pooled)], 2)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        mixed = self.mixture(self.rows(maps)).mT.unflatten(2, maps[-1].shape[2:])
+        return self.out(mixed) + self.opening() * maps[-1]
+
+# %% ../../nbs/peft/sherl.ipynb #convparts
+def _sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    "At least two whole numbers."
+    if not isinstance(values, (list, tuple)) or len(values) < 2:
+        raise ValueError(f"{name} must be two numbers or more, one for each stage, got {values!r}")
+    return tuple(checks.whole(f"{name}[{i}]", each) for i, each in enumerate(values))
+
+
+def _check_maps(maps: Sequence[Tensor], channels: tuple[int, ...], windows: tuple[int, ...], weight: Tensor) -> None:
+    "Refuse maps that are not one for each stage, of its channels and of `window` times the last one's size."
+    if not isinstance(maps, (list, tuple)) or len(maps) != len(channels):
+        raise ValueError(f"maps must be a list of {len(channels)} tensors, one for each stage, got "
+                         f"{len(maps) if isinstance(maps, (list, tuple)) else type(maps).__name__}")
+    n, _, height, width = checks.tensor("maps[-1]", maps[-1], f"N {channels[-1]} H W", kind="float").shape
+    for i, (each, count, window) in enumerate(zip(maps, channels, windows)):
+        checks.tensor(f"maps[{i}]", each, f"{n} {count} {window * height} {window * width}", kind="float")
+        checks.same_dtype(f"maps[{i}]", each, "the weights", weight)
+
+# %% ../../nbs/peft/sherl.ipynb #convroute
+class ConvLateRoute(nn.Module):
+    """A convolutional network in parts: images through `stages`, `side` on all their maps, and `late` on what it makes.
+
+    Each of `stages` reads what the one before gives, the first the images; `side` is a `ConvSHERL`; `late` is what
+    comes behind in the network, to features or logits. Stages and `late` are frozen, not copied, and stay in evaluation
+    mode, batch norm's statistics with them; `early(images)` gives the maps, without a graph. Raises TypeError for what
+    is no module.
+    Source: Diao et al. (2024); the authors' `resnet.py`, whose last two parts are both pieces of the fourth stage.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], side: nn.Module, late: nn.Module) -> None:
+        super().__init__()
+        for i, each in enumerate(checks.module("stages", stages, Sequence)):
+            checks.module(f"stages[{i}]", each)
+        self.side, self.late = checks.module("side", side), checks.module("late", late)
+        self.stages = nn.ModuleList(stages)
+        for part in (self.stages, self.late):
+            part.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ConvLateRoute:
+        super().train(mode)
+        self.stages.eval(), self.late.eval()
+        return self
+
+    @torch.no_grad()
+    def early(self, images: Tensor) -> list[Tensor]:
+        found = [images]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found[1:]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.late(self.side(self.early(images)))

@@ -5,24 +5,20 @@
 # %% ../../nbs/peft/sparse_tuning.ipynb #imports
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import checks
-from ..data import DataFileError, write_atomically
 from .injection import trainable_parameters
 from ..training import fit
 
 # %% auto #0
-__all__ = ['top_k_mask', 'random_mask', 'masked_updates', 'SparseDelta', 'sparse_difference', 'save_delta', 'load_delta',
-           'to_released', 'from_released', 'LotteryTicketTuner']
+__all__ = ['top_k_mask', 'random_mask', 'masked_updates', 'SparseDelta', 'sparse_difference', 'LotteryTicketTuner']
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #maskcode
 _Tensors = Mapping[str, Tensor]
@@ -114,7 +110,7 @@ def masked_updates(model: nn.Module, mask: _Tensors, optimizer: torch.optim.Opti
     free_of = {named[name]: free for name, free in mask.items()}
 
     def zero_outside(parameter: Tensor) -> None:
-        parameter.grad.mul_(free_of[parameter].to(parameter.device))
+        parameter.grad.masked_fill_(~free_of[parameter].to(parameter.device), 0)  # not times 0: a gradient may be inf
 
     @torch.no_grad()
     def put_back(*_: Any) -> None:
@@ -135,8 +131,8 @@ class SparseDelta:
 
     `differences`: name → sparse tensor (COO) of the parameter's shape; kept in double precision, on the CPU. `whole`:
     name → tensor that takes the parameter's place, such as a head's. `a + b` adds the differences; of a head that both
-    have, that of `b` stays. `0.5 * a` scales the differences.
-
+    have, that of `b` stays. `0.5 * a` scales the differences. `len(a)` counts the entries that differ, and a change is
+    true (`if a:`) where it has any such entry or a head.
     Raises ValueError or TypeError for tensors of another kind, or a name in both.
     Source: Ansell et al. (2022); the authors' `sft.py`, which computes in the parameters' own precision.
     """
@@ -150,6 +146,9 @@ class SparseDelta:
 
     def __len__(self) -> int:
         return sum(each.values().numel() for each in self.differences.values())
+
+    def __bool__(self) -> bool:
+        return len(self) > 0 or len(self.whole) > 0
 
     def __add__(self, other: SparseDelta) -> SparseDelta:
         return _added(self, checks.module("what is added", other, SparseDelta))
@@ -213,88 +212,6 @@ def _move(model: nn.Module, differences: _Tensors, sign: int, whole: _Tensors) -
         own[name].copy_(own[name].cpu().double() + sign * change)
     for name, value in whole.items():
         own[name].copy_(value)
-
-# %% ../../nbs/peft/sparse_tuning.ipynb #packcode
-def _flat(indices: Tensor, shape: Sequence[int]) -> Tensor:
-    "Indices `(axes, n)` as places in the flattened tensor, the last axis counting fastest."
-    strides = torch.tensor([math.prod(shape[axis + 1:]) for axis in range(len(shape))], dtype=torch.long)
-    return (strides[:, None] * indices).sum(0)
-
-
-def _unflat(places: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    "The sparse tensor with these values at these places."
-    order = checks.tensor("places", places, "n", kind="integer", empty=True).long().sort().values
-    if (order.diff() == 0).any() or len(order) and not 0 <= order[0] <= order[-1] < math.prod(shape):
-        raise ValueError(f"places must lie in a tensor of shape {tuple(shape)}, each once, got others")
-    found = torch.unravel_index(places.long(), shape)
-    return torch.sparse_coo_tensor(torch.stack(found) if found else places.new_zeros(0, len(places)), values,
-                                   tuple(shape), check_invariants=True).coalesce()
-
-
-def save_delta(delta: SparseDelta, path: str | Path) -> Path:
-    """Write a `SparseDelta` as one safetensors file; returns its path. For the authors' form see `to_released`."""
-    from safetensors.torch import save
-
-    tensors = {f"whole.{name}": each.contiguous().clone()
-               for name, each in checks.module("delta", delta, SparseDelta).whole.items()}
-    for name, each in delta.differences.items():
-        narrow = torch.int32 if each.numel() < 2**31 else torch.int64
-        tensors[f"places.{name}"] = _flat(each.indices(), each.shape).to(narrow)
-        tensors[f"values.{name}"] = each.values().clone()
-        tensors[f"shape.{name}"] = torch.tensor(each.shape, dtype=torch.long)
-    write_atomically(Path(path), lambda file: file.write(save(tensors)))
-    return Path(path)
-
-# %% ../../nbs/peft/sparse_tuning.ipynb #readcode
-def load_delta(path: str | Path) -> SparseDelta:
-    """Read what `save_delta` wrote. Raises `FileNotFoundError`, or `DataFileError` for any other content."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    content = Path(path).read_bytes()
-    try:
-        parts: dict[str, dict[str, Tensor]] = {"places": {}, "values": {}, "shape": {}, "whole": {}}
-        for key, tensor in load(content).items():
-            part, _, name = key.partition(".")
-            parts[part][name] = tensor
-        shapes = {name: tuple(shape.tolist()) for name, shape in parts["shape"].items()}
-        if not set(shapes) == set(parts["places"]) == set(parts["values"]):
-            raise ValueError("places, values and shapes must be there for the same names, got others")
-        return SparseDelta({name: _unflat(parts["places"][name], parts["values"][name], shape)
-                            for name, shape in shapes.items()}, parts["whole"])
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
-        raise DataFileError(f"{path} must hold a sparse delta, got {error}") from None
-
-# %% ../../nbs/peft/sparse_tuning.ipynb #releasedcode
-def to_released(delta: SparseDelta, dtype: torch.dtype = torch.float32) -> dict[str, dict]:
-    """A `SparseDelta` as the authors' code keeps it, to be written by `torch.save` as `pytorch_diff.bin`.
-
-    `{"diffs": {name: {"size", "index_steps", "values"}}, "abs": {name: tensor}}`: the first flat index and then steps
-    from one to the next, where the first axis counts fastest. Source: the authors' `sft.py`, `encode_sparse_tensor`.
-    """
-    checks.one_of("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32, torch.float64))
-    found = {}
-    for name, each in checks.module("delta", delta, SparseDelta).differences.items():
-        places, order = _flat(each.indices().flip(0), each.shape[::-1]).sort()
-        steps = torch.diff(places, prepend=places.new_zeros(1)).tolist()
-        found[name] = {"size": each.shape, "index_steps": steps, "values": each.values()[order].to(dtype)}
-    return {"diffs": found, "abs": dict(delta.whole)}
-
-
-def from_released(content: Mapping[str, Mapping]) -> SparseDelta:
-    """A `SparseDelta` from what `torch.load` reads from a file of the authors' code; indices have 64 bits here.
-
-    Raises ValueError or TypeError for content of another form. Source: the authors' `sft.py`, `decode_sparse_tensor`.
-    """
-    found = {}
-    try:
-        for name, each in content["diffs"].items():
-            places = torch.tensor([int(step) for step in each["index_steps"]], dtype=torch.long).cumsum(0)
-            turned = _unflat(places, each["values"], tuple(each["size"])[::-1])
-            found[name] = turned.permute(list(range(turned.ndim))[::-1])
-        return SparseDelta(found, content["abs"])
-    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
-        raise ValueError(f"content must be what the authors' files hold, diffs and abs, got {error!r}") from None
 
 # %% ../../nbs/peft/sparse_tuning.ipynb #tunercode
 class LotteryTicketTuner:

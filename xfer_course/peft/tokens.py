@@ -18,7 +18,7 @@ from ..rotation import rotate
 from ..training import cosine, fit, seed_everything
 
 # %% auto #0
-__all__ = ['TokenTransformer', 'digit_transformer', 'DigitTask', 'digit_task', 'train_on']
+__all__ = ['TokenTransformer', 'digit_transformer', 'DigitTask', 'digit_task', 'development_task', 'every_layer', 'train_on']
 
 # %% ../../nbs/peft/tokens.ipynb #networkcode
 class TokenTransformer(nn.Module):
@@ -107,6 +107,32 @@ def _turned(images: Tensor, generator: torch.Generator) -> Images:
     for quarter in range(4):
         turned[turns == quarter] = rotate(images[turns == quarter], quarter)
     return Images(turned, turns)
+
+# %% ../../nbs/peft/tokens.ipynb #developmentcode
+def development_task(task: DigitTask, labels: int, judged: int | None = None) -> DigitTask:
+    """A task to choose rates with, whose test part is another piece of the training part: the test part is not touched.
+
+    The first `labels` pictures of `task.train` train, and the next ones judge: at most `judged` of them, or all.
+    Raises ValueError or TypeError where there is nothing left to judge by.
+    """
+    checks.whole("labels", labels, 1, len(checks.module("task", task, DigitTask).train.labels) - 1)
+    stop = None if judged is None else labels + checks.whole("judged", judged)
+    parts = [Images(*(each[rows] for each in task.train)) for rows in (slice(labels), slice(labels, stop))]
+    return DigitTask(*parts, task.classes)
+
+# %% ../../nbs/peft/tokens.ipynb #layerscode
+def every_layer(layers: Tensor) -> Tensor:
+    """What a probe of all layers reads: tokens `(N, M, L, width)` of M layers to features `(N, M * 2 * width)`.
+
+    `torch.stack(network.layers(images), 1)` are such tokens, and so is what `frozen_layers` gives. For one layer after
+    the other the class token, which is the first of the L tokens, and the mean of the others, each brought to length 1.
+    Raises ValueError or TypeError for other shapes, or fewer than two tokens.
+    Source: this course; Evci et al. (2022), Head2Toe, pool and normalise all layers too, and select.
+    """
+    checks.whole("the number of tokens in layers", checks.tensor("layers", layers, "N M L d", kind="float").shape[2], 2)
+    least = max(1e-12, torch.finfo(layers.dtype).tiny)  # 1e-12 is 0 in float16
+    parts = layers[:, :, 0], layers[:, :, 1:].mean(2)
+    return torch.cat([F.normalize(part, dim=-1, eps=least) for part in parts], 2).flatten(1)
 
 # %% ../../nbs/peft/tokens.ipynb #traincode
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

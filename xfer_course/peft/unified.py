@@ -7,6 +7,8 @@ __all__ = ['saved_bytes', 'StepCost', 'step_cost']
 
 # %% ../../nbs/peft/unified.ipynb #imports
 from collections.abc import Callable
+from statistics import median
+from time import perf_counter
 from typing import NamedTuple
 
 import torch
@@ -18,9 +20,11 @@ from .. import checks
 def saved_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
     """Bytes of the tensors that autograd keeps between `loss()` and its backward pass.
 
-    Tensors that share memory count once; the model's own parameters and buffers do not count.
+    Tensors that share memory count once; the model's own parameters and buffers do not count. Raises TypeError for a
+    loss that has been computed already: `loss` is a function, such as `lambda: model(images).sum()`.
     """
     checks.module("model", model)
+    checks.module("loss", loss, Callable)
     own = {each.untyped_storage().data_ptr() for each in [*model.parameters(), *model.buffers()]}
     kept: dict[int, tuple[Tensor, int]] = {}
 
@@ -38,25 +42,39 @@ def saved_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> int:
 
 # %% ../../nbs/peft/unified.ipynb #costcode
 class StepCost(NamedTuple):
-    "What one step of training needs besides the weights: numbers that are trained, and bytes."
+    "What one step of training needs besides the weights: numbers that are trained, bytes, and seconds."
 
     trained: int
     saved: int
     optimizer: int
+    seconds: float
 
 
-def step_cost(model: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> StepCost:
-    """Measure one step: trained numbers, bytes saved for the backward pass, bytes of the optimizer's state after it.
+def step_cost(model: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer,
+              repeats: int = 1) -> StepCost:
+    """Measure a step: trained numbers, bytes saved for the backward pass, bytes of the optimizer's state, seconds.
 
-    The step is taken: parameters change. Raises ValueError where the optimizer has nothing to train.
+    As many steps are taken as `repeats` says: parameters change. Seconds are the median of them, for the forward and
+    the backward pass of `loss()` and the optimizer's step. Raises ValueError where the optimizer has nothing to train.
     """
     checks.module("optimizer", optimizer, torch.optim.Optimizer)
     if not any(each.requires_grad for group in optimizer.param_groups for each in group["params"]):
         raise ValueError("optimizer must have parameters that are trained, got none")
+    checks.whole("repeats", repeats)
     saved = saved_bytes(model, loss)
+    seconds = median(_seconds_of_step(loss, optimizer) for _ in range(repeats))
+    state = [each for values in optimizer.state.values() for each in values.values() if isinstance(each, Tensor)]
+    trained = sum(each.numel() for group in optimizer.param_groups for each in group["params"] if each.requires_grad)
+    return StepCost(trained, saved, sum(each.numel() * each.element_size() for each in state), seconds)
+
+
+def _seconds_of_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
+    "Take one step; a GPU is waited for."
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    began = perf_counter()
     optimizer.zero_grad()
     loss().backward()
     optimizer.step()
-    state = [each for values in optimizer.state.values() for each in values.values() if isinstance(each, Tensor)]
-    trained = sum(each.numel() for group in optimizer.param_groups for each in group["params"] if each.requires_grad)
-    return StepCost(trained, saved, sum(each.numel() * each.element_size() for each in state))
+    wait()
+    return perf_counter() - began

@@ -15,11 +15,11 @@ from .. import checks
 from ..clip import Attention, ResidualAttentionBlock, VisionTransformer
 from ..data import batches
 from .tokens import TokenTransformer, train_on
-from ..training import cosine, fit
+from ..training import cosine, fit, seed_everything
 
 # %% auto #0
-__all__ = ['read_block', 'frozen_layers', 'join_parts', 'VisualQueries', 'group_lasso', 'strongest_features', 'CompressedHead',
-           'compress']
+__all__ = ['read_block', 'frozen_layers', 'join_parts', 'LayerAttention', 'VisualQueries', 'group_lasso', 'strongest_features',
+           'CompressedHead', 'compress']
 
 # %% ../../nbs/peft/visual_queries.ipynb #readcode
 def read_block(block: nn.Module, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -136,13 +136,65 @@ def join_parts(first: Tensor, outputs: Tensor, combine: str = "concat", weights:
         parts = [F.normalize(part, eps=max(1e-12, torch.finfo(part.dtype).tiny)) for part in parts]
     return torch.cat(parts, 1)
 
+# %% ../../nbs/peft/visual_queries.ipynb #mixcode
+class LayerAttention(nn.Module):
+    """Class token `(N, width)` and outputs of queries `(N, M, T, width)` to one vector, `(N, width)`, by attention.
+
+    Each row is brought to length 1; a Transformer block of `heads` heads lets all 1 + M·T rows look at each other, and
+    the class token's row is taken. With `perceptrons` the outputs of each layer go through a perceptron of their own
+    before, and every row gets a vector that says which layer it is from, 0 at the start. `layers` is M. All of it is
+    trained. Raises ValueError or TypeError for sizes that do not fit.
+    Source: Tu et al. (2023); "selfatten" and "mlp+selfatten" in the authors' `h2t_vit.py`.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, perceptrons: bool = False) -> None:
+        super().__init__()
+        self.width, self.layers = checks.whole("width", width), checks.whole("layers", layers)
+        if width % checks.whole("heads", heads):
+            raise ValueError(f"heads must divide width, {width}, got {heads}")
+        self.block = ResidualAttentionBlock(width, heads, "gelu")
+        own = checks.one_of("perceptrons", perceptrons, (True, False))
+        self.perceptrons = nn.ModuleList(_perceptron(width) for _ in range(layers)) if own else None
+        self.places = nn.Parameter(torch.zeros(layers + 1, width)) if own else None
+
+    def forward(self, first: Tensor, outputs: Tensor) -> Tensor:
+        checks.tensor("first", first, f"N {self.width}", kind="float")
+        checks.tensor("outputs", outputs, f"{len(first)} {self.layers} T {self.width}", kind="float")
+        least = max(1e-12, torch.finfo(first.dtype).tiny)
+        first, outputs = (F.normalize(each, dim=-1, eps=least) for each in (first, outputs))
+        if self.perceptrons is not None:
+            outputs = torch.stack([own(rows) for own, rows in zip(self.perceptrons, outputs.unbind(1))], 1)
+            first, outputs = first + self.places[0], outputs + self.places[1:, None]
+        return self.block(torch.cat([first[:, None], outputs.flatten(1, 2)], 1))[:, 0]
+
+# %% ../../nbs/peft/visual_queries.ipynb #mixparts
+def _perceptron(width: int) -> nn.Sequential:
+    found = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    for layer in (found[0], found[2]):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return found
+
+
+def _drawn(patches: nn.Conv2d, queries: Tensor) -> nn.Parameter:
+    "Queries at their start: as wide as the numbers of a patch and of a token say."
+    spread = (6 / (patches.weight[0].numel() + queries.shape[-1])) ** 0.5
+    return nn.Parameter(queries.uniform_(-spread, spread))
+
+
+def _mixer(blocks: nn.Sequential, norm: nn.LayerNorm, combine: str) -> LayerAttention:
+    "For the outputs of queries in these blocks, in their precision and on their device."
+    first, d = blocks[0], norm.normalized_shape[0]
+    heads = first.attn.heads if isinstance(first, ResidualAttentionBlock) else first.self_attention.num_heads
+    return LayerAttention(d, len(blocks), heads, combine == "perceptrons").to(norm.weight)
+
 # %% ../../nbs/peft/visual_queries.ipynb #queriescode
 class VisualQueries(nn.Module):
     """Features `(N, width)` of `frozen_layers(network, images)`, `(N, M + 1, L, d)`: class token and what queries read.
 
-    Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1;
-    `dropout` falls on the queries, in training mode. The network is frozen, stays in evaluation mode, and is shared,
-    not copied. Raises TypeError for networks that `frozen_layers` does not take, ValueError or TypeError for options.
+    Trained are `queries` of them per layer; `combine` and `normalise` as in `join_parts`, the weights start at 1, or it
+    is "attention" or "perceptrons", a `LayerAttention` with the network's heads. `dropout` falls on queries. The
+    network is frozen, in evaluation mode, not copied. Raises as `frozen_layers` does, or for options that do not fit.
     Source: Tu et al. (2023); start and options as in the authors' `h2t_vit.py`.
     """
 
@@ -152,14 +204,14 @@ class VisualQueries(nn.Module):
         blocks, norm, patches = _parts(network)
         list(map(_check_block, blocks))
         d, shape = norm.normalized_shape[0], (len(blocks), checks.whole("queries", queries))
-        self.combine = checks.one_of("combine", combine, ("concat", "mean", "weighted"))
-        self.normalise = checks.one_of("normalise", normalise, (True, False))
+        self.combine = checks.one_of("combine", combine, ("concat", "mean", "weighted", "attention", "perceptrons"))
+        self.mixer = _mixer(blocks, norm, combine) if combine in ("attention", "perceptrons") else None
+        self.normalise = checks.one_of("normalise", normalise, (True, False) if self.mixer is None else (True,))
         self.dropout = nn.Dropout(checks.number("dropout", dropout, 0, below=1))
         self.network = network.requires_grad_(False).eval()
-        spread = (6 / (patches.weight[0].numel() + d)) ** 0.5
-        self.queries = nn.Parameter(norm.weight.new_empty(*shape, d).uniform_(-spread, spread))
+        self.queries = _drawn(patches, norm.weight.new_empty(*shape, d))
         self.weights = nn.Parameter(norm.weight.new_ones(shape)) if combine == "weighted" else None
-        self.width = d * (1 + len(blocks) * (shape[1] if combine == "concat" else 1))
+        self.width = d if self.mixer else d * (1 + len(blocks) * (shape[1] if combine == "concat" else 1))
 
     def train(self, mode: bool = True) -> VisualQueries:
         super().train(mode)
@@ -175,7 +227,8 @@ class VisualQueries(nn.Module):
 
     def forward(self, layers: Tensor) -> Tensor:
         outputs, first = self.outputs(layers), _parts(self.network).norm(layers[:, -1, 0])
-        return join_parts(first, outputs, self.combine, self.weights, self.normalise)
+        return (join_parts(first, outputs, self.combine, self.weights, self.normalise) if self.mixer is None
+                else self.mixer(first, outputs))
 
 # %% ../../nbs/peft/visual_queries.ipynb #lassocode
 def group_lasso(weight: Tensor) -> Tensor:
@@ -223,14 +276,15 @@ def compress(features: Tensor, labels: Tensor, num_classes: int, keep: float, *,
     """Choose the share `keep` of features `(N, D)` for labels `(N,)`, and train a classifier on those alone.
 
     A first classifier is trained with `penalty` times its `group_lasso`; its `strongest_features` stay, and the second
-    begins anew. Both as in `train_on`; `seed` is of the batches' order and the second start, while the first classifier
-    starts from PyTorch's global random numbers. Raises ValueError or TypeError for what does not fit.
+    begins anew. Both as in `train_on`; `seed` decides both starts and the order of batches. Raises ValueError or
+    TypeError for what does not fit.
     Source: Tu et al. (2023); the authors' `head2toe_sparsity_train.py`, which takes half the rate found before.
     """
     width = checks.tensor("features", features, "N D", kind="float").shape[1]
     checks.labels("labels", labels, len(features), checks.whole("num_classes", num_classes))
     penalty, rate = checks.number("penalty", penalty, 0), checks.number("rate", rate, above=0)
     checks.number("keep", keep, most=1, above=0)  # else seen after the first training only
+    seed_everything(checks.whole("seed", seed, 0))
     scout = nn.Linear(width, num_classes)
     checks.same_dtype("features", features, "the weights of a new classifier", scout.weight)
     fit(lambda batch, p: (F.cross_entropy(scout(batch[0]), batch[1]) + penalty * group_lasso(scout.weight), {}),
