@@ -108,7 +108,8 @@ def merge_states(states: Sequence[State], rule: Callable[[str, list[Tensor]], Te
             merged[key] = own.clone()
         else:
             parts = [_wide(state[key], own) for state in states]
-            merged[key] = torch.where(_equal(key, parts), parts[0], rule(key, parts)).to(own.dtype)
+            kept = _equal(key, parts) & (len(parts) > 1)
+            merged[key] = torch.where(kept, parts[0], rule(key, parts)).to(own.dtype)
     return merged
 
 # %% ../../nbs/merging/states.ipynb #linecode
