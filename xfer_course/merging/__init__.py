@@ -1,4 +1,7 @@
 """Networks as points in the space of their weights: on lines between them, averaged, merged, and grown."""
+from .expansion import (
+    LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity,
+)
 from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
 from .states import (
     State, add_vectors, barrier, interpolate, loss_along, merge_states, reset_statistics, task_vector, weighted_mean,
@@ -6,7 +9,8 @@ from .states import (
 from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
 
 __all__ = [
-    "DigitNetwork", "Negation", "SHIFTS", "State", "TaskVectorComposer", "add_vectors", "barrier", "interpolate",
-    "learn_scaling", "loss_along", "merge_states", "negate", "reset_statistics", "shifted_digits", "task_vector",
+    "DigitNetwork", "LinearExpansion", "Negation", "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer",
+    "add_vectors", "barrier", "descendant", "distillation_loss", "expand_linear", "interpolate", "learn_scaling",
+    "linearity", "loss_along", "merge_states", "negate", "reset_statistics", "shifted_digits", "task_vector",
     "train_network", "trusted_images", "ufm_loss", "weighted_mean",
 ]
