@@ -2,15 +2,16 @@
 from .expansion import (
     LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity,
 )
+from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
 from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
 from .states import (
-    State, add_vectors, barrier, interpolate, loss_along, merge_states, reset_statistics, task_vector, weighted_mean,
+    State, add_vectors, barrier, interpolate, loss_along, merge_shares, merge_states, reset_statistics, task_vector,
+    weighted_mean,
 )
 from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
 
 __all__ = [
-    "DigitNetwork", "LinearExpansion", "Negation", "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer",
-    "add_vectors", "barrier", "descendant", "distillation_loss", "expand_linear", "interpolate", "learn_scaling",
-    "linearity", "loss_along", "merge_states", "negate", "reset_statistics", "shifted_digits", "task_vector",
-    "train_network", "trusted_images", "ufm_loss", "weighted_mean",
+    "SHIFTS", "DigitNetwork", "MergeGrid", "Negation", "TaskVectorComposer", "fisher_diagonal", "fisher_merge",
+    "fisher_norm", "grid_weights", "learn_scaling", "merge_grid", "negate", "shifted_digits", "train_network",
+    "trusted_images", "ufm_loss",
 ]

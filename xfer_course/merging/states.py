@@ -17,8 +17,8 @@ from .. import checks
 from ..evaluation import predict
 
 # %% auto #0
-__all__ = ['State', 'merge_states', 'interpolate', 'weighted_mean', 'task_vector', 'add_vectors', 'reset_statistics',
-           'loss_along', 'barrier']
+__all__ = ['State', 'merge_states', 'interpolate', 'merge_shares', 'weighted_mean', 'task_vector', 'add_vectors',
+           'reset_statistics', 'loss_along', 'barrier']
 
 # %% ../../nbs/merging/states.ipynb #statecheck
 State = Mapping[str, Tensor]
@@ -124,17 +124,24 @@ def interpolate(first: State, second: State, share: float = 0.5) -> dict[str, Te
                         lambda key, parts: torch.lerp(*parts, share))
 
 
+def merge_shares(states: Sequence[State], weights: Sequence[float] | None = None) -> list[float]:
+    """Weights of several states divided by their sum; None weighs all alike.
+
+    Raises ValueError or TypeError for weights that are negative, all 0, or not one for each state.
+    """
+    given = checks.array("weights", [1.0] * len(_states(states)) if weights is None else weights, "N")
+    checks.same_length("weights", given, "states", _states(states))
+    if (given < 0).any() or not 0 < given.sum() < np.inf:
+        raise ValueError(f"weights must be at least 0 and not all 0, got {given.tolist()}")
+    return (given / given.sum()).tolist()
+
+
 def weighted_mean(states: Sequence[State], weights: Sequence[float] | None = None) -> dict[str, Tensor]:
     """The mean of several states, with weights that are divided by their sum; None weighs all alike.
 
-    Raises ValueError or TypeError for weights that are negative, all 0, or not one for each state, and what
-    `merge_states` raises. Source: Wortsman et al. (2022), model soups, in its uniform form.
+    Raises what `merge_shares` and `merge_states` raise. Source: Wortsman et al. (2022), uniform model soups.
     """
-    given = checks.array("weights", [1.0] * len(_states(states)) if weights is None else weights, "N")
-    checks.same_length("weights", given, "states", states)
-    if (given < 0).any() or not 0 < given.sum() < np.inf:
-        raise ValueError(f"weights must be at least 0 and not all 0, got {given.tolist()}")
-    shares = (given / given.sum()).tolist()
+    shares = merge_shares(states, weights)
     return merge_states(states, lambda key, parts: sum(share * part for share, part in zip(shares, parts)))
 
 # %% ../../nbs/merging/states.ipynb #vectorcode

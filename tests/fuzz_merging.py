@@ -1,0 +1,105 @@
+"""How fuzzing calls the public functions of the chapter merging."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from drawing import NOT_DRAWN, any_float, any_images, any_int, any_labels, any_tensor, any_vectors, any_weights
+from drawing import class_numbers, filled, fuzz, images, small_int, vectors
+from xfer_course import merging
+from xfer_course.data import Images
+
+# --- states and tasks
+
+NOT_DRAWN.update(["MergeGrid", "SHIFTS", "State"])
+
+
+def state_of(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"weight": weight, "count": torch.tensor(3)}
+
+
+STATES = vectors(2, 3).map(state_of)
+ANY_STATES = st.one_of(any_tensor.map(state_of), any_vectors.map(state_of), st.just({}), any_float)
+SEVERAL = st.lists(STATES, min_size=1, max_size=3)
+ANY_SEVERAL = st.one_of(st.lists(ANY_STATES, max_size=3), ANY_STATES)
+
+
+def fits(result, arguments) -> bool:
+    return result["weight"].shape == (2, 3) and result["count"] == 3
+
+
+fuzz("interpolate", merging.interpolate, {"first": STATES, "second": STATES, "share": st.floats(-1, 2)},
+     {"first": ANY_STATES, "second": ANY_STATES, "share": any_float}, lambda r, a: r.keys() == a["first"].keys())
+fuzz("merge_states", lambda states: merging.merge_states(states, lambda name, parts: sum(parts)), {"states": SEVERAL},
+     {"states": ANY_SEVERAL}, lambda r, a: r.keys() == a["states"][0].keys())
+fuzz("merge_shares", merging.merge_shares, {"states": SEVERAL, "weights": st.none()},
+     {"states": ANY_SEVERAL, "weights": any_weights}, lambda r, a: abs(sum(r) - 1) < 1e-6)
+fuzz("weighted_mean", merging.weighted_mean, {"states": SEVERAL, "weights": st.none()},
+     {"states": ANY_SEVERAL, "weights": any_weights}, lambda r, a: r.keys() == a["states"][0].keys())
+fuzz("task_vector", merging.task_vector, {"before": STATES, "after": STATES},
+     {"before": ANY_STATES, "after": ANY_STATES}, lambda r, a: "count" not in r)
+fuzz("add_vectors", merging.add_vectors,
+     {"before": STATES, "vectors": st.lists(vectors(2, 3).map(lambda x: {"weight": x}), min_size=1, max_size=3),
+      "scale": st.floats(-1, 2)},
+     {"before": ANY_STATES, "vectors": ANY_SEVERAL, "scale": st.one_of(any_float, any_weights)},
+     lambda r, a: r.keys() == a["before"].keys())
+fuzz("barrier", merging.barrier, {"losses": st.lists(st.floats(-2, 2), min_size=2, max_size=5), "shares": st.none()},
+     {"losses": any_weights, "shares": any_weights}, lambda r, a: r >= 0)
+
+
+def classifier(norm: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 4), *([nn.BatchNorm1d(4)] if norm else []), nn.Linear(4, 3))
+
+
+PICTURES = images(n=(3, 3), c=(1, 1), size=(4, 4))
+fuzz("reset_statistics", lambda images, **options: merging.reset_statistics(classifier(), images, **options),
+     {"images": PICTURES}, {"images": any_images, "batch_size": small_int}, lambda r, a: isinstance(r, nn.Module),
+     also=(RuntimeError,))  # inputs that the layers themselves do not take
+fuzz("loss_along",
+     lambda images, labels, shares: merging.loss_along(classifier(), classifier().state_dict(), {
+         name: x * 2 for name, x in classifier().state_dict().items()}, images, labels, shares),
+     {"images": PICTURES, "labels": class_numbers(3, 3), "shares": st.lists(st.floats(0, 1), min_size=1, max_size=3)},
+     {"images": any_images, "labels": any_labels, "shares": any_weights}, lambda r, a: len(r) == len(a["shares"]),
+     also=(RuntimeError,))
+MIXTURES = st.one_of(st.sampled_from(tuple(merging.SHIFTS)), st.just({"left": 0.5, "noise": 0.2}))
+fuzz("shifted_digits", merging.shifted_digits,
+     {"shift": MIXTURES, "n": st.integers(1, 4), "split": st.sampled_from(("train", "validation", "test"))},
+     {"shift": st.one_of(st.text(max_size=2), any_float, st.dictionaries(st.text(max_size=1), any_float)),
+      "n": small_int, "seed": any_int, "split": st.text(max_size=2)},
+     lambda r, a: r.images.shape == (a["n"], 1, 14, 14) and r.images.isfinite().all())
+fuzz("DigitNetwork", lambda **options: merging.DigitNetwork(**options)(filled((2, 1, 14, 14))),
+     {"width": st.integers(1, 3), "norm": st.sampled_from(("none", "batch", "layer")), "classes": st.integers(1, 4)},
+     {"width": small_int, "norm": st.text(max_size=2), "classes": small_int},
+     lambda r, a: r.shape == (2, a["classes"]))
+fuzz("train_network",
+     lambda images, labels, **options: merging.train_network(Images(images, labels), classifier(False), **options),
+     {"images": PICTURES, "labels": class_numbers(3, 3), "steps": st.integers(1, 2)},
+     {"images": any_images, "labels": any_labels, "steps": small_int, "rate": any_float, "batch_size": small_int,
+      "seed": any_int}, lambda r, a: not r.training, also=(RuntimeError, IndexError, FloatingPointError))
+
+# --- Fisher merging
+
+FISHERS = vectors(2, 3).map(lambda x: {"weight": x.abs() + 0.01})
+ANY_FISHERS = st.one_of(any_vectors.map(lambda x: {"weight": x}), any_tensor.map(state_of), st.just({}), any_float)
+fuzz("fisher_diagonal",
+     lambda images, labels, **options: merging.fisher_diagonal(classifier(), images, labels, **options),
+     {"images": PICTURES, "labels": st.one_of(st.sampled_from(("expected", "sampled")), class_numbers(3, 3))},
+     {"images": any_images, "labels": st.one_of(any_labels, st.text(max_size=2)), "where": st.text(max_size=2),
+      "max_rows": small_int, "batch_size": small_int, "seed": any_int},
+     lambda r, a: all((part >= 0).all() for part in r.values()), also=(RuntimeError,))
+fuzz("fisher_norm", merging.fisher_norm, {"fisher": FISHERS}, {"fisher": ANY_FISHERS}, lambda r, a: r >= 0)
+fuzz("fisher_merge", merging.fisher_merge,
+     {"states": st.lists(STATES, min_size=2, max_size=2), "fishers": st.lists(FISHERS, min_size=2, max_size=2),
+      "favour_first": st.booleans(), "normalise": st.booleans()},
+     {"states": ANY_SEVERAL, "fishers": st.lists(ANY_FISHERS, max_size=3), "weights": any_weights, "floor": any_float,
+      "favour_first": any_float, "normalise": any_float}, fits)
+fuzz("grid_weights", merging.grid_weights, {"states": st.integers(2, 4), "points": st.integers(2, 5)},
+     {"states": small_int, "points": small_int, "seed": any_int},
+     lambda r, a: r.shape == (a["points"], a["states"]) and abs(r.sum(1) - 1).max() < 1e-9)
+fuzz("merge_grid", lambda states, score, **options: merging.merge_grid(states, lambda state: score, **options),
+     {"states": st.lists(STATES, min_size=2, max_size=3), "score": st.floats(-1, 1), "points": st.integers(2, 3)},
+     {"states": ANY_SEVERAL, "score": any_float, "points": small_int, "seed": any_int},
+     lambda r, a: len(r.scores) == a["points"] and r.state.keys() == a["states"][0].keys())
