@@ -1,4 +1,4 @@
-"""Learned scaling of task vectors: against plain sums, in the limits, without labels, backwards, and what is refused."""
+"""Learned scaling of task vectors: against plain sums, in the limits, without labels, backwards, refusals."""
 from __future__ import annotations
 
 import copy
@@ -259,7 +259,8 @@ def without(vector: dict, name: str) -> dict:
     (lambda b, v: TaskVectorComposer(b, v, 0), "scaling must be a whole number"),
     (lambda b, v: TaskVectorComposer(b, v, 2, parts={"odd": torch.zeros(1)}), "parts must have names of blocks"),
     (lambda b, v: TaskVectorComposer(b, v, parts={"first.bias": torch.zeros(3)}), "parts must have names of blocks"),
-    (lambda b, v: TaskVectorComposer(b, v, 2, parts={"first.bias": torch.tensor([0, 1, 2])}), r"parts.*lie in \[0, 1\]"),
+    (lambda b, v: TaskVectorComposer(b, v, 2, parts={"first.bias": torch.tensor([0, 1, 2])}),
+     r"parts.*lie in \[0, 1\]"),
     (lambda b, v: TaskVectorComposer(b, v, 2, parts={"first.bias": torch.tensor([0])}), r"of shape \(3,\)"),
     (lambda b, v: TaskVectorComposer(b, v, released=1), "released must"),
     (lambda b, v: learn_scaling(copy.deepcopy(b).requires_grad_(False), IMAGES, LABELS), "module must have a param"),
@@ -271,7 +272,8 @@ def without(vector: dict, name: str) -> dict:
     (lambda b, v: ufm_loss(torch.zeros(2, 3), torch.zeros(2, 3), temperature=0), "temperature must"),
     (lambda b, v: ufm_loss(torch.zeros(2, 3), torch.zeros(2, 3), threshold=2), "threshold must"),
     (lambda b, v: trusted_images(torch.zeros(2, 3), 3), "per_class must"),
-    (lambda b, v: negate(TaskVectorComposer(b, v), Images(IMAGES, LABELS), Images(IMAGES, LABELS[:3])), "control.labels"),
+    (lambda b, v: negate(TaskVectorComposer(b, v), Images(IMAGES, LABELS), Images(IMAGES, LABELS[:3])),
+     "control.labels"),
     (lambda b, v: negate(TaskVectorComposer(b, v), *[Images(IMAGES, LABELS)] * 2, keep=-1), "keep must"),
 ])
 def test_what_does_not_fit_is_refused_in_a_sentence(base, vectors, call, words):
@@ -283,7 +285,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(base, vectors, call, words):
 @pytest.mark.parametrize("call, words", [
     (lambda b, v: TaskVectorComposer(3, v), "model must"), (lambda b, v: TaskVectorComposer(b, v[0]), "vectors must"),
     (lambda b, v: TaskVectorComposer(b, [{"first.bias": [1.0]}]), r"vectors\[0\]\['first.bias'\] must"),
-    (lambda b, v: TaskVectorComposer(b, v, 1.5), "scaling must"), (lambda b, v: learn_scaling(3, IMAGES), "module must"),
+    (lambda b, v: TaskVectorComposer(b, v, 1.5), "scaling must"),
+    (lambda b, v: learn_scaling(3, IMAGES), "module must"),
     (lambda b, v: learn_scaling(TaskVectorComposer(b, v)), "images must"),
     (lambda b, v: learn_scaling(TaskVectorComposer(b, v), IMAGES), "labels must"),
     (lambda b, v: ufm_loss(torch.zeros(2, 3), torch.zeros(2, 3), LABELS[:2], LABELS[:2]), "trusted must"),

@@ -56,8 +56,8 @@ def parts_of(case, blocks: dict[str, torch.Tensor], count: int) -> dict[str, tor
 
 def composer_of(case) -> TaskVectorComposer:
     o, base = case.options, state_of(case, "base.")
-    tasks = sorted({name.split(".")[0] for name in case.data.files if name.startswith("task")}, key=lambda t: int(t[4:]))
-    vectors = [state_of(case, f"{task}.") for task in tasks]
+    tasks = len({name.split(".")[0] for name in case.data.files if name.startswith("task")})
+    vectors = [state_of(case, f"task{task}.") for task in range(tasks)]
     network = Network(base, o.get("layer_norm_eps", 1e-5))
     if not o.get("partition"):
         return TaskVectorComposer(network, vectors, "block" if o.get("blockwise", True) else "vector")

@@ -11,7 +11,9 @@ from .states import (
 from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
 
 __all__ = [
-    "SHIFTS", "DigitNetwork", "MergeGrid", "Negation", "TaskVectorComposer", "fisher_diagonal", "fisher_merge",
-    "fisher_norm", "grid_weights", "learn_scaling", "merge_grid", "negate", "shifted_digits", "train_network",
-    "trusted_images", "ufm_loss",
+    "SHIFTS", "DigitNetwork", "LinearExpansion", "MergeGrid", "Negation", "PatchTransformer", "State",
+    "TaskVectorComposer", "add_vectors", "barrier", "descendant", "distillation_loss", "expand_linear",
+    "fisher_diagonal", "fisher_merge", "fisher_norm", "grid_weights", "interpolate", "learn_scaling", "linearity",
+    "loss_along", "merge_grid", "merge_shares", "merge_states", "negate", "reset_statistics", "shifted_digits",
+    "task_vector", "train_network", "trusted_images", "ufm_loss", "weighted_mean",
 ]

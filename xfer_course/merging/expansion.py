@@ -14,7 +14,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .. import checks
-from ..clip import Transformer
 from ..training import cross_entropy
 
 # %% auto #0

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .. import checks
 from ..data import Images, batches
 from ..evaluation import accuracy
-from ..training import Validation, cosine, cross_entropy, fit
+from ..training import cosine, cross_entropy, fit
 
 # %% auto #0
 __all__ = ['TaskVectorComposer', 'learn_scaling', 'ufm_loss', 'trusted_images', 'Negation', 'negate']
@@ -256,7 +256,8 @@ def negate(composer: TaskVectorComposer, target: Images, control: Images, *, kee
     Source: Zhang et al. (2024), task negation; the authors' code, `src/learn_task_negation.py`.
     """
     checks.module("composer", composer, TaskVectorComposer)
-    for name, (images, labels) in {"target": target, "control": control}.items():
+    for name, pair in {"target": target, "control": control}.items():
+        images, labels = checks.module(name, pair, Images)
         checks.labels(f"{name}.labels", labels, len(checks.tensor(f"{name}.images", images, kind="float")))
     rate, keep = checks.number("rate", rate, above=0), checks.number("keep", keep, 0)
     epochs, size = checks.whole("epochs", epochs), checks.whole("batch_size", batch_size)
