@@ -6,8 +6,22 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from drawing import NOT_DRAWN, any_float, any_images, any_int, any_labels, any_tensor, any_vectors, any_weights
-from drawing import class_numbers, filled, fuzz, images, small_int, vectors
+from drawing import (
+    NOT_DRAWN,
+    any_float,
+    any_images,
+    any_int,
+    any_labels,
+    any_tensor,
+    any_vectors,
+    any_weights,
+    class_numbers,
+    filled,
+    fuzz,
+    images,
+    small_int,
+    vectors,
+)
 from xfer_course import merging
 from xfer_course.data import Images
 

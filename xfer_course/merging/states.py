@@ -91,8 +91,8 @@ def merge_states(states: Sequence[State], rule: Callable[[str, list[Tensor]], Te
 
     Returns:
         A new state in the first one's precision; the given ones are not changed. Whole numbers (such as a count of
-        batches) come from the first state, values in which all agree stay to the bit, and what is tied in the first
-        state is one tensor again.
+        batches) come from the first state, values in which several states agree stay to the bit, and what is tied in
+        the first state is one tensor again.
 
     Raises:
         TypeError, ValueError: entries that do not fit each other, or are NaN or infinite where they differ; the
@@ -108,8 +108,9 @@ def merge_states(states: Sequence[State], rule: Callable[[str, list[Tensor]], Te
             merged[key] = own.clone()
         else:
             parts = [_wide(state[key], own) for state in states]
-            kept = _equal(key, parts) & (len(parts) > 1)
-            merged[key] = torch.where(kept, parts[0], rule(key, parts)).to(own.dtype)
+            found = rule(key, parts)
+            found = torch.where(_equal(key, parts), parts[0], found) if len(parts) > 1 else found
+            merged[key] = found.to(own.dtype, copy=True)
     return merged
 
 # %% ../../nbs/merging/states.ipynb #linecode
