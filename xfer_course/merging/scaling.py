@@ -78,7 +78,8 @@ def _change(composer: TaskVectorComposer, i: int) -> Tensor | None:
         return torch.tensordot(c if c.ndim == 1 else c[:, i], vectors.to(c.dtype), dims=1)
     if composer.released and vectors.ndim != 3:
         return None
-    return (F.embedding(parts, c[:, i].T) * vectors.to(c.dtype).movedim(0, -1)).sum(-1)
+    masks = (parts.flatten() == torch.arange(c.shape[-1], device=c.device)[:, None]).to(c.dtype)
+    return ((c[:, i] @ masks).view_as(vectors) * vectors.to(c.dtype)).sum(0)
 
 
 def _composed(composer: TaskVectorComposer) -> dict[str, Tensor]:
