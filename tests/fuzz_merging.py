@@ -239,3 +239,86 @@ fuzz("fit_layers", fitted, {**PAIR, "width": WIDTH, "images": ROWS},
 fuzz("least_squares_merge", merging.least_squares_merge, {**PAIR, "width": WIDTH, "images": ROWS},
      {**ANY_PAIR, "width": ANY_WIDTH, "images": any_vectors, **ANY_FIT}, lambda r, a: 4 <= len(r[0].bias) <= 8,
      also=NOT_TAKEN)
+# --- learned scaling
+
+NOT_DRAWN.add("Negation")
+
+
+def changes(*seeds: int) -> list[dict[str, torch.Tensor]]:
+    own = dict(classifier(False).named_parameters())
+    return [{name: filled(each.shape, seed=seed) for name, each in own.items()} for seed in seeds]
+
+
+def composer_of(scaling="block", **options) -> merging.TaskVectorComposer:
+    return merging.TaskVectorComposer(classifier(False), changes(1, 2), scaling, **options)
+
+
+SCALINGS = st.sampled_from(("block", "vector", 1, 3))
+LOGITS = vectors(3, 4)
+PARTIAL = st.sampled_from(({"2.bias": torch.tensor([0, 1, 0])}, {"odd": torch.zeros(1)}, {"2.bias": torch.zeros(3)}))
+fuzz("TaskVectorComposer",
+     lambda vectors, scaling, **options: merging.TaskVectorComposer(classifier(False), vectors, scaling, **options),
+     {"vectors": st.lists(st.integers(0, 9), min_size=1, max_size=3).map(lambda seeds: changes(*seeds)),
+      "scaling": SCALINGS, "released": st.booleans()},
+     {"vectors": ANY_SEVERAL, "scaling": st.one_of(small_int, st.text(max_size=2)), "parts": PARTIAL, "seed": any_int,
+      "released": any_int},
+     lambda r, a: r(torch.zeros(2, 16)).shape == (2, 3) and len(r.coefficients) == len(a["vectors"]))
+fuzz("learn_scaling",
+     lambda images, labels, scaling, **options: merging.learn_scaling(composer_of(scaling), images, labels, **options),
+     {"images": PICTURES, "labels": class_numbers(3, 3), "scaling": SCALINGS, "steps": st.integers(1, 2)},
+     {"images": any_images, "labels": any_labels, "rate": any_float, "steps": small_int, "batch_size": small_int,
+      "weight_decay": any_float, "seed": any_int},
+     lambda r, a: not r.training, also=(RuntimeError, IndexError, FloatingPointError))
+fuzz("ufm_loss", merging.ufm_loss,
+     {"weak": LOGITS, "strong": LOGITS, "labels": class_numbers(3, 4), "trusted": st.just(torch.tensor([True] * 3)),
+      "threshold": st.floats(0, 1), "released": st.booleans()},
+     {"weak": any_vectors, "strong": any_vectors, "labels": any_labels, "trusted": any_labels, "threshold": any_float,
+      "temperature": any_float, "released": any_int},
+     lambda r, a: r.ndim == 0)
+fuzz("trusted_images", merging.trusted_images, {"logits": LOGITS, "released": st.booleans()},
+     {"logits": any_vectors, "per_class": small_int, "released": any_int},
+     lambda r, a: r[0].shape == r[1].shape == (len(a["logits"]),) and r[1].any())
+fuzz("negate",
+     lambda images, labels, **options: merging.negate(composer_of(), Images(images, labels), Images(images, labels),
+                                                      **options),
+     {"images": PICTURES, "labels": class_numbers(3, 3), "epochs": st.integers(1, 2)},
+     {"images": any_images, "labels": any_labels, "keep": any_float, "rate": any_float, "epochs": small_int,
+      "batch_size": small_int, "weight_decay": any_float, "seed": any_int},
+     lambda r, a: len(r.target) == len(r.control) == a["epochs"] + 1 and 0 <= r.epoch <= a["epochs"],
+     also=(RuntimeError, IndexError, FloatingPointError))
+
+# --- linear expansion
+
+LINES = st.integers(0, 9).map(lambda seed: {"weight": filled((2, 3), seed=seed)})
+ANY_LINES = st.one_of(any_tensor.map(lambda x: {"weight": x}), st.just({}), any_float)
+fuzz("expand_linear", merging.expand_linear, {"base": LINES, "slope": LINES, "depth": st.integers(1, 4)},
+     {"base": ANY_LINES, "slope": ANY_LINES, "depth": small_int},
+     lambda r, a: len(r) == a["depth"] and torch.equal(r[0]["weight"], a["base"]["weight"]))
+fuzz("LinearExpansion",
+     lambda depth, spread: merging.LinearExpansion(nn.Linear(3, 3), depth, spread)(torch.zeros(2, 3)),
+     {"depth": st.integers(1, 3), "spread": st.floats(0, 1)}, {"depth": small_int, "spread": any_float},
+     lambda r, a: r.shape == (2, 3))
+
+
+def patch_transformer(depth=2, **options) -> merging.PatchTransformer:
+    blocks = merging.LinearExpansion(nn.Linear(4, 4), depth)
+    return merging.PatchTransformer(blocks, **{"width": 4, "classes": 3} | options)
+
+
+fuzz("PatchTransformer", lambda **options: patch_transformer(**options),
+     {"classes": st.integers(1, 3), "size": st.just(4), "patch": st.sampled_from((1, 2, 4))},
+     {"classes": small_int, "size": small_int, "patch": small_int, "channels": small_int, "width": small_int},
+     lambda r, a: len(r.places) == (a["size"] // a["patch"]) ** 2 and len(r.head.weight) == a["classes"])
+fuzz("descendant", lambda depth, classes: merging.descendant(patch_transformer(), depth, classes),
+     {"depth": st.integers(1, 4), "classes": st.sampled_from((None, 2))}, {"depth": small_int, "classes": small_int},
+     lambda r, a: len(r.blocks) == a["depth"])
+fuzz("linearity", lambda widths, component: merging.linearity([nn.Linear(width, 2) for width in widths], component),
+     {"widths": st.integers(3, 5).map(lambda n: [2] * n), "component": st.booleans()},
+     {"widths": st.lists(st.integers(1, 3), max_size=4), "component": any_int},
+     lambda r, a: all(-1e-9 <= each <= 1 + 1e-9 for each in r.values()))
+fuzz("distillation_loss", merging.distillation_loss,
+     {"student": LOGITS, "teacher": LOGITS, "labels": class_numbers(3, 4), "alpha": st.floats(0, 1),
+      "tau": st.floats(0.5, 4), "kind": st.sampled_from(("soft", "hard", "none")), "released": st.booleans()},
+     {"student": any_vectors, "teacher": any_vectors, "labels": any_labels, "alpha": any_float, "tau": any_float,
+      "kind": st.text(max_size=2), "released": any_int},
+     lambda r, a: r.ndim == 0)

@@ -6,6 +6,11 @@ from .diversity import (
 from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
 from .permutations import Blocks, Matching, match_permutation, permuted, unit_blocks
 from .pleas import fit_layers, least_squares_merge, partial_merge
+from .expansion import (
+    LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity,
+)
+from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
+from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
 from .states import (
     State, add_vectors, barrier, interpolate, loss_along, merge_shares, merge_states, reset_statistics, task_vector,
     weighted_mean,
@@ -14,11 +19,13 @@ from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
 from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_groups, unit_rows
 
 __all__ = [
-    "Agreement", "Blocks", "DigitNetwork", "Matching", "MergeGrid", "SHIFTS", "State", "UnitGroup", "add_vectors",
-    "agreement", "averaged_weights", "balanced_step", "barrier", "checked_groups", "colour_network",
-    "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge", "fisher_norm", "fit_layers", "grid_weights",
-    "interpolate", "least_squares_merge", "loss_along", "match_permutation", "merge_grid", "merge_shares",
-    "merge_states", "mixup", "multicolour_digits", "output_weights", "partial_merge", "permuted", "reordered",
-    "reset_statistics", "right_votes", "shifted_digits", "signal_to_noise", "smooth_labels", "task_vector",
-    "train_network", "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean",
+    "Agreement", "Blocks", "DigitNetwork", "LinearExpansion", "Matching", "MergeGrid", "Negation",
+    "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer", "UnitGroup", "add_vectors", "agreement",
+    "averaged_weights", "balanced_step", "barrier", "checked_groups", "colour_network", "descendant",
+    "distillation_loss", "expand_linear", "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge",
+    "fisher_norm", "fit_layers", "grid_weights", "interpolate", "learn_scaling", "least_squares_merge", "linearity",
+    "loss_along", "match_permutation", "merge_grid", "merge_shares", "merge_states", "mixup", "multicolour_digits",
+    "negate", "output_weights", "partial_merge", "permuted", "reordered", "reset_statistics", "right_votes",
+    "shifted_digits", "signal_to_noise", "smooth_labels", "task_vector", "train_network", "trusted_images",
+    "ufm_loss", "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean",
 ]
