@@ -299,6 +299,7 @@ def _say_odd_columns(path: Path, columns: Sequence[str], features: np.ndarray, l
             warnings.warn(f"{path.name}: the column {name!r} counts the rows and is taken for a feature: leave it out, "
                           "or call it name", stacklevel=3)
         pairs = np.unique(np.stack([labels, values]), axis=1).shape[1]
-        if len(values) >= 6 and counts[counts > 0].min() > 1 and pairs == len(np.unique(values)) == (counts > 0).sum() > 1:
+        once_each = pairs == len(np.unique(values)) == (counts > 0).sum() > 1
+        if len(values) >= 6 and counts[counts > 0].min() > 1 and once_each:
             warnings.warn(f"{path.name}: the column {name!r} has one value for each class and is taken for a feature: "
                           "leave it out, if it is the label once more", stacklevel=3)
