@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -101,12 +103,14 @@ def read_examples(path: str | Path, classes: Sequence[str] | None = None, *, ski
     with np.errstate(over="ignore"):
         features = np.asarray(checks.array(f"features of {path.name}", features, "N D"), np.float32)
     features = checks.array(f"features of {path.name} (as float32)", np.ascontiguousarray(features))
-    names = tuple(map(str, range(len(features)))) if names is None else tuple(map(str, names))
-    checks.same_length(f"names of {path.name}", names, "features", features)
+    names = range(len(features)) if names is None else checks.label_array(f"names of {path.name}", names)
+    checks.same_length(f"names of {path.name}", names := tuple(map(str, names)), "features", features)
     if labels is None:
         return Examples(features, None, (), names, columns)
     checks.same_length(f"labels of {path.name}", labels, "features", features)
-    return Examples(features, *_numbered(path, labels, known), names, columns)
+    numbers, classes = _numbered(path, labels, known)
+    _say_odd_columns(path, columns, features, numbers)
+    return Examples(features, numbers, classes, names, columns)
 
 # %% ../../nbs/practice/examples.ipynb #83be6247
 def _composed(name: str) -> str:
@@ -128,7 +132,9 @@ def _pictures(path: Path, known: list[str] | None, skip_damaged: bool) -> Exampl
         found = image_folder(path, None, lazy=True, classes=classes, skip_damaged=skip_damaged)
     if not labelled:
         return Examples(found, None, (), _names_below(found), unknown=unknown)
-    return Examples(found, found.labels.numpy(), tuple(known or map(_composed, found.classes)), _names_below(found))
+    classes = tuple(known or map(_composed, found.classes))
+    _say_twins(path, classes)
+    return Examples(found, found.labels.numpy(), classes, _names_below(found))
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ec
 def _npz(path: Path) -> tuple:
@@ -137,79 +143,163 @@ def _npz(path: Path) -> tuple:
         found = {name: file[name] for name in file.files}
     if "features" not in found:
         raise ValueError(f"{path.name} must hold an array features, got {', '.join(found) or 'nothing'}")
-    return *(found.get(name) for name in ("features", "labels", "names")), ()
+    features, labels, classes, names = (found.pop(name, None) for name in ("features", "labels", "classes", "names"))
+    if found:
+        warnings.warn(f"{path.name}: {', '.join(found)} left out: arrays that are read are features, labels, classes "
+                      "and names", stacklevel=3)
+    if labels is not None and classes is not None:
+        numbers = checks.label_array(f"labels of {path.name}", labels, numbers=True)
+        known = checks.texts(f"classes of {path.name}", classes, int(numbers.max()) + 1)
+        labels = [known[number] for number in numbers]
+    return features, labels, names, ()
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ed
-def _table(path: Path) -> tuple[list[str], list[list[str]], bool]:
-    "Column names, rows, and whether numbers have decimal commas."
-    content = path.read_bytes()
+def _table(path: Path) -> tuple[list[str], dict[int, list[str]], bool]:
+    "Column names, rows by the number of their line, and whether numbers have decimal commas."
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path.name} must be text in UTF-8, got other characters: save it as CSV UTF-8") from None
-    head = lines[0] if lines else ""
-    separator = max(",;\t", key=head.count)
+    head, *below = re.split(r"\r\n|\r|\n", text, maxsplit=1)
+    skipped = int(head.casefold().startswith("sep=") and bool(below))  # a line that is for Excel alone
+    if skipped:
+        text = below[0]
+    separator = max(",;\t", key=re.split(r"[\r\n]", text)[0].count)
     csv.field_size_limit(2**30)
+    rows, reader = {}, csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [[field.strip() for field in row] for row in csv.reader(lines, delimiter=separator)]
+        for row in reader:
+            rows[reader.line_num + skipped] = [field.strip() for field in row]
     except csv.Error as error:
         raise DataFileError(f"{path.name} is not a table that can be read ({error})") from None
-    rows = [row for row in rows if any(row)]
+    rows = {line: row for line, row in rows.items() if any(row)}
     if len(rows) < 2:
         raise ValueError(f"{path.name} must have a line of column names and at least one row, got none")
-    return rows[0], rows[1:], separator != ","
+    return rows.pop(min(rows)), rows, separator != ","
 
 
-def _check_header(path: Path, header: list[str], rows: list[list[str]]) -> None:
+def _check_header(path: Path, header: list[str], rows: dict[int, list[str]]) -> None:
     if all(re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?", name, re.I) for name in header):
         raise ValueError(f"the first line of {path.name} must hold column names, got numbers ({header[0]}, ...)")
-    if "" in header:
-        place = header.index("") + 1
-        raise ValueError(f"every column of {path.name} must have a name, got none for column {place}: an index that "
-                         "pandas wrote? (save with index=False)")
+    for place, name in enumerate(header, 1):
+        if re.fullmatch(r"(unnamed: \d+)?", name, re.I):
+            raise ValueError(f"every column of {path.name} must have a name, got {name or 'none'} for column {place}: "
+                             "an index that pandas wrote? (save with index=False)")
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise ValueError(f"columns of {path.name} must have different names, got {twice[0]!r} twice")
-    for number, row in enumerate(rows, 2):
+    for number, row in rows.items():
         if len(row) != len(header):
             raise ValueError(f"line {number} of {path.name} must have {len(header)} fields, as the first line, got "
                              f"{len(row)}")
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ee
-def _number(path: Path, text: str, column: str, line: int, decimal_comma: bool) -> float:
-    try:
-        return float(text.replace(",", ".") if decimal_comma else text)
-    except ValueError:
-        raise ValueError(f"{path.name} must hold numbers in all columns but label and name, got {text!r} in column "
-                         f"{column!r}, line {line}") from None
+def _numbers(path: Path, rows: dict[int, list[str]], column: str, place: int, decimal_comma: bool) -> list[float]:
+    "One column as numbers."
+    found = []
+    for line, row in rows.items():
+        try:
+            found.append(float(row[place].replace(",", ".") if decimal_comma else row[place]))
+        except ValueError:
+            raise ValueError(f"{path.name} must hold numbers in all columns but label and name, got {row[place]!r} in "
+                             f"column {column!r}, line {line}") from None
+    return found
 
 
-def _labels(texts: list[str]) -> list[str] | list[int]:
-    whole = all(re.fullmatch(r"-?\d+(\.0*)?", text) for text in texts)
-    return [int(float(text)) for text in texts] if whole else ["" if t.casefold() == "nan" else t for t in texts]
+def _check_decimals(path: Path, texts: list[str]) -> None:
+    "Raises ValueError where both points and commas stand in numbers; says so where a comma may mean thousands."
+    points, commas = ([text for text in texts if sign in text] for sign in ".,")
+    if points and commas:
+        raise ValueError(f"numbers of {path.name} must have one kind of decimal sign, got {points[0]} and {commas[0]}")
+    if commas and all(re.fullmatch(r"-?[1-9]\d{0,2},\d{3}", text) for text in commas):
+        warnings.warn(f"{path.name}: commas are taken for decimal ones, {commas[0]} for {commas[0].replace(',', '.')}: "
+                      "take them out, if they part thousands", stacklevel=4)
+
+# %% ../../nbs/practice/examples.ipynb #exa1labels
+def _labels(path: Path, texts: list[str]) -> list[str] | list[int]:
+    "Whole numbers, if all are written as such; else names. Raises TypeError for measured numbers."
+    if all(re.fullmatch(r"-?(0|[1-9]\d{0,17})([.,]0*)?", text) for text in texts):
+        return [int(re.split("[.,]", text)[0]) for text in texts]
+    if all(re.fullmatch(r"-?\d*[.,]?\d+(e[-+]?\d+)?", text, re.I) for text in texts):
+        if broken := [text for text in texts if not text.lstrip("-").isdigit()]:
+            raise TypeError(f"labels of {path.name} must be names or whole numbers, got {broken[0]}, a measured number")
+    return ["" if text.casefold() == "nan" else text for text in texts]
 
 
+_SPECIAL = {"label": ("label", "labels", "class"), "name": ("name",)}
+
+
+def _special(path: Path, header: list[str]) -> dict[str, int]:
+    "The place of the column of labels, and of that of names; raises ValueError where one has two."
+    found = {}
+    for kind, known in _SPECIAL.items():
+        places = [place for place, name in enumerate(header) if name.casefold() in known]
+        if len(places) > 1:
+            raise ValueError(f"{path.name} must have one column of {kind}s, got {header[places[0]]!r} and "
+                             f"{header[places[1]]!r}: leave one out, or call it otherwise if it is a feature")
+        found |= {kind: place for place in places}
+    return found
+
+# %% ../../nbs/practice/examples.ipynb #exa1csv
 def _csv(path: Path) -> tuple:
-    "The same of a table, with the names of its columns."
+    "Features, labels, names and names of columns of a table."
     header, rows, decimal_comma = _table(path)
     _check_header(path, header, rows)
-    special = {name.casefold(): place for place, name in enumerate(header) if name.casefold() in ("label", "name")}
-    labels, names = ([row[special[kind]] for row in rows] if kind in special else None for kind in ("label", "name"))
+    special = _special(path, header)
+    labels, names = ([row[special[kind]] for row in rows.values()] if kind in special else None for kind in _SPECIAL)
     places = [place for place in range(len(header)) if place not in special.values()]
-    numbers = [[_number(path, row[place], header[place], line, decimal_comma) for place in places]
-               for line, row in enumerate(rows, 2)]
-    return (np.array(numbers, np.float64), None if labels is None else _labels(labels), names,
-            tuple(header[place] for place in places))
+    if decimal_comma:
+        _check_decimals(path, [row[place] for row in rows.values() for place in places])
+    numbers = [_numbers(path, rows, header[place], place, decimal_comma) for place in places]
+    return (np.array(numbers, np.float64).T.reshape(len(rows), len(places)),
+            None if labels is None else _labels(path, labels), names, tuple(header[place] for place in places))
 
 # %% ../../nbs/practice/examples.ipynb #75f1ac06
+_MISSING = ("", "na", "n/a", "#n/a", "<na>", "null", "?", "-")
+
+
 def _numbered(path: Path, labels: Sequence, known: list[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
     "Labels as numbers of the classes, and the classes: numbers in their order, names by the alphabet."
     found = checks.label_array(f"labels of {path.name}", np.asarray(labels))
-    if "" in (texts := list(map(str, found.tolist()))):
-        raise ValueError(f"labels of {path.name} must not be empty, got none for row {texts.index('')}: leave out the "
-                         "column where nobody knows labels")
+    texts = list(map(str, found.tolist()))
+    if missing := [row for row, text in enumerate(texts) if text.casefold() in _MISSING]:
+        got = repr(texts[missing[0]]) if texts[missing[0]] else "none"
+        raise ValueError(f"labels of {path.name} must not be empty, got {got} for row {missing[0]}: leave out the "
+                         "column where nobody knows labels, or such rows")
     classes = known or [str(value) for value in np.unique(found).tolist()]
-    if unknown := sorted({str(value) for value in found.tolist()} - set(classes)):
+    if unknown := sorted({*texts} - set(classes)):
         raise ValueError(f"labels of {path.name} must be among {', '.join(classes[:8])}"
                          f"{' ...' if len(classes) > 8 else ''}, got {unknown[0]!r}")
+    _say_twins(path, classes)
+    if found.dtype.kind == "i" and {-1, 0, 1} <= {*found.tolist()}:
+        warnings.warn(f"labels of {path.name}: -1 is taken for a class like 0 and 1: leave such rows out, if it says "
+                      "that nobody knows", stacklevel=3)
     places = {name: place for place, name in enumerate(classes)}
-    return np.array([places[str(value)] for value in found.tolist()], np.int64), tuple(classes)
+    return np.array([places[text] for text in texts], np.int64), tuple(classes)
+
+# %% ../../nbs/practice/examples.ipynb #exa1odd
+def _say_twins(path: Path, classes: Sequence[str]) -> None:
+    "A warning for two classes that differ in capitals or blanks alone."
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault("".join(name.casefold().split()), name)
+        if other != name:
+            warnings.warn(f"{path.name} has two classes {other!r} and {name!r}, which differ in capitals or blanks "
+                          "alone: give them one name, if they are one", stacklevel=4)
+
+
+_COUNTERS = ("id", "index", "idx", "row", "nr", "no", "number")
+
+
+def _say_odd_columns(path: Path, columns: Sequence[str], features: np.ndarray, labels: np.ndarray) -> None:
+    "A warning for a column that counts rows, or that is the label itself in other words."
+    counts = np.bincount(labels)
+    for place, name in enumerate(columns):
+        values = features[:, place]
+        if name.casefold() in _COUNTERS and len(values) > 2 and (np.diff(values) == 1).all():
+            warnings.warn(f"{path.name}: the column {name!r} counts the rows and is taken for a feature: leave it out, "
+                          "or call it name", stacklevel=3)
+        pairs = np.unique(np.stack([labels, values]), axis=1).shape[1]
+        once_each = pairs == len(np.unique(values)) == (counts > 0).sum() > 1
+        if len(values) >= 6 and counts[counts > 0].min() > 1 and once_each:
+            warnings.warn(f"{path.name}: the column {name!r} has one value for each class and is taken for a feature: "
+                          "leave it out, if it is the label once more", stacklevel=3)
