@@ -236,7 +236,8 @@ def _special(path: Path, header: list[str]) -> dict[str, int]:
         if len(places) > 1:
             raise ValueError(f"{path.name} must have one column of {kind}s, got {header[places[0]]!r} and "
                              f"{header[places[1]]!r}: leave one out, or call it otherwise if it is a feature")
-        found |= {kind: place for place in places}
+        if places:
+            found[kind] = places[0]
     return found
 
 # %% ../../nbs/practice/examples.ipynb #exa1csv
