@@ -3,13 +3,10 @@ from .diversity import (
     Agreement, agreement, averaged_weights, balanced_step, colour_network, feature_votes, fine_tune, mixup,
     multicolour_digits, output_weights, right_votes, signal_to_noise, smooth_labels, vote_scores,
 )
+from .expansion import LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity
 from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
 from .permutations import Blocks, Matching, match_permutation, permuted, unit_blocks
 from .pleas import fit_layers, least_squares_merge, partial_merge
-from .expansion import (
-    LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity,
-)
-from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
 from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
 from .states import (
     State, add_vectors, barrier, interpolate, loss_along, merge_shares, merge_states, reset_statistics, task_vector,
