@@ -42,7 +42,7 @@ def _stopped(error: Exception, answer: Any) -> str:
     if lines:
         return f"your function stopped in its line {lines[-1]} with {said}."
     shown = f"the function {answer.__name__}" if code else f"{answer!r:.60}"
-    if not code and any(words in said for words in ("-iterable", "not iterable", "to unpack", "zip()", "len()")):
+    if not code and any(words in said for words in ("not iterable", "to unpack", "zip()", "len()")):
         return f"{shown} is not as many values as were asked for; several are written with commas between them."
     return f"{shown} cannot be used here ({said})."
 
