@@ -285,8 +285,8 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
 
     Args:
         merged: of `partial_merge` with these groups and blocks; where the images say nothing it is kept.
-        ridge: weight of the squared distance from it, in units of the inputs' mean square; 0 gives the shortest of the
-            best solutions. For "closed" alone.
+        ridge: weight of the squared distance from its weights (biases are free), in units of the inputs' mean square; 0
+            gives the shortest of the best solutions. For "closed" alone.
         across: whether units of one network alone may read units of the other alone.
         solver: "closed", exactly; or "adam", `steps` steps of so many images, the rate falling along half a cosine.
         released: with "adam", the gradient mask of the released code, which freezes other weights than it means to.
