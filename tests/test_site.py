@@ -103,6 +103,9 @@ def test_pages_ask_no_other_host(site):
 def test_the_front_page_is_light(site):
     page = read(site, "index.html")
     parts = {"index.html", *re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^":]+\.(?:js|css|png))"', page)}
+    cards = {card.img["src"] for card in main_of(site, "index.html").select(".cards .card")}
+    assert all((site / name).stat().st_size < 12_000 for name in cards)
+    parts -= cards  # two screens down, and fetched when a reader gets there
     sizes = {name: (site / name).stat().st_size for name in parts}
     print("\n" + ", ".join(f"{name} {size / 1000:.0f} kB" for name, size in sorted(sizes.items())))
     assert sum(sizes.values()) < 400_000, sizes
@@ -213,7 +216,7 @@ def test_home_page_has_a_card_for_every_chapter(site):
     assert shown == [f"{chapter.first.name}.html" for chapter in chapters(ROOT) if chapter.is_taught], (
         "run `python tools/notebooks.py index`")
     for card in cards:
-        assert card.img["alt"] and card.img["src"].startswith("data:image/png")
+        assert card.img["alt"] and card.img["loading"] == "lazy" and (site / card.img["src"]).is_file()
         assert re.search(r"level: \w", card.get_text()) and re.search(r"labs: (\d+ min|none)", card.get_text())
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import re
 import struct
+from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from search_documents import documents_of
@@ -74,7 +76,7 @@ def finish_page(path: Path, out: Path) -> list[list[str]]:
     "Mend one page; returns its sections for the search."
     address = path.relative_to(out).as_posix()
     text = mended(path.read_text("utf-8"), address)
-    text = re.sub(r"<img [^>]*>", lambda tag: _with_size(tag[0], path), text)
+    text = re.sub(r"<img [^>]*>", lambda tag: _with_size(_as_file(tag[0], path, out), path), text)
     text = re.sub(r"<table.*?</table>", lambda table: mended_table(table[0]), text, flags=re.S)
     text = re.sub(r"<summary.*?</summary>", _without_links, text, flags=re.S)
     path.write_text(text, "utf-8")
@@ -116,6 +118,17 @@ def _spoken(header: re.Match) -> str:
 def _without_links(summary: re.Match) -> str:
     "What a click opens holds nothing else that a click could mean."
     return re.sub(r"</?a\b[^>]*>", "", summary[0])
+
+
+def _as_file(tag: str, page: Path, out: Path) -> str:
+    "The tag of a picture that is to be loaded late, with a file of its own instead of a copy inside the page."
+    source = re.search(r'src="data:image/png;base64,([^"]+)"', tag)
+    if source is None or 'loading="lazy"' not in tag:
+        return tag
+    picture = b64decode(source[1])
+    name = f"images/{sha256(picture).hexdigest()[:16]}.png"
+    (out / name).write_bytes(picture)
+    return tag.replace(source[0], f'src="{"../" * len(page.relative_to(out).parents[:-1])}{name}"')
 
 
 def _with_size(tag: str, page: Path) -> str:
