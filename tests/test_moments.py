@@ -68,8 +68,8 @@ def test_pairs_of_heads(heads, pairs, expected):
     (lambda: train_on(nn.Linear(2, 2), normal(4, 2), torch.zeros(4, dtype=torch.long), rate=0), "rate must"),
     (lambda: train_on(nn.Linear(2, 2), normal(4, 2), torch.tensor([0, 1, 2, 0]), rate=0.1),
      "labels must be .* below 2, got 2"),
-    (lambda: train_on(nn.Linear(2, 1), normal(4, 2), torch.tensor([0, 1, 1, 0]), rate=0.1), "what module returns"),
-    (lambda: train_on(nn.Flatten(), normal(4, 2), torch.tensor([0, 1, 1, 0]), rate=0.1), "module must have"),
+    (lambda: train_on(nn.Linear(2, 1), normal(4, 2), torch.tensor([0, 1, 1, 0]), rate=0.1), "what model returns"),
+    (lambda: train_on(nn.Flatten(), normal(4, 2), torch.tensor([0, 1, 1, 0]), rate=0.1), "model must have"),
 ])
 def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
     with pytest.raises(ValueError, match=words) as refusal:

@@ -1,6 +1,7 @@
 """Tests of `xfer_course.training` that its notebook cannot hold: kills, several processes, damaged files, bad input."""
 
 import ast
+import copy
 import errno
 import functools
 import inspect
@@ -38,9 +39,11 @@ from xfer_course.training import (
     fit,
     modules_of,
     recorded_losses,
+    seed_epoch,
     seed_everything,
     set_learning_rate,
     step_settings,
+    train,
 )
 
 EPOCHS, STEPS = 4, 8
@@ -1374,3 +1377,63 @@ def test_import_is_light():
     heavy = ("accelerate", "sklearn", "matplotlib")
     code = f"import sys, xfer_course.training; sys.exit(any(name in sys.modules for name in {heavy}))"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestTrain:
+    "`train`: AdamW, half a cosine, shuffled batches, in one call."
+
+    @staticmethod
+    def rows(n=40):
+        inputs = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+        return inputs, (inputs[:, 0] > 0).long()
+
+    @pytest.mark.parametrize("length", [{"steps": 7}, {"epochs": 2}])
+    def test_is_the_loop_written_by_hand(self, length):
+        inputs, labels = self.rows()
+        seed_everything(0)
+        net = nn.Linear(3, 2)
+        plain, total = copy.deepcopy(net), length.get("steps") or 2 * (40 // 16)
+        history = train(net, inputs, labels, rate=0.1, batch_size=16, seed=3, **length)
+        optimizer, losses = torch.optim.AdamW(plain.parameters(), 0.1, weight_decay=0.01), []
+        loader = batches(inputs, labels, batch_size=16, steps=length.get("steps"), seed=3)
+        for epoch in range(length.get("epochs", 1)):
+            seed_epoch(loader, 3, epoch)
+            for x, y in loader:
+                optimizer.param_groups[0]["lr"] = 0.05 * (1 + math.cos(math.pi * len(losses) / total))
+                loss = nn.functional.cross_entropy(plain(x), y)
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+                losses.append(loss.item())
+        assert history.loss == pytest.approx(losses, rel=1e-6) and len(losses) == total
+        torch.testing.assert_close(net.weight, plain.weight)
+
+    def test_frozen_weights_and_the_mode_stay(self):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2)).train()
+        net[0].requires_grad_(False)
+        before = copy.deepcopy(net)
+        train(net, *self.rows(), rate=0.1, steps=3)
+        assert torch.equal(net[0].weight, before[0].weight) and not torch.equal(net[2].weight, before[2].weight)
+        assert net.training
+
+    def test_one_order_for_several_seeds(self):
+        def order_of(**options):
+            net, rows = nn.Linear(3, 1), []
+            train(net, *self.rows(), rate=0.1, steps=2, batch_size=8, **options,
+                  loss=lambda x, y: rows.append(x.clone()) or net(x).mean())
+            return torch.cat(rows)
+
+        seen = [order_of(seed=0), order_of(seed=1), order_of(seed=1, order=0)]
+        assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
+
+    @pytest.mark.parametrize(("options", "message"), [
+        ({}, "steps or epochs must be given, and not both, got steps=None and epochs=None"),
+        ({"steps": 1, "epochs": 1}, "steps or epochs must be given, and not both"),
+        ({"steps": 0}, "steps must be"), ({"epochs": 0}, "epochs must be"), ({"steps": 1, "rate": 0}, "rate must be"),
+        ({"steps": 1, "batch_size": 0}, "batch_size must be"), ({"steps": 1, "clip_norm": -1}, "clip_norm must be"),
+    ])
+    def test_what_does_not_fit_is_refused_in_a_sentence(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            train(nn.Linear(3, 2), *self.rows(), **{"rate": 0.1, **options})
+
+    def test_labels_that_the_model_has_no_output_for_are_refused(self):
+        with pytest.raises(ValueError, match="labels must"):
+            train(nn.Linear(3, 2), self.rows()[0], torch.full((40,), 2), rate=0.1, steps=1)

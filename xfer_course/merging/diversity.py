@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
-from ..data import Images, batches
+from ..data import Images
 from ..evaluation import logits_of
 from .tasks import shifted_digits
-from ..training import cosine, fit, seed_everything
+from ..training import seed_everything, train
 
 # %% auto #0
 __all__ = ['feature_votes', 'vote_scores', 'right_votes', 'output_weights', 'averaged_weights', 'signal_to_noise', 'Agreement',
@@ -234,10 +234,7 @@ def fine_tune(start: nn.Module, data: Images, *, smoothing: float = 0.0, mixing:
     with torch.no_grad():
         classes = checks.logits("what start returns", model(inputs[:2]), len(inputs[:2])).shape[1]
     checks.labels("labels", labels, classes=classes)
-    rate = checks.number("rate", rate, above=0)
-    fit(balanced_step(model.train(), classes, smoothing, mixing, seed),
-        batches(inputs, labels, batch_size=min(checks.whole("batch_size", batch_size), len(labels)),
-                steps=checks.whole("steps", steps), seed=seed),
-        torch.optim.AdamW(model.parameters(), rate), epochs=1, seed=seed, schedule=lambda p: cosine(p, rate),
-        model=model, progress=False)
+    step = balanced_step(model.train(), classes, smoothing, mixing, seed)
+    train(model, inputs, labels, rate=rate, steps=checks.whole("steps", steps), batch_size=batch_size, seed=seed,
+          loss=lambda *batch: step(batch, 0.0)[0])
     return model.eval()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .. import checks
 from ..data import Images, batches
 from ..evaluation import accuracy
-from ..training import cosine, cross_entropy, fit
+from ..training import cosine, cross_entropy, fit, train
 
 # %% auto #0
 __all__ = ['TaskVectorComposer', 'learn_scaling', 'ufm_loss', 'trusted_images', 'Negation', 'negate']
@@ -142,37 +142,26 @@ def _parts(model: nn.Module, blocks: Sequence[str], count: str | int, given: Map
     return {name: part.long().to(own[name].device) for name, part in found.items()}
 
 # %% ../../nbs/merging/learned_scaling.ipynb #learncode
-def learn_scaling(module: nn.Module, *tensors: Tensor, objective: Callable[..., Tensor] | None = None,
+def learn_scaling(model: nn.Module, *tensors: Tensor, objective: Callable[..., Tensor] | None = None,
                   rate: float = 0.1, steps: int = 100, batch_size: int = 128, weight_decay: float = 0.1,
                   seed: int = 0) -> nn.Module:
-    """Train what asks for gradients in a module, a `TaskVectorComposer` or one that holds it; returns it.
+    """Train what asks for gradients in a model, a `TaskVectorComposer` or one that holds it; returns it.
 
     Args:
         tensors: images and class numbers `(N,)`, or what else `objective` takes, all with N rows.
-        objective: from a batch of each of `tensors` to a loss; None is the cross-entropy of `module(images)`.
+        objective: from a batch of each of `tensors` to a loss; None is the cross-entropy of `model(images)`.
         rate: of AdamW at the start; it falls to 0 along half a cosine. Gradients are clipped at length 1.
         steps, batch_size: as many passes over the rows as that takes; fewer rows are one batch.
 
-    The module learns in training mode and comes back in evaluation mode. The last step counts: nothing is selected.
+    The model learns in training mode and comes back in evaluation mode. The last step counts: nothing is selected.
     Raises TypeError or ValueError for arguments that do not fit, FloatingPointError where the loss is no number.
 
     Source: Zhang et al. (2024), few-shot recognition; the authors' code, `src/learn_few_shots.py`.
     """
-    trained = [p for p in checks.module("module", module).parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("module must have a parameter that asks for gradients, got none")
-    rate, size, seed = checks.number("rate", rate, above=0), checks.whole("batch_size", batch_size), checks.whole(
-        "seed", seed, 0)
-    rows = len(checks.tensor("images", tensors[0] if tensors else None))
-    if objective is None:
-        checks.labels("labels", tensors[1] if len(tensors) == 2 else None, rows)
-    loss = objective or (lambda images, labels: cross_entropy(module(images), labels.long()))
-    loader = batches(*tensors, batch_size=min(size, rows), steps=steps, seed=seed)
-    optimizer = torch.optim.AdamW(trained, rate, weight_decay=checks.number("weight_decay", weight_decay, 0))
-    module.train()
-    fit(lambda batch, p: (loss(*batch), {}), loader, optimizer, epochs=1, seed=seed, model=module, clip_norm=1.0,
-        schedule=lambda p: cosine(p, rate), progress=False)
-    return module.eval()
+    checks.module("model", model).train()
+    train(model, *tensors, rate=rate, steps=checks.whole("steps", steps), batch_size=batch_size, loss=objective,
+          weight_decay=weight_decay, clip_norm=1.0, seed=seed)
+    return model.eval()
 
 # %% ../../nbs/merging/learned_scaling.ipynb #ufmcode
 def ufm_loss(weak: Tensor, strong: Tensor, labels: Tensor | None = None, trusted: Tensor | None = None, *,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
-from ..data import Images, batches, digits, jitter
-from ..training import cosine, fit, seed_everything
+from ..data import Images, digits, jitter
+from ..training import seed_everything, train
 
 # %% auto #0
 __all__ = ['SHIFTS', 'shifted_digits', 'DigitNetwork', 'train_network']
@@ -119,12 +119,7 @@ def train_network(data: Images, start: nn.Module | None = None, *, steps: int = 
     images, labels = checks.module("data", data, Images)
     checks.tensor("images", images, kind="float")
     labels = checks.labels("labels", labels, rows=len(images)).long()
-    rate = checks.number("rate", rate, above=0)
     seed_everything(checks.whole("seed", seed, 0))
     network = (DigitNetwork(**options) if start is None else checks.copied("start", start)).train()
-    optimizer = torch.optim.AdamW(network.parameters(), rate)
-    fit(lambda batch, p: (F.cross_entropy(network(batch[0]), batch[1]), {}),
-        batches(images, labels, batch_size=min(checks.whole("batch_size", batch_size), len(labels)), steps=steps,
-                seed=seed), optimizer, epochs=1, seed=seed, schedule=lambda p: cosine(p, rate), model=network,
-        progress=False)
+    train(network, images, labels, rate=rate, steps=checks.whole("steps", steps), batch_size=batch_size, seed=seed)
     return network.eval()

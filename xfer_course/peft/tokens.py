@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..clip import Transformer
-from ..data import Images, batches, digits
+from ..data import Images, digits
 from ..rotation import rotate
-from ..training import cosine, fit, seed_everything
+from ..training import seed_everything, train
 
 # %% auto #0
 __all__ = ['TokenTransformer', 'digit_transformer', 'DigitTask', 'digit_task', 'development_task', 'every_layer', 'train_on']
@@ -68,10 +68,8 @@ def digit_transformer(seed: int = 0, epochs: int = 20, rate: float = 3e-3, layer
     data = digits("train", size=8, channels=1)
     rows = torch.arange(0, len(data.labels), 2)
     rows = rows[data.labels[rows] < 6]
-    optimizer = torch.optim.AdamW([*network.parameters(), *head.parameters()], checks.number("rate", rate, above=0))
-    fit(lambda batch, p: (F.cross_entropy(head(network(batch[0])), batch[1]), {}),
-        batches(data.images[rows], data.labels[rows], batch_size=32), optimizer, epochs=epochs, seed=seed,
-        schedule=lambda p: cosine(p, rate), model=[network, head], progress=False)
+    train(nn.Sequential(network, head), data.images[rows], data.labels[rows], rate=rate, epochs=epochs, batch_size=32,
+          seed=seed, order=0)
     return network.eval()
 
 # %% ../../nbs/peft/tokens.ipynb #taskcode
@@ -135,25 +133,13 @@ def every_layer(layers: Tensor) -> Tensor:
     return torch.cat([F.normalize(part, dim=-1, eps=least) for part in parts], 2).flatten(1)
 
 # %% ../../nbs/peft/tokens.ipynb #traincode
-def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    classes = checks.logits("what module returns", logits, len(labels), in_step=True).shape[1]
-    return F.cross_entropy(logits, checks.labels("labels", labels, classes=classes, in_step=True))
-
-
-def train_on(module: nn.Module, inputs: Tensor, labels: Tensor, *, rate: float, epochs: int = 40,
+def train_on(model: nn.Module, inputs: Tensor, labels: Tensor, *, rate: float, epochs: int = 40,
              weight_decay: float = 0.01, seed: int = 0) -> nn.Module:
-    """Train what asks for gradients in a module, from inputs `(N, ...)` to labels `(N,)`; returns it.
+    """Train what asks for gradients in a model, from inputs `(N, ...)` to labels `(N,)`; returns it.
 
-    AdamW with batches of 40, its rate falling to 0 along half a cosine. The module stays in the mode that it has.
-    Raises ValueError or TypeError for a rate not above 0, or labels that do not fit.
+    `xfer_course.training.train` with batches of 40, in one order for all seeds. The model stays in the mode that it
+    has. Raises ValueError or TypeError for a rate not above 0, or labels that do not fit.
     """
-    checks.labels("labels", labels, len(checks.tensor("inputs", inputs)))
-    trained = [p for p in checks.module("module", module).parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("module must have a parameter that asks for gradients, got none")
-    rate = checks.number("rate", rate, above=0)
-    optimizer = torch.optim.AdamW(trained, rate, weight_decay=checks.number("weight_decay", weight_decay, 0))
-    fit(lambda batch, p: (_class_loss(module(batch[0]), batch[1]), {}),
-        batches(inputs, labels, batch_size=min(40, len(labels))), optimizer, epochs=epochs, seed=seed,
-        schedule=lambda p: cosine(p, rate), progress=False)
-    return module
+    train(model, inputs, labels, rate=rate, epochs=checks.whole("epochs", epochs), batch_size=40,
+          weight_decay=weight_decay, seed=seed, order=0)
+    return model

@@ -16,6 +16,7 @@ from .devices import (
 from .history import History, Log
 from .loop import cosine, epoch_seed, fit, modules_of, recorded_losses, seed_epoch, seed_everything
 from .rates import rate_groups, rate_shares, scheduled_rate, set_learning_rate
+from .recipe import train
 from .same_run import data_fingerprint, step_settings
 from .validation import Validation, Watch, as_validation, measuring
 
@@ -49,6 +50,7 @@ __all__ = [
     "seed_everything",
     "set_learning_rate",
     "step_optimizer",
+    "train",
     "unit_vectors",
     "step_settings",
 ]
