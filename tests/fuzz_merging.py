@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
 import torch
 from hypothesis import strategies as st
 from torch import nn
@@ -322,3 +327,50 @@ fuzz("distillation_loss", merging.distillation_loss,
      {"student": any_vectors, "teacher": any_vectors, "labels": any_labels, "alpha": any_float, "tau": any_float,
       "kind": st.text(max_size=2), "released": any_int},
      lambda r, a: r.ndim == 0)
+
+# --- files of weights
+
+NOT_DRAWN.update(["Closeness", "MergedTensor", "MergeReport", "MergeScores", "Weights"])
+SHELF = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, SHELF, ignore_errors=True)
+SHELVED = [merging.write_weights(SHELF / f"{seed}.safetensors", merging.weights_of(perceptron(seed).state_dict()))
+           for seed in range(3)]
+FILES, OUT = st.sampled_from(SHELVED), st.just(SHELF / "merged.safetensors")
+ANY_FILE = st.one_of(st.sampled_from([SHELF, SHELF / "none", SHELVED[0]]), any_float, st.text(max_size=2))
+REPORT = merging.merge(*SHELVED[:2], out=SHELF / "reported.safetensors")
+NOT_THERE = (FileNotFoundError,)
+fuzz("open_weights", merging.open_weights, {"path": FILES}, {"path": ANY_FILE}, lambda r, a: len(r.parts) == 4,
+     also=NOT_THERE)
+fuzz("weights_of", merging.weights_of, {"state": STATES, "said": st.just("x")}, {"state": ANY_STATES},
+     lambda r, a: r.state().keys() == a["state"].keys())
+fuzz("network_with", lambda model, path: merging.network_with(model, merging.open_weights(path)),
+     {"model": PAIR["first"], "path": FILES}, {"model": OTHERS, "path": ANY_FILE}, lambda r, a: not r.training,
+     also=NOT_THERE)
+fuzz("safetensors_path", merging.safetensors_path, {"name": st.just("out"), "path": OUT}, {"path": ANY_FILE},
+     lambda r, a: r.suffix == ".safetensors")
+fuzz("write_weights", lambda path, state, **options: merging.write_weights(path, merging.weights_of(state), **options),
+     {"path": OUT, "state": STATES, "numbers": st.integers(1, 9)},
+     {"path": st.one_of(any_float, st.just(SHELF)), "state": ANY_STATES, "numbers": any_int},
+     lambda r, a: r.is_file())
+fuzz("closeness", merging.closeness, {"first": ROWS, "second": ROWS}, {"first": any_tensor, "second": any_vectors},
+     lambda r, a: r.apart >= 0 and not abs(r.cosine) > 1)
+fuzz("layer_of", merging.layer_of, {"name": st.sampled_from(("a.0.b", "c.d", "e"))}, {"name": any_float},
+     lambda r, a: a["name"].startswith(r))
+fuzz("report_from_json", merging.report_from_json, {"text": st.just(REPORT.json)},
+     {"text": st.one_of(any_float, st.text(max_size=2), st.just("{}"), st.just("[]"))}, lambda r, a: r == REPORT)
+for shown in ("report_sentences", "report_tables"):
+    fuzz(shown, getattr(merging, shown), {"report": st.just(REPORT)}, {"report": any_float}, lambda r, a: len(r) > 0)
+fuzz("score_merge", merging.score_merge,
+     {"report": st.just(REPORT), "model": PAIR["first"], "images": ROWS, "labels": class_numbers(5, 2),
+      "places": st.integers(2, 4)},
+     {"report": any_float, "model": OTHERS, "images": any_vectors, "labels": any_labels, "places": small_int},
+     lambda r, a: len(r.scores.line) == a["places"], also=NOT_TAKEN)
+fuzz("some_inputs", merging.some_inputs, {"images": ROWS, "most": st.integers(1, 9)},
+     {"images": any_tensor, "most": any_int}, lambda r, a: len(r) <= a["most"])
+fuzz("merge", merging.merge,
+     {"first": FILES, "second": FILES, "out": OUT, "method": st.sampled_from(("mean", "task_vectors")), "base": FILES,
+      "weights": st.lists(st.floats(0.1, 2), min_size=2, max_size=2)},
+     {"first": ANY_FILE, "second": ANY_FILE, "out": ANY_FILE, "method": st.text(max_size=2), "base": ANY_FILE,
+      "weights": any_weights, "keep": st.lists(st.text(max_size=2), max_size=2), "fishers": st.lists(ANY_FILE),
+      "model": OTHERS, "images": any_vectors, "labels": any_labels}, lambda r, a: len(r.tensors) == 4,
+     also=(*NOT_TAKEN, *NOT_THERE))

@@ -81,3 +81,17 @@ def test_one_chapter_is_replaced_and_the_others_stay(tmp_path):
     content = json.loads(out.read_text())
     assert content["runs"] == {"a": {"seconds": 3}, "b": {"seconds": 2}}
     assert content["measurements"] == [{"chapter": "b", "what": 2}, {"chapter": "a", "what": 3}]
+
+
+def test_merging_is_measured_beside_the_released_procedure():
+    "At a tiny size: what is measured, and that both ways end nearer to their parents' mean than they began."
+    from benchmarks import merging
+    from xfer_course.merging import DigitNetwork
+
+    given = merging.setting(lambda: DigitNetwork(width=3, norm="batch", classes=3), (1, 14, 14), 24, 8, 40)
+    measured = [*merging.matching_units(given), *merging.fitting_layers(given)]
+    assert [each.unit for each in measured] == ["s", "bytes", "s", "bytes"]
+    assert all(value > 0 for each in measured for values in each.values.values() for value in values)
+    before, closed, adam = map(float, measured[2].notes.values())
+    assert closed < before and adam < before
+    assert all("released" in way for each in measured for way in list(each.values)[-1:])

@@ -9,6 +9,7 @@ from .console import check_writable, echo_table, main, minutes
 from .copies import atlas, learner_copy, start
 from .labels import DATA, probe, prompts
 from .machine import data, data_get, data_list, data_make, doctor, lab
+from .merge import merge_files
 from .pages import offline_html
 from .readme import CHAPTER_MARKS, chapters_markdown, headline, with_chapters
 from .running import OPTIONS, PATHS, NotebookFailed, Run, emitted_record, execute, finished_record, plan_run
@@ -22,6 +23,7 @@ __all__ = [
     "atlas", "learner_copy", "start",
     "DATA", "probe", "prompts",
     "data", "data_get", "data_list", "data_make", "doctor", "lab",
+    "merge_files",
     "offline_html",
     "CHAPTER_MARKS", "chapters_markdown", "headline", "with_chapters",
     "OPTIONS", "PATHS", "NotebookFailed", "Run", "emitted_record", "execute", "finished_record", "plan_run",

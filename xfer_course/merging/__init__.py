@@ -4,7 +4,12 @@ from .diversity import (
     multicolour_digits, output_weights, right_votes, signal_to_noise, smooth_labels, vote_scores,
 )
 from .expansion import LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity
+from .files import MERGE_METHODS, merge, some_inputs
 from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
+from .merge_report import (
+    Closeness, MergedTensor, MergeReport, MergeScores, closeness, layer_of, report_from_json, report_sentences,
+    report_tables, score_merge,
+)
 from .permutations import Blocks, Matching, match_permutation, permuted, unit_blocks
 from .pleas import fit_layers, least_squares_merge, partial_merge
 from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
@@ -14,15 +19,19 @@ from .states import (
 )
 from .tasks import SHIFTS, DigitNetwork, shifted_digits, train_network
 from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_groups, unit_rows
+from .weight_files import Weights, network_with, open_weights, safetensors_path, weights_of, write_weights
 
 __all__ = [
-    "Agreement", "Blocks", "DigitNetwork", "LinearExpansion", "Matching", "MergeGrid", "Negation",
-    "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer", "UnitGroup", "add_vectors", "agreement",
-    "averaged_weights", "balanced_step", "barrier", "checked_groups", "colour_network", "descendant",
-    "distillation_loss", "expand_linear", "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge",
-    "fisher_norm", "fit_layers", "grid_weights", "interpolate", "learn_scaling", "least_squares_merge", "linearity",
-    "loss_along", "match_permutation", "merge_grid", "merge_shares", "merge_states", "mixup", "multicolour_digits",
-    "negate", "output_weights", "partial_merge", "permuted", "reordered", "reset_statistics", "right_votes",
-    "shifted_digits", "signal_to_noise", "smooth_labels", "task_vector", "train_network", "trusted_images",
-    "ufm_loss", "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean",
+    "Agreement", "Blocks", "Closeness", "DigitNetwork", "LinearExpansion", "MERGE_METHODS", "Matching", "MergeGrid",
+    "MergeReport", "MergeScores", "MergedTensor", "Negation", "PatchTransformer", "SHIFTS", "State",
+    "TaskVectorComposer", "UnitGroup", "Weights", "add_vectors", "agreement", "averaged_weights", "balanced_step",
+    "barrier", "checked_groups", "closeness", "colour_network", "descendant", "distillation_loss", "expand_linear",
+    "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge", "fisher_norm", "fit_layers", "grid_weights",
+    "interpolate", "layer_of", "learn_scaling", "least_squares_merge", "linearity", "loss_along",
+    "match_permutation", "merge", "merge_grid", "merge_shares", "merge_states", "mixup", "multicolour_digits",
+    "negate", "network_with", "open_weights", "output_weights", "partial_merge", "permuted", "reordered",
+    "report_from_json", "report_sentences", "report_tables", "reset_statistics", "right_votes", "safetensors_path", "score_merge",
+    "shifted_digits", "signal_to_noise", "smooth_labels", "some_inputs", "task_vector", "train_network",
+    "trusted_images", "ufm_loss", "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores",
+    "weighted_mean", "weights_of", "write_weights",
 ]

@@ -1,9 +1,9 @@
-"""Your own data without writing code: what the commands `xfer adapt`, `probe`, `prompts`, `embed` and `search` do.
+"""Your own data without writing code: what the commands `xfer adapt`, `probe`, `prompts`, `embed`, `merge` do.
 
 One module each: `examples` (what they read), `backbones` (from pictures to features), `report` (what they leave),
 `adapt` and `adapt_page` (from labelled to unlabelled), `held_out` (what a page knows about how good a classifier is),
 `linear`, `probe` and `probe_page`, `prompts` and `prompts_page`, `kept` (the network beside an index), `collection`
-(what nearest others tell), `embed_page`, `embed` and `search`.
+(what nearest others tell), `embed_page`, `embed` and `search`, `merge_page` (two results in one).
 """
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
                     prepare, round_trip, standardisation, trained)
@@ -20,6 +20,7 @@ from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure
                        prediction_rows, recognised, share_interval, share_text, show_certainty, show_classes,
                        show_mistakes, weights_fingerprint)
 from .linear import GRID, LinearClassifier, fit_linear, share_of_rows
+from .merge_page import merge_advice, merge_page, merge_results
 from .probe import Probe, load_probe, probe_examples
 from .probe_page import Compared, compared, curve_figure, probe_advice, probe_page, still_rises
 from .prompts import VOCABULARIES, fit_prompts
@@ -42,5 +43,5 @@ __all__ = [
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
     "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
     "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "csv_text", "file_pieces",
-    "weights_fingerprint",
+    "weights_fingerprint", "merge_advice", "merge_page", "merge_results",
 ]
