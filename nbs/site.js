@@ -1,4 +1,4 @@
-// What the pages do: sections of the sidebar that open, search, and stops for the keyboard.
+// What the pages do: sections of the sidebar that open, search, a filter of claims, and stops for the keyboard.
 "use strict";
 const up = document.currentScript.dataset.up;
 
@@ -106,6 +106,44 @@ function unfold() {
 }
 unfold();
 addEventListener("hashchange", unfold);
+
+// The list of all claims can be narrowed to a chapter, a verdict, and what each paper is known for, which is in bold.
+const claims = document.getElementById("all-claims-chapter-by-chapter");
+const rows = claims ? [...claims.querySelectorAll("tbody tr")] : [];
+if (rows.length) {
+  const texts = (all) => [...new Set(all.map((element) => element.textContent.trim()))];
+  const choice = (label, options) => {
+    const made = document.createElement("label"), select = document.createElement("select");
+    select.append(new Option("all", ""), ...options.map((text) => new Option(text)));
+    made.append(`${label} `, select);
+    return [made, select];
+  };
+  const [byChapter, chapter] = choice("Chapter", texts([...claims.querySelectorAll("h3")]));
+  const [byVerdict, verdict] = choice("Verdict", texts(rows.map((row) => row.cells[0])));
+  const byFame = document.createElement("label"), headline = document.createElement("input");
+  headline.type = "checkbox";
+  byFame.append(headline, " headline claims only");
+  const number = document.createElement("span"), form = document.createElement("p");
+  number.setAttribute("role", "status");
+  form.className = "claims-filter";
+  form.append(byChapter, byVerdict, byFame, number);
+  claims.querySelector("h2").after(form);
+  const narrow = () => {
+    let shown = 0;
+    for (const row of rows) {
+      const section = row.closest("section.level3").querySelector("h3").textContent.trim();
+      const fits = (!chapter.value || section === chapter.value)
+        && (!verdict.value || row.cells[0].textContent.trim() === verdict.value)
+        && (!headline.checked || row.cells[1].querySelector("strong") !== null);
+      row.hidden = !fits;
+      shown += fits;
+    }
+    for (const part of claims.querySelectorAll("section")) part.hidden = !part.querySelector("tbody tr:not([hidden])");
+    number.textContent = `${shown} of ${rows.length} claims`;
+  };
+  form.addEventListener("change", narrow);
+  narrow();
+}
 
 // Pages make everything that may be wider than they are reachable by keyboard; what fits needs no stop.
 const wide = document.querySelectorAll("main pre[tabindex], .table-responsive, .formula");

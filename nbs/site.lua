@@ -1,5 +1,6 @@
 -- What Quarto's pages need and Quarto does not do by itself: links from names to the reference, anchors as JupyterLab
--- writes them, tables and formulas that scroll inside the page, and header cells for every table.
+-- writes them, tables and formulas that scroll inside the page, and header cells for every table. And what Quarto does
+-- slowly: folded code, and links to pages, which it finds only among those that it renders itself.
 
 local symbols = {}
 local listed = io.open(quarto.project.directory .. "/symbols.json")
@@ -16,12 +17,32 @@ local function anchor(name)
   return (pandoc.text.lower(name):gsub("[!-,/:-@%[%]\\^`{-~]", ""):gsub("^[^%a\128-\255]+", ""))
 end
 
+local function page_of(target)
+  local page, rest = target:match("^([^:#]+)%.ipynb(.*)$")
+  if not page then page, rest = target:match("^([^:#]+)%.qmd(.*)$") end
+  return page and page .. ".html" .. rest or target
+end
+
 local function link(el)
   local page, name = el.target:match("^([^#:]*)#(.+)$")
   if page and not name:match("^xfer_course%.") and not page:match("^/?api/") and not name:match("^%x%x%x%x%x%x%x%x$") then
     el.target = page .. "#" .. anchor(name)
   end
+  el.target = page_of(el.target)
   return el, false
+end
+
+-- Quarto would run all of its filters over the words of each fold
+local function folded(el)
+  if el.attributes["code-fold"] ~= "true" or not el.classes:includes("cell-code") then
+    return el, false
+  end
+  local words = pandoc.utils.blocks_to_inlines(pandoc.read(el.attributes["code-summary"], "markdown").blocks)
+  el.attributes["code-fold"], el.attributes["code-summary"] = nil, nil
+  local head = pandoc.List({ pandoc.RawInline("html", '<details class="code-fold">\n<summary>') })
+  head:extend(words)
+  head:insert(pandoc.RawInline("html", "</summary>"))
+  return { pandoc.Plain(head), el, pandoc.RawBlock("html", "</details>") }, false
 end
 
 local function code(el)
@@ -74,13 +95,15 @@ local function scrolling(block)
 end
 
 local function raw(el)
-  if el.format:match("html") and el.text:match("<table") then
-    return scrolling(el), false
+  if el.format:match("html") then
+    el.text = el.text:gsub('href="([^"]+)"', function(target) return 'href="' .. page_of(target) .. '"' end)
+    return el.text:match("<table") and scrolling(el) or el, false
   end
 end
 
 return {
   { traverse = "topdown", Code = code, Math = formula, Link = link, Table = tables, RawBlock = raw,
+    CodeBlock = folded,
     Header = function(el) return el, false end },
   { traverse = "topdown", Table = function(el) return scrolling(el), false end },
 }

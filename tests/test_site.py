@@ -29,6 +29,7 @@ import docs  # noqa: E402
 import origins  # noqa: E402
 import reference  # noqa: E402
 import search_documents  # noqa: E402
+import site_navigation  # noqa: E402
 import site_pages  # noqa: E402
 import site_procs  # noqa: E402
 import site_weight  # noqa: E402
@@ -433,9 +434,96 @@ def test_prepared_notebooks_get_links_and_a_preview(course):
     assert f"[Open in Colab]({link})" in notebook.cells[1].source
     front = yaml.safe_load(notebook.cells[0].source.strip("-\n"))
     assert (processed / "toy" / front["image"]).is_file() and front["image-alt"] == "a red dot"
-    docs.extend_sidebar(processed, ["papers.qmd"])
-    contents = yaml.safe_load((processed / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]
+    assert "bibliography" not in front
+    contents = docs.extended(site_navigation.take_sidebar(processed), ["papers.qmd"])
+    assert contents[0]["text"] == "Home" and contents[1]["section"] == "Toy"
     assert contents[-1] == {"section": docs.REFERENCE_SECTION, "contents": ["papers.qmd"]}
+    assert yaml.safe_load((processed / "sidebar.yml").read_text("utf-8")) == site_navigation.PLACE
+
+
+def test_only_pages_that_cite_read_the_bibliography(course):
+    processed = course / "_proc"
+    shutil.copytree(course / "nbs", processed)
+    for path in processed.rglob("*.ipynb"):
+        cites = md("As [@ganin2016, section 5] has it." if path.stem == "lab" else "Mail a@b.org, or [@ me].")
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_raw_cell("---\ntitle: Toy\n---"), cites]), path)
+    docs.complete_notebooks(course, processed)
+    fronts = {path.stem: yaml.safe_load(nbformat.read(path, as_version=4).cells[0].source.strip("-\n"))
+              for path in processed.rglob("*.ipynb")}
+    assert fronts == {"index": {"title": "Toy"}, "method": {"title": "Toy"},
+                      "lab": {"title": "Toy", "bibliography": "../references.bib"}}
+
+
+@pytest.fixture
+def sections(tmp_path) -> list[site_navigation.Section]:
+    "A sidebar of three pages, one of them in no section."
+    for name, title in (("index", "A promise"), ("toy/first", 'With <code>code</code> and <a href="#x">a link</a>'),
+                        ("toy/second", 'Its "end"')):
+        page = tmp_path / f"{name}.html"
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(f'<title>x</title><h1 class="title d-none">{title}</h1>')
+    contents = [{"text": "Home & more", "href": "index.ipynb"},
+                {"section": "Toys?", "contents": ["toy/first.ipynb", "toy/second.qmd"]}]
+    return site_navigation.read_sections(tmp_path, contents)
+
+
+def test_the_sidebar_opens_at_the_page_that_is_read(sections):
+    shown = BeautifulSoup(site_navigation.sidebar(sections, "toy/second.html"), "html.parser")
+    links = [(link["href"], " ".join(link.get_text().split()), "active" in link["class"]) for link in shown.select("a")]
+    assert links == [("../index.html", "Home & more", False), ("../toy/first.html", "With code and a link", False),
+                     ("../toy/second.html", 'Its "end"', True)]
+    assert shown.button["aria-expanded"] == "true"
+    assert "show" in shown.select_one(shown.button["data-bs-target"])["class"]
+    closed = BeautifulSoup(site_navigation.sidebar(sections, "index.html"), "html.parser")
+    assert closed.a["href"] == "./index.html" and closed.button["aria-expanded"] == "false"
+    assert "show" not in closed.select_one("ul.sidebar-section")["class"]
+
+
+def test_neighbours_are_those_of_the_sidebar(sections):
+    head, end = site_navigation.neighbours(sections, "toy/first.html")
+    assert head == '<link href="../toy/second.html" rel="next">\n<link href="../index.html" rel="prev">\n'
+    links = BeautifulSoup(end, "html.parser").select("a")
+    assert [(link["href"], link["aria-label"]) for link in links] == [
+        ("../index.html", "Home & more"), ("../toy/second.html", 'Its "end"')]
+    assert "previous" not in str(BeautifulSoup(site_navigation.neighbours(sections, "index.html")[1], "html.parser").a)
+    with pytest.raises(ValueError, match="not in list"):
+        site_navigation.neighbours(sections, "toy/forgotten.html")
+
+
+def test_a_page_without_a_title_is_named(tmp_path):
+    (tmp_path / "bare.html").write_text("<h1>Bare</h1>")
+    with pytest.raises(ValueError, match="bare.html has no title"):
+        site_navigation.read_sections(tmp_path, ["bare.ipynb"])
+
+
+def test_several_quartos_share_the_pages_and_their_sites_are_joined(tmp_path):
+    """A Quarto that only says which pages it was given: every page is rendered once, by the process that has it, and
+    the map of the site names them all."""
+    quarto, processed = tmp_path / "quarto", tmp_path / "_proc"
+    quarto.write_text("""#!/bin/sh
+[ ! -e broken ] || exit 3
+mkdir _docs && cp styles.css _docs
+echo '<urlset>' > _docs/sitemap.xml
+for page in *.ipynb; do
+  echo $$ > _docs/${page%.ipynb}.html
+  printf '  <url>\\n    <loc>%s</loc>\\n  </url>\\n' $page >> _docs/sitemap.xml
+done
+echo '</urlset>' >> _docs/sitemap.xml
+""")
+    quarto.chmod(0o755)
+    processed.mkdir()
+    for name in ("a.ipynb", "b.ipynb", "c.ipynb", "d.ipynb", "styles.css"):
+        (processed / name).write_text(name)
+    for processes in (1, 3):
+        out = tmp_path / str(processes)
+        docs.render(processed, out, str(quarto), processes)
+        assert len({(out / f"{name}.html").read_text() for name in "abcd"}) == processes
+        assert (out / "styles.css").is_file()
+        named = re.findall(r"<loc>(\w)", (out / "sitemap.xml").read_text())
+        assert sorted(named) == list("abcd") and (out / "sitemap.xml").read_text().count("urlset>") == 2
+    (processed / "broken").touch()
+    with pytest.raises(docs.click.ClickException, match="could not render"):
+        docs.render(processed, tmp_path / "none", str(quarto), 2)
 
 
 def test_a_table_without_header_cells_has_them_in_its_first_column():
@@ -487,7 +575,7 @@ def test_quarto_configuration_is_the_one_at_the_top():
     configuration = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
     page = configuration["format"]["html"]
     assert page["respect-user-color-scheme"] and page["html-math-method"] == "mathml"
-    for name in (configuration["bibliography"], page["css"], *configuration["filters"], page["theme"]["light"][1],
+    for name in ("references.bib", page["css"], *configuration["filters"], page["theme"]["light"][1],
                  page["theme"]["dark"][1], configuration["metadata-files"][1], configuration["website"]["image"]):
         assert (ROOT / "nbs" / name).is_file()
     assert "MIT licence" in (ROOT / "nbs/minisearch.js").read_text("utf-8").split("\n")[0]

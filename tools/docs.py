@@ -7,16 +7,17 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from configparser import ConfigParser
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import nbformat
-import yaml
 
 COURSE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(COURSE), str(COURSE / "tools")]  # processes that prepare notebooks import `tools.site_procs`
@@ -24,9 +25,11 @@ sys.path[:0] = [str(COURSE), str(COURSE / "tools")]  # processes that prepare no
 from check_site import report_of, site_problems, source_problems  # noqa: E402  (the path is set now)
 from papers import papers_page  # noqa: E402
 from reference import addresses, symbols, write_reference  # noqa: E402
+from site_navigation import take_sidebar  # noqa: E402
 from site_pages import finish_site  # noqa: E402
 
 NO_QUARTO = "make docs needs Quarto, which https://quarto.org/docs/get-started/ has for every system"
+PAGES = (".ipynb", ".qmd")
 REFERENCE_SECTION = "The library, package by package"
 
 
@@ -50,8 +53,8 @@ def notebooks_of(root: Path) -> list[str]:
 # ---------------------------------------------------------------- what Quarto renders
 
 
-def prepare(root: Path) -> Path:
-    "Write everything that Quarto needs into a folder of its own, `_proc`; returns the folder."
+def prepare(root: Path) -> tuple[Path, list]:
+    "Write everything that Quarto needs into a folder of its own, `_proc`; returns it, and the contents of the sidebar."
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
 
@@ -62,8 +65,7 @@ def prepare(root: Path) -> Path:
     reference = write_reference(root, processed)
     (processed / "papers.qmd").write_text(papers_page(root, addresses(root)), "utf-8")
     (processed / "symbols.json").write_text(json.dumps(symbols(root)), "utf-8")
-    extend_sidebar(processed, ["papers.qmd", *reference])
-    return processed
+    return processed, extended(take_sidebar(processed), ["papers.qmd", *reference])
 
 
 def complete_notebooks(root: Path, processed: Path) -> None:
@@ -74,14 +76,16 @@ def complete_notebooks(root: Path, processed: Path) -> None:
         notebook = nbformat.read(path, as_version=4)
         links = " · ".join(f"[{words}]({target})" for words, target in page_links(name, settings, up))
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"::: {{.page-links}}\n{links}\n:::"))
+        front = notebook.cells[0].source.rstrip().removesuffix("---")
+        if any(re.search(r"(?<!\w)\[-?@\w", cell.source) for cell in notebook.cells if cell.cell_type == "markdown"):
+            front += f"bibliography: {up}references.bib\n"  # on every page it would be read in vain
         if found := first_picture(notebook):
             picture, alt = found
             stored = processed / "images" / f"{Path(name).with_suffix('').as_posix().replace('/', '-')}.png"
             stored.parent.mkdir(exist_ok=True)
             stored.write_bytes(picture)
-            front = notebook.cells[0].source.rstrip().removesuffix("---")
-            notebook.cells[0].source = (f"{front}image: {up}images/{stored.name}\n"
-                                        f"image-alt: {json.dumps(alt, ensure_ascii=False)}\n---")
+            front += (f"image: {up}images/{stored.name}\nimage-alt: {json.dumps(alt, ensure_ascii=False)}\n")
+        notebook.cells[0].source = f"{front}---"
         nbformat.write(notebook, path)
 
 
@@ -100,14 +104,11 @@ def first_picture(notebook) -> tuple[bytes, str] | None:
                  for o in outputs if "image/png" in o.get("data", {})), None)
 
 
-def extend_sidebar(processed: Path, names: list[str]) -> None:
-    "Put the reference and the page of papers below the notebooks."
-    path = processed / "sidebar.yml"
-    sidebar = yaml.safe_load(path.read_text("utf-8"))
-    contents = sidebar["website"]["sidebar"]["contents"]
-    contents[contents.index("index.ipynb")] = {"text": "Home", "href": "index.ipynb"}  # its title is a promise
-    contents.append({"section": REFERENCE_SECTION, "contents": names})
-    path.write_text(yaml.safe_dump(sidebar, sort_keys=False, allow_unicode=True), "utf-8")
+def extended(contents: list, names: list[str]) -> list:
+    "The contents of the sidebar with the reference and the page of papers below the notebooks."
+    contents = [{"text": "Home", "href": name} if name == "index.ipynb" else name  # the title there is a promise
+                for name in contents]
+    return [*contents, {"section": REFERENCE_SECTION, "contents": names}]
 
 
 # ---------------------------------------------------------------- the whole
@@ -115,11 +116,36 @@ def extend_sidebar(processed: Path, names: list[str]) -> None:
 
 def build(root: Path, out: Path, quarto: str) -> int:
     "Build the site of the course into a folder; returns the number of pages."
-    processed = prepare(root)
-    subprocess.run([quarto, "render", "--no-cache"], cwd=processed, check=True)
+    processed, contents = prepare(root)
     shutil.rmtree(out, ignore_errors=True)
-    shutil.move(processed / "_docs", out)
-    return finish_site(out)
+    render(processed, out, quarto, int(os.environ.get("XFER_JOBS") or os.cpu_count() or 1))
+    return finish_site(out, contents)
+
+
+def render(processed: Path, out: Path, quarto: str, processes: int) -> None:
+    "Render a folder with so many Quartos at a time, each with a part of the pages: one takes them one after the other."
+    pages = [path for path in processed.rglob("*") if path.suffix in PAGES]
+    pages.sort(key=lambda path: path.stat().st_size)  # so that no part gets all the long ones
+    with TemporaryDirectory() as scratch:
+        folders = [Path(scratch) / str(number) for number in range(min(processes, len(pages)))]
+        for number, folder in enumerate(folders):
+            others = {page for place, page in enumerate(pages) if place % len(folders) != number}
+            shutil.copytree(processed, folder, ignore=lambda at, names, others=others: [
+                name for name in names if Path(at) / name in others])
+        running = [subprocess.Popen([quarto, "render", "--no-cache"], cwd=folder) for folder in folders]
+        if any([process.wait() for process in running]):  # a list: every one is waited for
+            raise click.ClickException("Quarto could not render the site; it says above why")
+        for folder in folders:
+            shutil.copytree(folder / "_docs", out, dirs_exist_ok=True)
+        (out / "sitemap.xml").write_text(joined([(folder / "_docs/sitemap.xml").read_text("utf-8")
+                                                 for folder in folders]), "utf-8")
+
+
+def joined(maps: list[str]) -> str:
+    "One map of the site from those of its parts."
+    head, _, tail = maps[0].partition("</urlset>")
+    rest = (place for other in maps[1:] for place in re.findall(r"  <url>.*?</url>\n", other, re.S))
+    return f"{head}{''.join(rest)}</urlset>{tail}"
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """The last step of the site: Quarto's pages get what they lack for keyboards, screen readers and slow lines.
 
-Nothing here changes what a page says. The navigation gets names and honest roles, the search its field, pictures their
-size; what no page uses leaves the style sheets; and the words of all sections are collected for the search.
+Nothing here changes what a page says. The list of all pages takes its place, landmarks get names, the search its field,
+pictures their size; what no page uses leaves the style sheets; the words of all sections are collected for the search.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from search_documents import documents_of
+from site_navigation import Section, neighbours, read_sections, sidebar
 from site_weight import prune_styles
 
 SEARCH = """<search class="site-search">
@@ -49,33 +50,28 @@ AROUND = [
     (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="All pages"'),
     (r'<nav id="TOC"', '<nav id="TOC" aria-label="On this page"'),
     (r'<h2 id="toc-title">(.*?)</h2>', r'<p id="toc-title">\1</p>'),
-    (r'<nav class="page-navigation">', '<nav class="page-navigation" aria-label="Previous and next page">'),
-    # the words of a section are the button that opens it; the arrow beside them is one for the mouse
-    (r'<a class="(sidebar-item-text sidebar-link text-start[^>]*?) role="navigation"([^>]*>.*?)</a>',
-     r'<button type="button" class="\1\2</button>'),
-    (r'<a class="(sidebar-item-toggle[^>]*?) role="navigation" aria-expanded="\w+" aria-label="[^"]*">(.*?)</a>',
-     r'<span class="\1 aria-hidden="true">\2</span>'),
     (r'(<body[^>]*>)', r"\1" + SKIP),
 ]
 
 
-def finish_site(out: Path) -> int:
-    "Finish every page of a rendered site in its folder; returns the number of pages."
-    paths = sorted(out.rglob("*.html"))
+def finish_site(out: Path, contents: list) -> int:
+    "Finish every page of a rendered site in its folder, with the contents of its sidebar; returns how many there are."
+    paths, sections = sorted(out.rglob("*.html")), read_sections(out, contents)
     with ProcessPoolExecutor() as pool:
-        found = list(pool.map(partial(finish_page, out=out), paths, chunksize=4))
+        found = list(pool.map(partial(finish_page, out=out, sections=sections), paths, chunksize=4))
     documents = json.dumps([document for page in found for document in page], ensure_ascii=False)
     (out / "search-documents.js").write_text(f"window.searchDocuments = {documents};\n", "utf-8")
     for unused in ("bootstrap-icons.css", "bootstrap-icons.woff", "bootstrap.min.js"):
         (out / "site_libs/bootstrap" / unused).unlink(missing_ok=True)
+    (out / "search.json").unlink(missing_ok=True)  # of Quarto's search, five megabytes
     prune_styles(out)
     return len(paths)
 
 
-def finish_page(path: Path, out: Path) -> list[list[str]]:
+def finish_page(path: Path, out: Path, sections: list[Section]) -> list[list[str]]:
     "Mend one page; returns its sections for the search."
     address = path.relative_to(out).as_posix()
-    text = mended(path.read_text("utf-8"), address)
+    text = with_navigation(mended(path.read_text("utf-8"), address), sections, address)
     text = re.sub(r"<img [^>]*>", lambda tag: _with_size(_as_file(tag[0], path, out), path), text)
     text = re.sub(r"<table.*?</table>", lambda table: mended_table(table[0]), text, flags=re.S)
     text = re.sub(r"<summary.*?</summary>", _without_links, text, flags=re.S)
@@ -97,6 +93,15 @@ def mended(text: str, address: str) -> str:
                   else f'class="nav-link" href="{link[1]}"', text)
     text = text.replace('<div class="quarto-navbar-tools">', SEARCH + '<div class="quarto-navbar-tools">', 1)
     return text.replace("</body>", f'<script src="{up}site.js" data-up="{up}" defer></script>\n</body>', 1)
+
+
+def with_navigation(text: str, sections: list[Section], address: str) -> str:
+    "A page with the list of all pages at its side, and with the page before and after it."
+    head, end = neighbours(sections, address)
+    place = text.index('<ul class="list-unstyled', text.index('<nav id="quarto-sidebar"'))
+    text = text[:place] + sidebar(sections, address) + text[text.index("</ul>", place) + len("</ul>"):]
+    text = text.replace("</head>", f"{head}</head>", 1)
+    return text.replace("</div> <!-- /content -->", f"{end}</div> <!-- /content -->", 1)
 
 
 def mended_table(table: str) -> str:
