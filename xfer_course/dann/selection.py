@@ -260,22 +260,31 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         """
         classes, codes = _classes_and_codes(self, y)
         X = _check_fit(self, X, X_target, codes)
+        _check_shape(self, X, anew=True)
         self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target, len(classes))
         self.classes_ = classes
         return self
 
     def transform(self, X) -> np.ndarray:
-        """The features (n, d) of inputs `X` (n, ...)."""
+        """The features (n, d) of inputs `X` (n, ...); raises what `predict` does."""
+        _check_shape(self, X)
         return predict(_fitted(self).feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
+        """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`.
+
+        Raises what `predict` does.
+        """
+        _check_shape(self, X)
         outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
         logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
-        """The most probable class (n,) of inputs `X` (n, ...)."""
+        """The most probable class (n,) of inputs `X` (n, ...).
+
+        Raises `ValueError` or `TypeError` for rows of another shape than those of `fit`, or that are no finite numbers.
+        """
         best = self.predict_proba(X).argmax(1)
         return self.classes_[best]
 
@@ -344,3 +353,14 @@ def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.nd
     if len(classes) < 2:
         raise ValueError(f"y must hold at least two classes, got {len(classes)} class")
     return classes, np.searchsorted(classes, y).astype(np.int64)
+
+
+def _check_shape(classifier: DANNClassifier, X, anew: bool = False) -> None:
+    "Remember the shape of a row that a classifier is fitted with, or refuse inputs of another one."
+    if anew:
+        classifier.row_shape_ = tuple(X.shape[1:])
+    elif hasattr(classifier, "row_shape_"):
+        rows = checks.array("X", X)
+        if tuple(rows.shape[1:]) != classifier.row_shape_ or rows.ndim < 2:
+            raise ValueError(f"X must have rows of shape {classifier.row_shape_}, as those of fit, got an array of "
+                             f"shape {tuple(rows.shape)}")

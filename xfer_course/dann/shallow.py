@@ -257,6 +257,7 @@ class ShallowDANN(_SigmoidNetwork):
         self.classes_ = _find_classes(self, y)
         codes = np.searchsorted(self.classes_, y)
         X_target, X_valid = _check_target(self, X_target), _check_valid(self, X_valid, y_valid)
+        checks.one_scale("X_target", X_target, "X", X)
         if self.early_stopping and X_valid is None:
             X, codes, X_valid, y_valid = _hold_out(X, y, codes, self.validation_fraction)
         rng = check_random_state(self.random_state)
