@@ -757,10 +757,11 @@ def with_heads(label=None, domain=None) -> DANN:
 
 
 @pytest.mark.parametrize("heads, words", [
-    ({"label": nn.Sequential(nn.Linear(32, 2), nn.Softmax(1))}, "label_predictor must give logits, .* ends in Softmax"),
-    ({"label": nn.Sequential(nn.Sequential(nn.Linear(32, 2), nn.Sigmoid()))}, "label_predictor must .* ends in Sigmoid"),
-    ({"domain": nn.Sequential(nn.Linear(32, 1), nn.Sigmoid())}, "domain_classifier must give logits, .* ends in Sigmoid"),
-    ({"domain": Last()}, "domain_classifier must give logits, .* ends in Sigmoid"),
+    ({"label": nn.Sequential(nn.Linear(32, 2), nn.Softmax(1))}, "label_predictor must give .* ends in Softmax"),
+    ({"label": nn.Sequential(nn.Sequential(nn.Linear(32, 2), nn.Sigmoid()))},
+     "label_predictor must give .* ends in Sigmoid"),
+    ({"domain": nn.Sequential(nn.Linear(32, 1), nn.Sigmoid())}, "domain_classifier must give .* ends in Sigmoid"),
+    ({"domain": Last()}, "domain_classifier must give .* ends in Sigmoid"),
 ])
 def test_a_head_that_ends_in_softmax_or_sigmoid_is_refused(heads, words):
     with pytest.raises(ValueError, match=words):
@@ -793,14 +794,14 @@ def test_one_row_that_sums_to_one_is_no_softmax():
 
 
 BYTES = (255 * torch.rand(20, 2, generator=torch.Generator().manual_seed(0))).round()
+SMALL = Images(SOURCE_X[:20].sigmoid(), SOURCE_Y[:20])
 SCALED = {
-    "target in bytes": lambda: domain_batches(Images(SOURCE_X[:20].sigmoid(), SOURCE_Y[:20]), BYTES, 4, steps=1),
-    "source in bytes": lambda: domain_batches(Images(BYTES, SOURCE_Y[:20]), SOURCE_X[:20].sigmoid(), 4, steps=1),
-    "bytes as integers": lambda: domain_batches(Images(SOURCE_X[:20].sigmoid(), SOURCE_Y[:20]), BYTES.byte(), 4, steps=1),
+    "target in bytes": lambda: domain_batches(SMALL, BYTES, 4, steps=1),
+    "source in bytes": lambda: domain_batches(Images(BYTES, SOURCE_Y[:20]), SMALL.images, 4, steps=1),
+    "bytes as integers": lambda: domain_batches(SMALL, BYTES.byte(), 4, steps=1),
     "a data set": lambda: domain_batches(torch.utils.data.StackDataset(BYTES + 1, SOURCE_Y[:20]),
-                                         SOURCE_X[:20].sigmoid(), 4, steps=1),
-    "several": lambda: multi_domain_batches([(SOURCE_X[:20].sigmoid(), SOURCE_Y[:20])], [SOURCE_X.sigmoid(), BYTES], 4,
-                                            steps=1),
+                                         SMALL.images, 4, steps=1),
+    "several": lambda: multi_domain_batches([SMALL], [SOURCE_X.sigmoid(), BYTES], 4, steps=1),
     "shallow": lambda: shallow().fit(X, Y, 100 * X_TARGET),
 }
 
