@@ -225,6 +225,18 @@ step = Trainer()
     assert step.calls == 4 and "self.calls" not in step_settings(step)
 
 
+class Anything(dict):
+    "Options as some packages have them: every name is there, and holds more of its kind."
+
+    def __getattr__(self, name):
+        return Anything()
+
+
+def test_options_that_have_every_name_are_no_circle():
+    names = step_settings(made(PLAIN.replace("return", "return options.weight *"), options=Anything(weight=0.5)))
+    assert f"its code {same_run._VERSION}" in names
+
+
 # --- values
 
 

@@ -146,8 +146,9 @@ def _functions(value: Any) -> list[tuple[Any, dict[str, Any]]]:
         return [(function, given | around) for function, around in _functions(value.func)]
     if inspect.ismethod(value):
         return [(value.__func__, {"self": value.__self__})]
-    if hasattr(value, "__wrapped__") and not (inspect.isfunction(value) and is_own(value)):
-        return _functions(value.__wrapped__)  # in what a package puts around it: no_grad, compile, a cache
+    wrapped = _attributes(value).get("__wrapped__")
+    if wrapped is not None and not (inspect.isfunction(value) and is_own(value)):
+        return _functions(wrapped)  # in what a package puts around it: no_grad, compile, a cache
     if inspect.isfunction(value):
         return [(value, {})]
     own = isinstance(value, nn.Module) and is_own(type(value))
