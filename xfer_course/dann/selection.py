@@ -254,37 +254,28 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, X_target=None) -> "DANNClassifier":
         """Train on source inputs `X` (n, ...) with labels `y` (n,) of any kind and target inputs `X_target` (m, ...).
-
-        Raises `ValueError` or `TypeError` for parameters out of range, for `X_target` missing unless `lambda_=0`, for
-        inputs that do not fit together, for a single class, and where `network` builds anything but a `DANN`.
+        Raises `ValueError` or `TypeError` for parameters or inputs that do not fit, or a `network` that builds no `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
         X = _check_fit(self, X, X_target, codes)
-        _check_shape(self, X, anew=True)
         self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target, len(classes))
         self.classes_ = classes
         return self
 
     def transform(self, X) -> np.ndarray:
-        """The features (n, d) of inputs `X` (n, ...); raises what `predict` does."""
+        """The features (n, d) of inputs `X` (n, ...), whose rows must have the shape of those of `fit`."""
         _check_shape(self, X)
         return predict(_fitted(self).feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
-        """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`.
-
-        Raises what `predict` does.
-        """
+        """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
         _check_shape(self, X)
         outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
         logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
-        """The most probable class (n,) of inputs `X` (n, ...).
-
-        Raises `ValueError` or `TypeError` for rows of another shape than those of `fit`, or that are no finite numbers.
-        """
+        """The most probable class (n,) of inputs `X` (n, ...); `ValueError` for rows of another shape than in `fit`."""
         best = self.predict_proba(X).argmax(1)
         return self.classes_[best]
 
@@ -340,6 +331,7 @@ def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> to
         raise ValueError("X_target must be unlabelled target examples unless lambda_=0, got None")
     X = checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
     checks.same_length("X", X, "y", codes)
+    _check_shape(classifier, X, anew=True)
     return X
 
 

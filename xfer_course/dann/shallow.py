@@ -246,9 +246,8 @@ class ShallowDANN(_SigmoidNetwork):
         """Train on labelled source examples `X`, `y` and unlabelled target examples `X_target`.
 
         `X` is (n, features), dense or sparse, `y` (n,) labels of any kind, `X_target` (m, features). It may be left out
-        only where `lambda_=0`: that is the plain network, and no target example is looked at. `X_valid`, `y_valid` are
-        source examples for early stopping, instead of a part of `X`. With `warm_start` the classes of the previous
-        `fit` stay, and `y` may lack some of them.
+        only where `lambda_=0`: that is the plain network. `X_valid`, `y_valid` are source examples for early stopping,
+        instead of a part of `X`. With `warm_start` the classes of the previous `fit` stay; `y` may lack some of them.
         Raises `ValueError` or `TypeError` for parameters out of range, for input that is empty, not finite or of the
         wrong shape, for a single class, for `warm_start` weights of other shapes, and when training diverges.
         """
