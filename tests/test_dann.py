@@ -38,7 +38,7 @@ from xfer_course.dann import (
     reverse_validation,
     svhn_dann,
 )
-from xfer_course.data import Images, domain_batches, moons_pair
+from xfer_course.data import Images, domain_batches, moons_pair, multi_domain_batches
 from xfer_course.exercises import exercise
 from xfer_course.training import choose_accelerator, fit
 
@@ -725,3 +725,94 @@ def test_solutions_of_the_exercises_pass_their_checks(root, lesson):
         for answer, good in ((right, True), (wrong, False)):
             said = run(names[check], answer)
             assert ("Right" in said) == good, said
+
+
+# --- heads that give no logits, domains of two scales, rows of another shape
+
+
+class Shares(nn.Module):
+    "A head with softmax as a line of its `forward`."
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(32, 2)
+
+    def forward(self, x):
+        return self.layer(x).softmax(1)
+
+
+class Last(nn.Module):
+    "A head of one's own with the sigmoid as a layer."
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.end = nn.Linear(32, 1), nn.Sigmoid()
+
+    def forward(self, x):
+        return self.end(self.layer(x))
+
+
+def with_heads(label=None, domain=None) -> DANN:
+    return DANN(nn.Linear(2, 32), label or nn.Linear(32, 2), domain or nn.Linear(32, 1))
+
+
+@pytest.mark.parametrize("heads, words", [
+    ({"label": nn.Sequential(nn.Linear(32, 2), nn.Softmax(1))}, "label_predictor must give .* ends in Softmax"),
+    ({"label": nn.Sequential(nn.Sequential(nn.Linear(32, 2), nn.Sigmoid()))},
+     "label_predictor must give .* ends in Sigmoid"),
+    ({"domain": nn.Sequential(nn.Linear(32, 1), nn.Sigmoid())}, "domain_classifier must give .* ends in Sigmoid"),
+    ({"domain": Last()}, "domain_classifier must give .* ends in Sigmoid"),
+])
+def test_a_head_that_ends_in_softmax_or_sigmoid_is_refused(heads, words):
+    with pytest.raises(ValueError, match=words):
+        with_heads(**heads)
+
+
+def test_a_softmax_inside_a_forward_is_seen_in_the_first_step():
+    with pytest.raises(ValueError, match="label_predictor's output must be logits, .* got shares whose sum is 1"):
+        with_heads(Shares()).loss(SOURCE_X, SOURCE_Y, TARGET_X)
+    with pytest.raises(ValueError, match="must be logits"):
+        with_heads(Shares()).source_loss(SOURCE_X, SOURCE_Y)
+
+
+@pytest.mark.parametrize("head", [nn.Sequential(nn.Linear(32, 2), nn.LogSoftmax(1)), nn.Sequential(nn.Softmax(1),
+                                  nn.Linear(32, 2)), nn.Sequential(nn.Linear(32, 2), nn.ReLU())])
+def test_other_ends_of_a_head_are_left_alone(head):
+    assert with_heads(head).loss(SOURCE_X, SOURCE_Y, TARGET_X).total.isfinite()
+
+
+def test_one_row_that_sums_to_one_is_no_softmax():
+    model = with_heads(nn.Linear(32, 2, bias=False))
+    with torch.no_grad():
+        model.label_predictor.weight.zero_()
+        model.label_predictor.weight[0, 0] = 1
+        model.feature_extractor.weight.zero_()
+        model.feature_extractor.bias.zero_()
+        model.feature_extractor.weight[0, 0] = 1
+    rows = torch.tensor([[1.0, 0.0], [3.0, 0.0]])  # logits (1, 0) and (3, 0)
+    assert model.loss(rows, torch.tensor([0, 1]), rows).total.isfinite()
+
+
+BYTES = (255 * torch.rand(20, 2, generator=torch.Generator().manual_seed(0))).round()
+SMALL = Images(SOURCE_X[:20].sigmoid(), SOURCE_Y[:20])
+SCALED = {
+    "target in bytes": lambda: domain_batches(SMALL, BYTES, 4, steps=1),
+    "source in bytes": lambda: domain_batches(Images(BYTES, SOURCE_Y[:20]), SMALL.images, 4, steps=1),
+    "bytes as integers": lambda: domain_batches(SMALL, BYTES.byte(), 4, steps=1),
+    "a data set": lambda: domain_batches(torch.utils.data.StackDataset(BYTES + 1, SOURCE_Y[:20]),
+                                         SMALL.images, 4, steps=1),
+    "several": lambda: multi_domain_batches([SMALL], [SOURCE_X.sigmoid(), BYTES], 4, steps=1),
+    "shallow": lambda: shallow().fit(X, Y, 100 * X_TARGET),
+}
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_domains_of_two_scales_are_said(kind):
+    with pytest.warns(UserWarning, match="has values from .* to .*, .* from .* to .*: bring both to one scale"):
+        SCALED[kind]()
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: x / 10, lambda x: 0 * x, lambda x: x + 3])
+def test_domains_of_about_one_scale_are_not_said(change, recwarn):
+    domain_batches(Images(SOURCE_X, SOURCE_Y), change(TARGET_X), 4, steps=1)
+    assert not recwarn.list

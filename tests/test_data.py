@@ -648,8 +648,58 @@ def test_a_folder_of_parts_is_not_taken_for_classes(tmp_path):
         save_png(tmp_path / part / "cat/1.png", NOISE)
     with pytest.raises(ValueError, match="path must be a folder of classes, got .* with the parts Test, train"):
         data.image_folder(tmp_path, 4)
-    save_png(tmp_path / "bus/1.png", NOISE)  # a train among vehicles
-    assert data.image_folder(tmp_path, 4)[1] == ["Test", "bus", "train"]
+
+
+@pytest.mark.parametrize("beside", ["raw/1.png", "labels/a/1.png", "val/cat/1.png", "unsorted/1.png"])
+def test_parts_beside_other_folders_are_not_taken_for_classes(tmp_path, beside):
+    for file in ("train/cat/1.png", "train/dog/1.png", "test/cat/1.png", beside):
+        save_png(tmp_path / file, NOISE)
+    for read in (lambda: data.image_folder(tmp_path, 4), lambda: data.folder_samples(tmp_path)):
+        with pytest.raises(ValueError, match="must be a folder of classes, got .* parts test, train.*: give one"):
+            read()
+
+
+def test_a_train_alone_beside_what_is_no_part_is_refused(tmp_path):
+    for file in ("train/cat/1.png", "train/dog/1.png", "unlabelled/1.png"):
+        save_png(tmp_path / file, NOISE)
+    with pytest.raises(ValueError, match="with the parts train beside unlabelled: give one of them, such as .*/train"):
+        data.image_folder(tmp_path, 4)
+
+
+def test_parts_without_classes_are_no_classes(tmp_path):
+    for file in ("train/1.png", "val/1.png"):
+        save_png(tmp_path / file, NOISE)
+    with pytest.raises(ValueError, match="with the parts train, val"):
+        data.image_folder(tmp_path, 4)
+
+
+@pytest.mark.parametrize("files", [("bus/1.png", "train/1.png"), ("bus/2023/1.png", "train/2023/1.png", "car/a/1.png")])
+def test_a_train_among_vehicles_is_a_class(tmp_path, files):
+    for file in files:
+        save_png(tmp_path / file, NOISE)
+    assert data.image_folder(tmp_path, 4)[1] == sorted({file.split("/")[0] for file in files})
+
+
+ONE_TOO_HIGH = {"domains": ("amazon/bike/1.png", "amazon/mug/1.png", "webcam/bike/1.png", "webcam/mug/1.png"),
+                "a folder around": ("images/cat/1.png", "images/dog/1.png"),
+                "kinds": ("animals/cat/1.png", "animals/dog/1.png", "plants/oak/1.png", "plants/rose/a/1.png")}
+
+
+@pytest.mark.parametrize("kind", ONE_TOO_HIGH)
+def test_a_folder_one_level_too_high_is_said(tmp_path, kind):
+    for file in ONE_TOO_HIGH[kind]:
+        save_png(tmp_path / file, NOISE)
+    first, below = ONE_TOO_HIGH[kind][0].split("/")[:2]
+    with pytest.warns(UserWarning, match=rf"all lie in folders below, such as {below}, .*: give .*/{first} if"):
+        data.image_folder(tmp_path, 4)
+
+
+@pytest.mark.parametrize("files", [("cat/1.png", "cat/2023/1.png", "cat/2024/1.png", "dog/a/1.png", "dog/b/1.png"),
+                                   ("cat/all/1.png", "dog/all/1.png")])
+def test_folders_inside_a_class_are_read_without_a_word(tmp_path, recwarn, files):
+    for file in files:
+        save_png(tmp_path / file, NOISE)
+    assert data.image_folder(tmp_path, 4)[1] == ["cat", "dog"] and not recwarn.list
 
 
 def test_files_left_out_are_counted_by_reason(tmp_path):

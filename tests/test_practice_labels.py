@@ -600,8 +600,9 @@ def test_commands_speak_of_damaged_pictures_in_sentences(tmp_path, monkeypatch, 
         for i in range(4):
             Image.new("RGB", (8, 8), (60 * i, 0, 200)).save(tmp_path / "mine" / name / f"{i}.png")
     (tmp_path / "mine/cat/torn.png").write_bytes(b"no picture")
+    picture_folder(tmp_path / "theirs", {"cat": 2, "dog": 2})
     first, *options = command
-    arguments = [first, "mine", *(["mine"] if first == "adapt" else []), *options]
+    arguments = [first, "mine", *(["theirs"] if first == "adapt" else []), *options]
     said = CliRunner().invoke(main, arguments)
     assert said.exit_code == 1 and said.stderr.splitlines()[-1].split("\r")[-1].strip().endswith(
         "torn.png is not an image that can be read: --skip-damaged leaves such files out")

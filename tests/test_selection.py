@@ -235,3 +235,20 @@ def test_a_network_that_says_nothing_predicts_no_class():
     nn.init.constant_(model.model_.label_predictor.bias, math.nan)
     with pytest.raises(ValueError, match="what network returns must have a finite largest value in every row"):
         model.predict(X)
+
+
+@pytest.mark.parametrize("rows", [np.zeros((4, 3)), np.zeros((4, 1)), np.zeros(2), np.zeros((4, 2, 2)), 0.5])
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "transform"])
+def test_rows_of_another_shape_than_those_of_fit_are_refused_by_name(rows, method):
+    fitted = classifier(steps=1).fit(X, Y, X_target=X_TARGET)
+    with pytest.raises(ValueError, match=r"X must have rows of shape \(2,\), as those of fit, got an array of shape"):
+        getattr(fitted, method)(rows)
+    assert len(getattr(fitted, method)(X[:3])) == 3
+
+
+def test_pictures_of_another_size_are_refused_by_name():
+    images = np.random.default_rng(0).random((8, 1, 6, 6)).astype(np.float32)
+    build = functools.partial(DANN, nn.Sequential(nn.Flatten(), nn.Linear(36, 8)), nn.Linear(8, 2), nn.Linear(8, 1))
+    fitted = DANNClassifier(build, steps=1, batch_size=2).fit(images, np.arange(8) % 2, X_target=images)
+    with pytest.raises(ValueError, match=r"X must have rows of shape \(1, 6, 6\), as .*, got .* \(8, 1, 8, 8\)"):
+        fitted.predict(np.zeros((8, 1, 8, 8)))

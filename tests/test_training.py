@@ -69,9 +69,10 @@ class Run:
     def __init__(self, optimizer=torch.optim.Adam, hook=lambda p: None):
         seed_everything(0)
         self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
-        self.optimizer, self.hook = optimizer(self.net.parameters(), lr=0.01), hook
+        self.optimizer, self.hook, self.taken = optimizer(self.net.parameters(), lr=0.01), hook, 0
 
     def step(self, batch, p):
+        self.taken += 1
         self.hook(p)
         logits = self.net(batch[0])
         return cross_entropy(logits, batch[1]), {"accuracy": (logits.argmax(1) == batch[1]).float().mean(), "p": p}
@@ -425,16 +426,17 @@ def test_sigkill_at_any_point_changes_nothing(tmp_path):
 def test_finished_run_is_loaded_and_not_trained(tmp_path, capsys):
     trained = Run()
     expected = trained.fit(checkpoint=tmp_path)
-    loaded = Run(hook=stop_at(0))
+    loaded = Run()
     assert numbers(loaded.fit(checkpoint=tmp_path, progress=True)) == numbers(expected)
-    assert weights(loaded) == weights(trained)
+    assert weights(loaded) == weights(trained) and loaded.taken == 0
     assert f"loaded {tmp_path / 'checkpoint.safetensors'}: 4 of 4 epochs are done" in capsys.readouterr().out
 
 
 def test_resume_false_starts_anew(tmp_path):
     first = Run().fit(checkpoint=tmp_path, seed=1)
     assert Run().fit(checkpoint=tmp_path, seed=2, resume=False).loss != first.loss
-    assert Run(hook=stop_at(0)).fit(checkpoint=tmp_path, seed=2).loss != first.loss
+    loaded = Run()
+    assert loaded.fit(checkpoint=tmp_path, seed=2).loss != first.loss and loaded.taken == 0
 
 
 OTHER_RUNS = {
@@ -759,7 +761,7 @@ def test_what_a_step_counts_is_no_setting(tmp_path):
     fits = [fit(step, LOADERS["shuffled"](), run.optimizer, epochs=2, checkpoint=tmp_path, progress=False)
             for _ in range(2)]
     assert fits[0].loss == fits[1].loss and total == counted[0] == seen["steps"] == len(losses) == 2 * STEPS
-    assert all(name.startswith("run.net.") for name in step_settings(step))
+    assert all(name.startswith(("run.net.", "its code ")) for name in step_settings(step))
 
 
 def test_a_checkpoint_of_before_is_read(tmp_path):
@@ -1297,7 +1299,7 @@ def test_missing_gpu_is_said():
 def test_recorded_losses_are_the_first_of_every_run_in_the_block(tmp_path):
     with recorded_losses(steps=5) as losses:
         first, second = Run().fit(), Run().fit(seed=1, checkpoint=tmp_path)
-        Run(hook=stop_at(0)).fit(seed=1, checkpoint=tmp_path)  # only loaded
+        Run().fit(seed=1, checkpoint=tmp_path)  # only loaded
     outside = Run().fit(seed=2)
     assert losses == [first.loss[:5], second.loss[:5], second.loss[:5]]
     assert outside.loss[:5] not in losses
@@ -1366,9 +1368,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, history, loop, rates, same_run, validation
+    from xfer_course.training import devices, fingerprints, history, loop, rates, same_run, validation
 
-    modules = (loop, rates, validation, history, checkpoint, devices, same_run)
+    modules = (loop, rates, validation, history, checkpoint, devices, fingerprints, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 

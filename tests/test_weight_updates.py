@@ -383,8 +383,9 @@ def test_a_run_is_extended_on_request_only_and_never_shortened(tmp_path):
     with pytest.raises(ValueError, match="run with other data"):
         x, y = data().tensors
         Run().fit(DataLoader(torch.utils.data.TensorDataset(x, 1 - y), 16), checkpoint=tmp_path, epochs=8, extend=True)
-    same = Run(hook=stop_at(0)).fit(checkpoint=tmp_path, extend=True)  # the same length: only loaded
-    assert len(same.loss) == EPOCHS * STEPS
+    loaded = Run()
+    same = loaded.fit(checkpoint=tmp_path, extend=True)  # the same length: only loaded
+    assert len(same.loss) == EPOCHS * STEPS and loaded.taken == 0
 
 
 def test_groups_keep_their_ratio_when_a_run_is_extended(tmp_path):

@@ -315,6 +315,7 @@ class LearningRule(AlphaBN):
     def answer(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         "Logits (N, K) for a batch, and their loss."
         logits = class_logits(model(images))
+        checks.no_shares("what model returns", logits)
         return logits, self.loss(logits)
 
 

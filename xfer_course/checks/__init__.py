@@ -3,7 +3,7 @@ be and what it is.
 
 `values` has the checks of numbers, texts, tensors, arrays and modules, `class_labels` those of labels and class scores.
 """
-from .class_labels import label_array, labels, logits
+from .class_labels import label_array, labels, logit_head, logits, no_shares
 from .values import (
     array,
     as_array,
@@ -16,6 +16,7 @@ from .values import (
     module,
     number,
     one_of,
+    one_scale,
     same_dtype,
     same_length,
     tensor,
@@ -26,6 +27,6 @@ from .values import (
 
 __all__ = [
     "array", "as_array", "batch_norm", "batch_norms", "copied", "directions", "finite_values", "increasing",
-    "label_array", "labels", "logits", "module", "number", "one_of", "same_dtype", "same_length",
-    "tensor", "texts", "vectors", "whole",
+    "label_array", "labels", "logit_head", "logits", "module", "no_shares", "number", "one_of", "one_scale",
+    "same_dtype", "same_length", "tensor", "texts", "vectors", "whole",
 ]

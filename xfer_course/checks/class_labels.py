@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .values import as_array, tensor
+from .values import as_array, module, tensor
 
 # %% auto #0
-__all__ = ['labels', 'label_array', 'logits']
+__all__ = ['labels', 'label_array', 'logits', 'logit_head', 'no_shares']
 
 # %% ../../nbs/foundations/labels.ipynb #a7c40104
 if TYPE_CHECKING:
@@ -132,3 +132,33 @@ def logits(name: str, x: Any, rows: int | None = None, classes: int | None = Non
             row = int((~good).nonzero()[0])
             raise ValueError(f"{name} must have a finite largest value in every row, got {peaks[row]:g} in row {row}")
     return x
+
+# %% ../../nbs/foundations/labels.ipynb #a7c4011b
+_ENDS = ("Softmax", "Softmax2d", "Softmin", "Sigmoid", "Hardsigmoid", "LogSigmoid")
+
+
+def logit_head(name: str, value: Any) -> Any:
+    """`value`, if it is an `nn.Module` whose last layer is no softmax or sigmoid.
+
+    Raises TypeError if it is no module, and ValueError if it ends in one.
+    """
+    last = type([*module(name, value).modules()][-1]).__name__
+    if last in _ENDS:
+        raise ValueError(f"{name} must give logits, as the loss has softmax or sigmoid in it, got a module that ends "
+                         f"in {last}: leave that out")
+    return value
+
+
+def no_shares(name: str, logits: torch.Tensor) -> torch.Tensor:
+    """`logits` (N, K), if they are not what a softmax gives: shares of at least 0 whose sum is 1 in every row.
+
+    A single row says nothing, and on a GPU the values are not looked at. Raises ValueError for shares.
+    """
+    if logits.is_cpu and len(logits) > 1 and not logits.is_meta:
+        first = logits.detach()[0].tolist()
+        if min(first) >= 0 and abs(sum(first) - 1) < 1e-3:  # which is rare, and quick to see
+            rows = logits.detach()
+            if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+                raise ValueError(f"{name} must be logits, as the loss has a softmax in it, got shares whose sum is 1 "
+                                 "in every row: leave the softmax out")
+    return logits

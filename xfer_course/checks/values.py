@@ -16,7 +16,7 @@ import numpy as np
 
 # %% auto #0
 __all__ = ['whole', 'number', 'one_of', 'texts', 'tensor', 'finite_values', 'same_length', 'vectors', 'directions', 'same_dtype',
-           'increasing', 'as_array', 'array', 'module', 'copied', 'batch_norm', 'batch_norms']
+           'increasing', 'as_array', 'array', 'module', 'copied', 'one_scale', 'batch_norm', 'batch_norms']
 
 # %% ../../nbs/foundations/checks.ipynb #a7c40002
 if TYPE_CHECKING:
@@ -290,6 +290,28 @@ def copied(name: str, value: Any) -> Any:
     except RuntimeError as error:  # such as weights that a hook has computed
         reason = str(error).partition(". ")[0].splitlines()[0]
         raise ValueError(f"{name} must be a module that can be copied, got {type(value).__name__}: {reason}") from error
+
+# %% ../../nbs/foundations/checks.ipynb #92306963
+def one_scale(name: str, x: Any, other_name: str, other: Any, most: float = 20) -> None:
+    """Warns where the largest values of two tensors or arrays differ by more than the factor `most`.
+
+    Looks at up to 64 rows of each, spread evenly; at nothing where one is None or holds no real numbers.
+    """
+    import torch
+
+    ends = []
+    for each in (x, other):
+        each = each.data if hasattr(each, "tocoo") else each  # a sparse matrix of SciPy: what is not zero
+        each = None if each is None else torch.as_tensor(each).detach()
+        if each is None or each.is_complex() or not each.numel():
+            return
+        each = each[:: max(1, len(each) // 64)] if each.ndim else each
+        ends.append(tuple(end.item() for end in each.float().aminmax()))
+    (low, high), (other_low, other_high) = ends
+    peak, other_peak = (max(map(abs, each)) for each in ends)
+    if math.isfinite(peak + other_peak) and max(peak, other_peak) > most * min(peak, other_peak) > 0:
+        warnings.warn(f"{name} has values from {low:g} to {high:g}, {other_name} from {other_low:g} to {other_high:g}: "
+                      "bring both to one scale, unless this is meant", stacklevel=4)
 
 # %% ../../nbs/foundations/checks.ipynb #6be21d41
 def batch_norm(name: str, layer: Any) -> Any:

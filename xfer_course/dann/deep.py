@@ -129,6 +129,7 @@ class DANNLoss(NamedTuple):
 def _label_loss(logits: Tensor, source_y: Tensor, class_weights: Any = None, sample_weights: Any = None) -> Tensor:
     checks.tensor("source_y", source_y, "N")
     checks.tensor("label_predictor's output", logits, f"{len(source_y)} K")
+    checks.no_shares("label_predictor's output", logits)
     labels = checks.labels("source_y", source_y, classes=logits.shape[1], in_step=True)
     if class_weights is None and sample_weights is None:
         return cross_entropy(logits, labels)
@@ -164,8 +165,8 @@ class DANN(nn.Module):
                  domain_reduction: str = "mean") -> None:
         super().__init__()
         self.feature_extractor = checks.module("feature_extractor", feature_extractor)
-        self.label_predictor = checks.module("label_predictor", label_predictor)
-        self.domain_classifier = checks.module("domain_classifier", domain_classifier)
+        self.label_predictor = checks.logit_head("label_predictor", label_predictor)
+        self.domain_classifier = checks.logit_head("domain_classifier", domain_classifier)
         self.joint_batch, self.input_shape = checks.one_of("joint_batch", joint_batch, (True, False)), input_shape
         self.domain_reduction = checks.one_of("domain_reduction", domain_reduction, ("mean", "sum"))
 

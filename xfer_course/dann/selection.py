@@ -254,9 +254,7 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, X_target=None) -> "DANNClassifier":
         """Train on source inputs `X` (n, ...) with labels `y` (n,) of any kind and target inputs `X_target` (m, ...).
-
-        Raises `ValueError` or `TypeError` for parameters out of range, for `X_target` missing unless `lambda_=0`, for
-        inputs that do not fit together, for a single class, and where `network` builds anything but a `DANN`.
+        Raises `ValueError` or `TypeError` for parameters or inputs that do not fit, or a `network` that builds no `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
         X = _check_fit(self, X, X_target, codes)
@@ -265,17 +263,19 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def transform(self, X) -> np.ndarray:
-        """The features (n, d) of inputs `X` (n, ...)."""
+        """The features (n, d) of inputs `X` (n, ...), whose rows must have the shape of those of `fit`."""
+        _check_shape(self, X)
         return predict(_fitted(self).feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
+        _check_shape(self, X)
         outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
         logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
     def predict(self, X) -> np.ndarray:
-        """The most probable class (n,) of inputs `X` (n, ...)."""
+        """The most probable class (n,) of inputs `X` (n, ...); `ValueError` for rows of another shape than in `fit`."""
         best = self.predict_proba(X).argmax(1)
         return self.classes_[best]
 
@@ -331,6 +331,7 @@ def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> to
         raise ValueError("X_target must be unlabelled target examples unless lambda_=0, got None")
     X = checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
     checks.same_length("X", X, "y", codes)
+    _check_shape(classifier, X, anew=True)
     return X
 
 
@@ -344,3 +345,14 @@ def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.nd
     if len(classes) < 2:
         raise ValueError(f"y must hold at least two classes, got {len(classes)} class")
     return classes, np.searchsorted(classes, y).astype(np.int64)
+
+
+def _check_shape(classifier: DANNClassifier, X, anew: bool = False) -> None:
+    "Remember the shape of a row that a classifier is fitted with, or refuse inputs of another one."
+    if anew:
+        classifier.row_shape_ = tuple(X.shape[1:])
+    elif hasattr(classifier, "row_shape_"):
+        rows = checks.array("X", X)
+        if tuple(rows.shape[1:]) != classifier.row_shape_ or rows.ndim < 2:
+            raise ValueError(f"X must have rows of shape {classifier.row_shape_}, as those of fit, got an array of "
+                             f"shape {tuple(rows.shape)}")

@@ -246,9 +246,8 @@ class ShallowDANN(_SigmoidNetwork):
         """Train on labelled source examples `X`, `y` and unlabelled target examples `X_target`.
 
         `X` is (n, features), dense or sparse, `y` (n,) labels of any kind, `X_target` (m, features). It may be left out
-        only where `lambda_=0`: that is the plain network, and no target example is looked at. `X_valid`, `y_valid` are
-        source examples for early stopping, instead of a part of `X`. With `warm_start` the classes of the previous
-        `fit` stay, and `y` may lack some of them.
+        only where `lambda_=0`: that is the plain network. `X_valid`, `y_valid` are source examples for early stopping,
+        instead of a part of `X`. With `warm_start` the classes of the previous `fit` stay; `y` may lack some of them.
         Raises `ValueError` or `TypeError` for parameters out of range, for input that is empty, not finite or of the
         wrong shape, for a single class, for `warm_start` weights of other shapes, and when training diverges.
         """
@@ -257,6 +256,7 @@ class ShallowDANN(_SigmoidNetwork):
         self.classes_ = _find_classes(self, y)
         codes = np.searchsorted(self.classes_, y)
         X_target, X_valid = _check_target(self, X_target), _check_valid(self, X_valid, y_valid)
+        checks.one_scale("X_target", X_target, "X", X)
         if self.early_stopping and X_valid is None:
             X, codes, X_valid, y_valid = _hold_out(X, y, codes, self.validation_fraction)
         rng = check_random_state(self.random_state)

@@ -213,6 +213,11 @@ def _shape_of(name: str, part: Tensor | Dataset | DataLoader) -> tuple[int, ...]
     _rows([name], [part])
     return tuple(part.shape[1:] if isinstance(part, Tensor) else np.shape(first_item(name, part)[0]))
 
+
+def _some_rows(part: Tensor | Dataset | DataLoader) -> Tensor | None:
+    """A tensor, or the first image of a data set; None for a loader."""
+    return part if isinstance(part, Tensor) else None if isinstance(part, DataLoader) else first_item("data", part)[0]
+
 # %% ../../nbs/foundations/batching.ipynb #96fff9eb
 def domain_batches(source: Images | Dataset | DataLoader, target_images: Tensor | Dataset | DataLoader,
                    batch_size: int = 64, *, steps: int, shuffle: bool = True, seed: int = 0, workers: int = 0,
@@ -233,12 +238,14 @@ def domain_batches(source: Images | Dataset | DataLoader, target_images: Tensor 
         `LoaderBatches`, which yield the same, if a domain is a `DataLoader`.
 
     Raises:
-        TypeError, ValueError: an empty domain, or rows that do not fit together.
+        TypeError, ValueError: an empty domain, or rows that do not fit together. Two scales, such as 0 to 255 and 0 to
+            1, are said in a warning.
     """
     groups = [_source_parts(source), _unpacked([target_images])[:1]]
     shapes = [_shape_of("source images", groups[0][0]), _shape_of("target_images", groups[1][0])]
     if None not in shapes and shapes[0] != shapes[1]:
         raise ValueError(f"target_images must have rows of shape {shapes[0]}, as the source, got {shapes[1]}")
+    checks.one_scale("target_images", _some_rows(groups[1][0]), "the source", _some_rows(groups[0][0]))
     batch_size, steps = checks.whole("batch_size", batch_size), checks.whole("steps", steps)
     rows, options = steps * batch_size, (shuffle, True, seed, workers, prefetch)
     if all(isinstance(parts[0], (Tensor, Dataset)) for parts in groups):

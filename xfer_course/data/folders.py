@@ -64,7 +64,7 @@ def image_folder(path: str | Path, size: int | None, *, n: int | None = None, ch
         FileNotFoundError: no such folder, no images in it, or a sub-folder without any (allowed with `classes`).
         DataFileError: an image is corrupt or truncated, and `skip_damaged` is False.
         ValueError: a sub-folder that is not among `classes`, a class folder that holds a link to another folder, or
-            a folder of parts (train, test) instead of classes.
+            a folder of parts (train, test) instead of classes. A folder one level too high is said in a warning.
     """
     _check_reading(size, channels, lazy, transform)
     path = Path(path).expanduser()
@@ -204,6 +204,32 @@ def _numbers(path: Path, found: Sequence[str], classes: Sequence[str] | None) ->
                          f"{', ...' if len(classes) > 9 else ''} without {unknown[0]!r}")
     return [known.get(_composed(name), number) for number, name in enumerate(found)]
 
+# %% ../../nbs/foundations/folders.ipynb #db296311
+def _check_parts(path: Path, folders: Sequence[Path]) -> None:
+    "Raise ValueError for a folder of parts, whatever lies beside them."
+    parts = [folder for folder in folders if folder.name.casefold() in _PARTS]
+    nested = [folder for folder in parts if _class_folders(folder)]
+    if [folder.name.casefold() for folder in parts] == ["train"] and len(folders) > 1:  # it may be the vehicle
+        nested = [] if all(map(_class_folders, folders)) else nested
+    if nested or 1 < len(parts) == len(folders):
+        beside = [folder.name for folder in folders if folder not in parts]
+        raise ValueError(f"path must be a folder of classes, got {path} with the parts "
+                         f"{', '.join(folder.name for folder in parts)}"
+                         f"{' beside ' + ', '.join(beside[:5]) if beside else ''}: give one of them, such as "
+                         f"{(nested or parts)[0]}")
+
+
+def _check_level(path: Path, images: dict[str, list[str]]) -> None:
+    "Warn where no class folder holds an image itself, and each has several folders that do."
+    below = {name: {file[len(os.path.join(path, name, "")) :].partition(os.sep)[0::2] for file in files}
+             for name, files in images.items() if files}
+    inner = {name: sorted({first for first, rest in found}) for name, found in below.items()}
+    if all(rest for found in below.values() for _, rest in found) and all(len(names) > 1 for names in inner.values()):
+        first = min(inner)
+        warnings.warn(f"{path}: the classes are {', '.join(list(inner)[:5])}, whose images all lie in folders below, "
+                      f"such as {', '.join(inner[first][:3])}: give {path / first} if those are the classes",
+                      stacklevel=5)
+
 # %% ../../nbs/foundations/folders.ipynb #db29630f
 def folder_samples(path: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[Path, int]], list[str]]:
     """Files with their class numbers, the classes taking turns, and the class names.
@@ -221,14 +247,13 @@ def _class_samples(path: Path, classes: list[str] | None) -> tuple[list[tuple[st
     if not folders:
         raise FileNotFoundError(f"{path} holds no class folders: put the images of each class into a folder of its "
                                 f"own, such as {path / 'cat'}")
-    if all(folder.name.casefold() in _PARTS and _class_folders(folder) for folder in folders):
-        raise ValueError(f"path must be a folder of classes, got {path} with the parts "
-                         f"{', '.join(folder.name for folder in folders)}: give one of them, such as {folders[0]}")
+    _check_parts(path, folders)
     images = {folder.name: _image_files(folder, left_out) for folder in folders}
     full = [name for name, files in images.items() if files]
     if not full or (classes is None and len(full) < len(images)):
         raise FileNotFoundError(f"{path} has class folders without any image: "
                                 f"{', '.join(name for name in images if name not in full)}{_why(left_out)}")
+    _check_level(path, images)
     outside = sum(not (_is_folder(entry) or _reason(entry)) for entry in _entries(path))
     left_out += Counter({"images beside the class folders": outside})
     labelled = [(file, number) for name, number in zip(full, _numbers(path, full, classes)) for file in images[name]]

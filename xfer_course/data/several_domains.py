@@ -69,6 +69,9 @@ def multi_domain_batches(sources: Sequence[Sequence[Tensor]], targets: Sequence[
     first = _check_source(0, sources[0], None)[0].shape[1:]
     groups = [_check_source(i, source, first) for i, source in enumerate(sources)]
     groups += [(_check_rows(f"targets[{i}]", x, first),) for i, x in enumerate(targets)]
+    for i, (x, *_) in enumerate(groups[1:], 1):
+        checks.one_scale(f"{f'x of sources[{i}]' if i < len(sources) else f'targets[{i - len(sources)}]'}", x,
+                         "x of sources[0]", groups[0][0])
     sampler = PassSampler([len(group[0]) for group in groups], steps * batch_size, shuffle, seed)
     return DataLoader(
         TensorBatches(*groups),

@@ -199,7 +199,7 @@ def balanced_step(model: nn.Module, classes: int, smoothing: float = 0.1, mixing
 
     Raises ValueError or TypeError for what does not fit. Source: Lin et al. (2024), section 5, "Mixup + LS".
     """
-    checks.module("model", model), checks.number("smoothing", smoothing, 0, 1)
+    checks.logit_head("model", model), checks.number("smoothing", smoothing, 0, 1)
     mixing, generator = checks.number("mixing", mixing, 0), torch.Generator().manual_seed(checks.whole("seed", seed, 0))
 
     def step(batch, p):

@@ -1,9 +1,10 @@
 """Your own data without writing code: what the commands `xfer adapt`, `probe`, `prompts`, `embed`, `merge` do.
 
 One module each: `examples` (what they read), `backbones` (from pictures to features), `report` (what they leave),
-`adapt` and `adapt_page` (from labelled to unlabelled), `held_out` (what a page knows about how good a classifier is),
-`linear`, `probe` and `probe_page`, `prompts` and `prompts_page`, `kept` (the network beside an index), `collection`
-(what nearest others tell), `embed_page`, `embed` and `search`, `merge_page` (two results in one).
+`copies` (the same picture twice), `adapt` and `adapt_page` (from labelled to unlabelled), `held_out` (what a page knows
+about how good a classifier is), `linear`, `probe` and `probe_page`, `prompts` and `prompts_page`, `kept` (the network
+beside an index), `collection` (what nearest others tell), `embed_page`, `embed` and `search`, `merge_page` (two results
+in one).
 """
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
                     prepare, round_trip, standardisation, trained)
@@ -11,6 +12,7 @@ from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
 from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, cut_head, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
 from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision, usual_distance)
+from .copies import check_copies, check_other_place, contents
 from .embed import embed_examples
 from .embed_page import IndexFacts, index_page, show_items
 from .kept import keep_backbone, kept_backbone, result_backbone
@@ -18,7 +20,7 @@ from .examples import Examples, columns_in_order, read_examples
 from .held_out import (HeldOut, balanced, calibration_sentence, certainty_figure, chance_of_difference, check_apart,
                        same_kind, class_advice, confusions, file_pieces, fingerprint, hold_out, labelled_examples,
                        prediction_rows, recognised, share_interval, share_text, show_certainty, show_classes,
-                       show_mistakes, weights_fingerprint)
+                       show_mistakes, split_examples, weights_fingerprint)
 from .linear import GRID, LinearClassifier, fit_linear, share_of_rows
 from .merge_page import merge_advice, merge_page, merge_results
 from .probe import Probe, load_probe, probe_examples
@@ -43,5 +45,6 @@ __all__ = [
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
     "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
     "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "csv_text", "file_pieces",
-    "weights_fingerprint", "merge_advice", "merge_page", "merge_results",
+    "weights_fingerprint", "check_copies", "check_other_place", "contents", "merge_advice", "merge_page",
+    "merge_results", "split_examples",
 ]

@@ -23,6 +23,7 @@ from ..labs import resolve_device
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network,
                                         prepare, standardisation)
 from .backbones import Backbone, cached_weights
+from .copies import check_copies, check_other_place
 from .examples import Examples, read_examples
 from .held_out import check_apart, fingerprint, same_kind, weights_fingerprint
 from .kept import kept_backbone, result_backbone
@@ -65,6 +66,7 @@ def adapt_examples(source: str | Path, target: str | Path, out: str | Path, *, b
     result = ResultFolder(out, settings, fresh)
     if result.is_finished:
         return result.page
+    check_copies(source_data, range(len(source_data)), target_data, range(len(target_data)), ("source", "target"))
     network = None if name in ("small", "features") else result_backbone(result, source_data, progress=progress)
     prepare(source_data, target_data, network, options.size, result.partial)
     found = adapt_domains(result.partial, options, device)
@@ -81,6 +83,7 @@ def _origin(path: str | Path, examples: Examples) -> dict[str, Any]:
 
 def _domains(source: str | Path, target: str | Path, skip_damaged: bool) -> tuple[Examples, Examples]:
     "Both domains; raises ValueError where there is too little to adapt, or where they do not fit together."
+    check_other_place("target", target, source, "source")
     known = read_examples(source, skip_damaged=skip_damaged)
     if len(known.classes) < 2:
         raise ValueError("source must have labels of at least two classes: a folder for each class, or labels in the "

@@ -92,6 +92,11 @@ def _twice(page: Page, facts: IndexFacts, pairs: list[tuple[int, int, float]], u
              f"random (which have a cosine of {1 - usual:.3f}): {len(pairs) or 'none'}.",
              *(["duplicates.csv lists all of them."] if pairs else []),
              *([_TOO_MANY] if len(pairs) > len(ids) / 2 else []))
+    odd = [(ids[one], ids[other]) for one, other, _ in pairs if all(facts.labels)
+           and facts.labels[one] != facts.labels[other]]
+    if odd:
+        page.say(f"{len(odd)} of these pairs have two labels, such as {odd[0][0]} and {odd[0][1]}: if they are copies, "
+                 "one of the labels is wrong.")
     for one, other, cosine in pairs[:6]:
         show_items(page, _root(facts), [ids[one], ids[other]], [ids[one], f"{ids[other]} {cosine:.4f}"])
 
@@ -106,7 +111,7 @@ def _alone(page: Page, facts: IndexFacts, nearest: Nearest) -> None:
                [f"{ids[place]} {distance:.3f}" for place, distance in found])
 
 # %% ../../nbs/practice/embed_page.ipynb #f72d8d9b
-def _labels(page: Page, precision: tuple[float, float, float] | None, nearest: Nearest) -> None:
+def _labels(page: Page, precision: tuple[float, float, float] | None, nearest: Nearest, twice: int) -> None:
     if precision is None:
         return
     at_1, at_k, chance = precision
@@ -115,6 +120,8 @@ def _labels(page: Page, precision: tuple[float, float, float] | None, nearest: N
     page.table([{"measure": "precision at 1 (the nearest has the same label)", "value": f"{at_1:.3f}"},
                 {"measure": f"precision at {nearest.found.shape[1]} (share of them)", "value": f"{at_k:.3f}"},
                 {"measure": "chance", "value": f"{chance:.3f}"}])
+    if twice:
+        page.say(f"Copies find each other: the {twice} pairs above make precision look better than it is.")
 
 # %% ../../nbs/practice/embed_page.ipynb #f72d8d9c
 def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, float] | None) -> Iterator[str]:
@@ -164,7 +171,7 @@ def index_page(facts: IndexFacts) -> tuple[str, list[dict[str, str]]]:
     _searches(page, facts, nearest)
     _twice(page, facts, pairs, usual)
     _alone(page, facts, nearest)
-    _labels(page, precision, nearest)
+    _labels(page, precision, nearest, len(pairs))
     page.heading("What to try next")
     page.points(_advice(facts, len(pairs), precision))
     return page.html, [{"one": str(ids[a]), "other": str(ids[b]), "cosine": f"{cos:.6f}"} for a, b, cos in pairs]

@@ -15,13 +15,14 @@ import numpy as np
 
 from .. import checks
 from ..figures import PALETTE, STYLE, confusion_figure
+from .copies import check_copies, check_other_place
 from .examples import Examples, columns_in_order, read_examples
 from .report import Page
 
 # %% auto #0
 __all__ = ['labelled_examples', 'same_kind', 'check_apart', 'fingerprint', 'file_pieces', 'weights_fingerprint', 'hold_out',
-           'share_text', 'share_interval', 'chance_of_difference', 'HeldOut', 'recognised', 'balanced',
-           'prediction_rows', 'show_classes', 'confusions', 'show_certainty', 'calibration_sentence',
+           'split_examples', 'share_text', 'share_interval', 'chance_of_difference', 'HeldOut', 'recognised',
+           'balanced', 'prediction_rows', 'show_classes', 'confusions', 'show_certainty', 'calibration_sentence',
            'certainty_figure', 'show_mistakes', 'class_advice']
 
 # %% ../../nbs/practice/held_out.ipynb #b1c882be
@@ -34,7 +35,8 @@ def labelled_examples(path: str | Path, test: str | Path | None = None, *,
         skip_damaged: see `read_examples`.
 
     Raises:
-        ValueError: no labels, a single class, a class with a single example, or a test part of another kind.
+        ValueError: no labels, a single class, a class with a single example, a test part of another kind, or one that
+            is `path` itself.
         FileNotFoundError, DataFileError, TypeError: what `read_examples` refuses.
     """
     found = read_examples(path, skip_damaged=skip_damaged)
@@ -46,6 +48,7 @@ def labelled_examples(path: str | Path, test: str | Path | None = None, *,
         raise ValueError(f"each class must have at least 2 examples, got one of {_listed(single)} in {path}")
     if test is None:
         return found, None
+    check_other_place("test", test, path)
     others = read_examples(test, classes=found.classes, skip_damaged=skip_damaged)
     _check_labels("test", test, others, f" of the classes {_listed(found.classes)}")
     return found, same_kind("test", others, found)
@@ -151,6 +154,17 @@ def hold_out(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.
 
 def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(checks.whole("seed", seed, 0))
+
+# %% ../../nbs/practice/held_out.ipynb #a12ff924
+def split_examples(labelled: Examples, test: Examples | None, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows of `labelled` to learn from, rows of the part to judge by, and how many of these are copies.
+
+    Without a test part, `hold_out` decides. Raises what `hold_out` and `check_copies` do.
+    """
+    judged = labelled if test is None else test
+    train, rows = (hold_out(labelled.labels, seed=seed) if test is None
+                   else (np.arange(len(labelled)), np.arange(len(test))))
+    return train, rows, check_copies(labelled, train, judged, rows)
 
 # %% ../../nbs/practice/held_out.ipynb #9e9b585b
 def share_text(right: int, number: int) -> str:

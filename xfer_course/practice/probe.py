@@ -18,8 +18,8 @@ from ..data import DataFileError, reading, write_atomically
 from ..labs import resolve_device
 from .backbones import features_of
 from .examples import Examples, columns_in_order, read_examples
-from .held_out import (HeldOut, check_apart, fingerprint, hold_out,
-                                           labelled_examples, prediction_rows, same_kind, weights_fingerprint)
+from .held_out import (HeldOut, check_apart, fingerprint, labelled_examples, prediction_rows,
+                                           same_kind, split_examples, weights_fingerprint)
 from .kept import kept_backbone, result_backbone
 from .linear import LinearClassifier, fit_linear
 from .probe_page import probe_page
@@ -61,7 +61,8 @@ def probe_examples(path: str | Path, out: str | Path, *, test: str | Path | None
                           fresh)
     if result.is_finished:
         return result.path / "report.html"
-    return _learned(result, parts, *_features(result, parts, progress))
+    split = split_examples(parts["path"], parts.get("test"), seed)
+    return _learned(result, parts, split, *_features(result, parts, progress))
 
 # %% ../../nbs/practice/probe.ipynb #0411935d
 def _read(path: str | Path, test: str | Path | None, apply: str | Path | None,
@@ -105,11 +106,10 @@ def _features(result: ResultFolder, parts: dict[str, Examples],
         return {part: file[part] for part in file.files}, network.said
 
 # %% ../../nbs/practice/probe.ipynb #251a41c0
-def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[str, np.ndarray],
+def _learned(result: ResultFolder, parts: dict[str, Examples], split: tuple, features: dict[str, np.ndarray],
              said: str) -> Path:
     seed, labelled, judged = result.settings["seed"], parts["path"], "test" if "test" in parts else "path"
-    train, rows = ((np.arange(len(labelled)), np.arange(len(parts["test"]))) if judged == "test"
-                   else hold_out(labelled.labels, seed=seed))
+    train, rows, _ = split
     learned = features["path"][train], labelled.labels[train]
     found = fit_linear(*learned, seed=seed)
     held = HeldOut(parts[judged], rows, found.probabilities(features[judged][rows]))
@@ -122,7 +122,8 @@ def _learned(result: ResultFolder, parts: dict[str, Examples], features: dict[st
     result.write("predictions.csv", csv_text(prediction_rows(held)))
     if applied is not None:
         result.write("applied.csv", csv_text(_applied_rows(parts["apply"], labelled.classes, applied)))
-    page = probe_page(result.settings, said, found, learned, held, features[judged][rows], applied, seed)
+    page = probe_page(result.settings, said, found, learned, held, features[judged][rows], applied, seed,
+                      features.get("apply"))
     return result.finish(page.html)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation import proxy_a_distance
 from ..figures import PALETTE, STYLE
 from .held_out import (HeldOut, balanced, chance_of_difference, class_advice, share_interval,
                                            share_text, show_certainty, show_classes, show_mistakes)
@@ -114,14 +115,14 @@ def probe_advice(held: HeldOut, found: Compared, backbone: str, trained: np.ndar
 # %% ../../nbs/practice/probe_page.ipynb #ed595eb7
 def probe_page(settings: Mapping[str, Any], backbone: str, linear: LinearClassifier,
                learned: tuple[np.ndarray, np.ndarray], held: HeldOut, features: np.ndarray,
-               applied: np.ndarray | None = None, seed: int = 0) -> Page:
+               applied: np.ndarray | None = None, seed: int = 0, new: np.ndarray | None = None) -> Page:
     """The page of a classifier.
 
     Args:
         settings: with path, test and apply, for the words.
         backbone: where features come from, in words.
         linear, learned, held, features, seed: as in `compared`.
-        applied: probabilities `(M, K)` for examples without labels.
+        applied: probabilities `(M, K)` for examples without labels; `new` are their features.
 
     Raises ValueError or TypeError for parts that do not fit together.
     """
@@ -138,6 +139,8 @@ def probe_page(settings: Mapping[str, Any], backbone: str, linear: LinearClassif
     _show_curve(page, found)
     if applied is not None:
         _show_applied(page, held, applied)
+        if new is not None:
+            _show_difference(page, settings, learned, new, applied, seed)
     page.heading("What to try next")
     page.points(probe_advice(held, found, backbone, trained))
     _show_files(page, applied is not None)
@@ -210,3 +213,30 @@ def _show_files(page: Page, applied: bool) -> None:
                  "settings.json: all that decided this result, and the versions it was made with",
                  "model.safetensors: the weights; in Python, from xfer_course.practice import load_probe, "
                  "read_examples; load_probe('this folder').predict(read_examples('new pictures'))"])
+
+# %% ../../nbs/practice/probe_page.ipynb #8bc0d98a
+def _matched(labels: np.ndarray, said: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Rows of both, as many of the one as of the other for every class."
+    pairs = [(np.flatnonzero(labels == k), np.flatnonzero(said == k)) for k in np.unique(said)]
+    pairs = [(old[: len(new)], new[: len(old)]) for old, new in pairs]
+    return np.concatenate([old for old, _ in pairs]), np.concatenate([new for _, new in pairs])
+
+
+def _show_difference(page: Page, settings: Mapping[str, Any], learned: tuple[np.ndarray, np.ndarray], new: np.ndarray,
+                     applied: np.ndarray, seed: int) -> None:
+    "Whether new examples look different from those of the same classes that were learned from."
+    from scipy.stats import binomtest
+
+    old_rows, new_rows = _matched(learned[1], applied.argmax(1))
+    if len(old_rows) < 16:
+        page.say("They are too few to say whether they look different from what it learned from.")
+        return
+    told = (1 + proxy_a_distance(learned[0][old_rows], new[new_rows], seed=seed) / 2) / 2
+    what = (f"a linear classifier of the same features tells the two apart in {told:.0%} of the cases, where 50 % is a "
+            "guess.")
+    judged = min(len(old_rows), 2000)
+    if told > 0.7 and binomtest(round(told * judged), judged, alternative="greater").pvalue < 0.001:
+        page.say(f"They look different from what it learned from: {what} The numbers above do not say how good it is "
+                 f"on them. xfer adapt {settings['path']} {settings['apply']} learns for them; or label some.")
+    else:
+        page.say(f"They do not look different from what it learned from: {what}")

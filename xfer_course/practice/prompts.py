@@ -17,8 +17,8 @@ from ..coop import CoOp, encode_images, few_shot, fit_coop
 from ..data import batches, write_atomically
 from ..labs import resolve_device
 from .examples import Examples
-from .held_out import (HeldOut, check_apart, fingerprint, hold_out, labelled_examples,
-                                           prediction_rows, weights_fingerprint)
+from .held_out import (HeldOut, check_apart, fingerprint, labelled_examples, prediction_rows,
+                                           split_examples, weights_fingerprint)
 from .linear import fit_linear
 from .prompts_page import prompts_page
 from .report import ResultFolder, csv_text
@@ -66,7 +66,8 @@ def fit_prompts(path: str | Path, out: str | Path, *, clip: str | Path, vocabula
         "data": {name: fingerprint(part) for name, part in parts.items()}}, fresh)
     if result.is_finished:
         return result.path / "report.html"
-    return _learned(result, parts, names, model, _features(result, parts, model), progress)
+    split = split_examples(parts["path"], parts.get("test"), seed)
+    return _learned(result, parts, split, names, model, _features(result, parts, model), progress)
 
 # %% ../../nbs/practice/prompts.ipynb #8bef9568
 VOCABULARIES = ("bpe_simple_vocab_16e6.txt.gz", "merges.txt", "tiny_clip_bpe.txt")  # names that are looked for
@@ -108,11 +109,10 @@ def _features(result: ResultFolder, parts: dict[str, Examples], model: CLIP) -> 
         return {name: torch.from_numpy(file[name]) for name in file.files}
 
 # %% ../../nbs/practice/prompts.ipynb #187a64e2
-def _learned(result: ResultFolder, parts: dict[str, Examples], names: list[str], model: CLIP,
+def _learned(result: ResultFolder, parts: dict[str, Examples], split: tuple, names: list[str], model: CLIP,
              features: dict[str, Tensor], progress: bool) -> Path:
     settings, labelled, judged = result.settings, parts["path"], "test" if "test" in parts else "path"
-    train, rows = ((np.arange(len(labelled)), np.arange(len(parts["test"]))) if judged == "test"
-                   else hold_out(labelled.labels, seed=settings["seed"]))
+    train, rows, copies = split
     labels, seen = torch.from_numpy(labelled.labels), features[judged][torch.from_numpy(rows)]
     smallest = int(np.bincount(labelled.labels[train]).min())
     few = torch.from_numpy(train)[few_shot(labels[train], min(settings["shots"], smallest), settings["seed"])]
@@ -123,7 +123,7 @@ def _learned(result: ResultFolder, parts: dict[str, Examples], names: list[str],
     held = {name: HeldOut(parts[judged], rows, probabilities) for name, probabilities in said.items()}
     result.write("predictions.csv", csv_text(_rows(held, labelled.classes)))
     return result.finish(prompts_page(settings, held, coop.nearest_words(top=3), names, few=len(few) // len(names),
-                                      most=smallest).html)
+                                      most=smallest, copies=copies).html)
 
 
 def _coop(result: ResultFolder, model: CLIP, names: list[str], features: Tensor, labels: Tensor,

@@ -83,7 +83,7 @@ def show_nearest(page: Page, nearest: NearestWords) -> None:
 
 # %% ../../nbs/practice/prompts_page.ipynb #c6cb191a
 def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], nearest: NearestWords,
-                 names: Sequence[str], few: int, most: int) -> Page:
+                 names: Sequence[str], few: int, most: int, copies: int = 0) -> Page:
     """The page of a learned context.
 
     Args:
@@ -91,6 +91,7 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
         held, few, most: as in `prompts_advice`.
         nearest: words near the context.
         names: of the classes, as the CLIP reads them.
+        copies: how many of the held-out pictures are also among those to learn from.
 
     Raises ValueError unless three classifiers were judged.
     """
@@ -104,6 +105,9 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
     page.say("On the held-out pictures, with 95 % intervals (Wilson).")
     page.table([{"what": name, "accuracy": share_text(int(one.right.sum()), len(one)),
                  "balanced": f"{balanced(one):.3f}"} for name, one in held.items()])
+    if copies:
+        page.say(f"{copies} of the {len(coop)} held-out pictures are also among those to learn from: copies make these "
+                 "numbers too good.")
     page.say("Below is what the learned context says.")
     show_classes(page, coop, np.full(len(names), few))
     show_certainty(page, coop)

@@ -13,6 +13,7 @@ from .devices import (
     step_optimizer,
     unit_vectors,
 )
+from .fingerprints import code_fingerprint, is_own, value_fingerprint
 from .history import History, Log
 from .loop import cosine, epoch_seed, fit, modules_of, recorded_losses, seed_epoch, seed_everything
 from .rates import rate_groups, rate_shares, scheduled_rate, set_learning_rate
@@ -32,12 +33,14 @@ __all__ = [
     "broadcast_tensors",
     "check_optimizer",
     "choose_accelerator",
+    "code_fingerprint",
     "cosine",
     "cross_entropy",
     "data_fingerprint",
     "epoch_seed",
     "fit",
     "in_single_precision",
+    "is_own",
     "measuring",
     "modules_of",
     "part_of_batch",
@@ -52,5 +55,6 @@ __all__ = [
     "step_optimizer",
     "train",
     "unit_vectors",
+    "value_fingerprint",
     "step_settings",
 ]

@@ -154,8 +154,9 @@ def _check_same_run(file: Path, state: dict, wanted: dict, extend: bool) -> None
     finished = state["history"].get("stopped_early") or (state["epochs_done"] == found.get("epochs") and not longer)
     for key, value in wanted.items():
         before = found.get(key, value if key in _SINCE else None)
-        if key == "data":  # of before, it does not say how rows are drawn and changed
-            before = {name: each for name, each in value.items() if name.startswith("how ")} | before
+        if key == "data":  # of before, or of another Python, it does not say in full how rows are drawn and changed
+            before = {name: each for name, each in value.items() if name.startswith("how ")} | {
+                name: each for name, each in before.items() if name in value or " is written in " not in name}
         if key in _MAY_CHANGE:  # what only one of the two refers to says nothing
             before = value | {name: each for name, each in before.items() if name in value}
         if before == value or (longer and key in ("epochs", "schedule")):

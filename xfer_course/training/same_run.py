@@ -7,97 +7,33 @@ from __future__ import annotations
 
 import dis
 import functools
-import hashlib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from numbers import Number
-from types import CodeType
+from types import CodeType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .fingerprints import code_fingerprint, is_own, value_fingerprint
+
 # %% auto #0
 __all__ = ['step_settings', 'data_fingerprint']
 
-# %% ../../nbs/foundations/same_run.ipynb #a7c45105
-_WHOLE_BYTES, _ROWS, _ENTRIES = 2**24, 64, 1024
-
-
-def _spread(length: int, most: int) -> np.ndarray:
-    "Up to `most` places from 0 to `length` - 1, evenly spread, always the same."
-    return np.unique(np.linspace(0, max(length - 1, 0), min(length, most)).astype(int))
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45128
-def _feed_array(digest: Any, x: torch.Tensor | np.ndarray) -> bool:
-    "Hash type, shape and values of a tensor or an array; of large tables a sample of rows."
-    digest.update(f"{x.dtype} {tuple(x.shape)}".encode())
-    if x.ndim > 1 and x.nbytes > _WHOLE_BYTES:
-        x = x[_spread(len(x), _ROWS)]
-    if isinstance(x, torch.Tensor):
-        x = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    if x.dtype.hasobject:
-        return _feed(digest, x.tolist())
-    digest.update(np.ascontiguousarray(x))
-    return True
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45126
-def _feed_list(digest: Any, values: list | tuple) -> bool:
-    "Hash a list: all of its texts, numbers and small entries, and a sample of entries that are large."
-    digest.update(f"{len(values)} ".encode())
-    kinds = set(map(type, values))
-    if kinds <= {str}:
-        digest.update("\n".join("/".join(text.split(os.sep)[-2:]) for text in values).encode())
-        return True
-    if kinds <= {int, float, bool, type(None)}:
-        digest.update(repr(list(values)).encode())
-        return True
-    if kinds <= {list, tuple} and 0 < max(map(len, values)) == min(map(len, values)) <= 16:
-        return all([_feed_list(digest, column) for column in zip(*values)])
-    if kinds == {dict} and all(each.keys() == values[0].keys() for each in values):
-        return all([_feed_list(digest, [key, *(each[key] for each in values)]) for key in values[0]])
-    small = getattr(values[0], "nbytes", 0) <= 256
-    return all([_feed(digest, values[i]) for i in (range(len(values)) if small else _spread(len(values), _ENTRIES))])
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45129
-def _feed(digest: Any, value: Any) -> bool:
-    "Hash a value, with what it holds; false if it is none whose content is known here, such as an open file."
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return _feed_array(digest, value)
-    if isinstance(value, (list, tuple)):
-        return _feed_list(digest, value)
-    if isinstance(value, Mapping):
-        return all([_feed(digest, each) for item in value.items() for each in item])
-    if hasattr(value, "to_numpy"):  # a table of pandas or polars, or a column of one
-        named = _feed_list(digest, list(map(str, getattr(value, "columns", ()))))
-        return _feed_array(digest, value.to_numpy()) and named
-    if isinstance(value, os.PathLike):
-        return _feed_list(digest, [os.fspath(value)])
-    digest.update(repr(value).encode())
-    return value is None or isinstance(value, (Number, str, bytes, range))
-
-# %% ../../nbs/foundations/same_run.ipynb #a7c45106
-def _fingerprint(value: Any) -> str | None:
-    "Kind, shape or length, and a hash of the content of a value; None for what has no content that is known here."
-    digest = hashlib.blake2b(digest_size=6)
-    try:
-        known = _feed(digest, value)
-    except (TypeError, ValueError, RuntimeError, RecursionError, NotImplementedError):  # sparse, or a nest without end
-        return None
-    if not known:
-        return None
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)} {digest.hexdigest()}"
-    return f"{type(value).__name__}{f' of {len(value)}' if hasattr(value, '__len__') else ''} {digest.hexdigest()}"
-
 # %% ../../nbs/foundations/same_run.ipynb #a7c45114
+_VERSION = f"in Python {sys.version_info.major}.{sys.version_info.minor}"  # others have other instructions
+_FEW = 64  # entries of a list or a dict that are looked at one by one
 # Methods that change the list or dict that they belong to.
 _CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "setdefault", "add", "sort", "reverse"}
 
 
+@functools.lru_cache(1024)
 def _names(code: CodeType) -> tuple[set[str], set[str], bool]:
     """Names that a function reads, global ones as `global NAME`, too, and those that it writes; and whether it may
     change what a list or a tensor holds."""
@@ -121,7 +57,8 @@ def _around(function: Any, read: set[str]) -> dict[str, Any]:
     "What a function finds around it: its default arguments, the variables that enclose it, and global ones."
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     found = dict(zip(names[::-1], (function.__defaults__ or ())[::-1])) | (function.__kwdefaults__ or {})
-    found |= {name: value for name, value in function.__globals__.items() if f"global {name}" in read}
+    places = sorted(name for name in function.__globals__ if f"global {name}" in read)  # in any order of cells
+    found |= {name: function.__globals__[name] for name in places}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
         try:
             found[name] = cell.cell_contents
@@ -143,22 +80,50 @@ def _frozen(network: nn.Module) -> dict[str, str]:
     still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     return {"frozen weights": ", ".join(still) or "none"}
 
+# %% ../../nbs/foundations/same_run.ipynb #a7c45157
+def _attributes(value: Any) -> dict[str, Any]:
+    "What an object holds, in its `__dict__` and in its slots."
+    slots = {name for kind in type(value).__mro__ for name, each in vars(kind).items()
+             if inspect.ismemberdescriptor(each) and not name.startswith("__") and hasattr(value, name)}
+    return {name: getattr(value, name) for name in sorted(slots)} | getattr(value, "__dict__", {})
+
+
+def _of_class(kind: type, owner: Any = None) -> dict[str, Any]:
+    "What a class of one's own and those above it define, functions as methods of `owner`."
+    found = {name: each for above in reversed(kind.__mro__) if is_own(above) for name, each in vars(above).items()}
+    for name, each in found.items():
+        each = each.fget if isinstance(each, property) else getattr(each, "__func__", each)
+        found[name] = MethodType(each, owner) if inspect.isfunction(each) and owner is not None else each
+    return found
+
+
+def _read(value: Any, read: set[str]) -> dict[str, Any]:
+    "Attributes of an object that are read, its methods included."
+    return {name: each for name, each in (_of_class(type(value), value) | _attributes(value)).items() if name in read}
+
 # %% ../../nbs/foundations/same_run.ipynb #a7c45142
 def _parts(value: Any, read: set[str], changes: bool) -> dict[str, Any]:
     "What lies in a setting that is no number: entries of lists and dicts, fields, attributes that are read."
-    if isinstance(value, tuple) or (isinstance(value, list) and not changes):
+    if isinstance(value, (list, tuple)):
+        if len(value) > _FEW or (changes and isinstance(value, list)):
+            return {}
         names = getattr(value, "_fields", None) or [f"[{place}]" for place in range(len(value))]
         return dict(zip(names, value))
-    if isinstance(value, dict):
-        return {} if changes else {f"[{key!r}]": each for key, each in value.items() if key in read}
+    if isinstance(value, dict):  # of which a few entries are read, or all of them by turns
+        named = {key for key in value if key in read} or (value.keys() if len(value) <= _FEW else ())
+        return {} if changes else {f"[{key!r}]": value[key] for key in value if key in named}
     if isinstance(value, nn.Module):  # a loss with settings, or a network; what normalises keeps a running mean
+        own = {f"{name}.forward".lstrip("."): layer.forward for name, layer in value.named_modules()
+               if is_own(type(layer))}
         if [*value.parameters(), *value.children()] or hasattr(value, "running_mean"):
-            return _layers(value) | ({} if any("requires_grad" in name for name in read) else _frozen(value))
+            return own | _layers(value) | ({} if any("requires_grad" in name for name in read) else _frozen(value))
         settings = vars(value) | dict(value.named_buffers())
-        return {name: each for name, each in settings.items() if name != "training" and not name.startswith("_")}
-    if isinstance(value, (type, torch.optim.Optimizer)) or inspect.ismodule(value):
-        return {}
-    return {name: each for name, each in getattr(value, "__dict__", {}).items() if name in read}
+        return own | {name: each for name, each in settings.items() if name != "training" and not name.startswith("_")}
+    if isinstance(value, type):
+        return {name: each for name, each in _of_class(value).items() if name in read or inspect.isfunction(each)}
+    if inspect.ismodule(value):
+        return {name: each for name, each in vars(value).items() if name in read} if is_own(value) else {}
+    return {} if isinstance(value, (torch.Tensor, torch.optim.Optimizer)) else _read(value, read)
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45116
 def _number(value: Any, changes: bool) -> str | None:
@@ -166,8 +131,11 @@ def _number(value: Any, changes: bool) -> str | None:
     anything else, and for what is being trained."""
     if isinstance(value, str):
         return None if os.sep in value or re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", value) else value
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return None if changes or getattr(value, "requires_grad", False) else _fingerprint(value)
+    long = isinstance(value, (list, tuple)) and len(value) > _FEW
+    if long or isinstance(value, (torch.Tensor, np.ndarray, set, frozenset)) or hasattr(value, "tocoo"):
+        return None if changes or getattr(value, "requires_grad", False) else value_fingerprint(value)
+    if value is None or isinstance(value, (range, bytes, Enum, torch.dtype)):
+        return str(value)
     return repr(np.asarray(value).tolist()) if isinstance(value, (Number, np.number, np.bool_)) else None
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45133
@@ -178,49 +146,79 @@ def _functions(value: Any) -> list[tuple[Any, dict[str, Any]]]:
         return [(function, given | around) for function, around in _functions(value.func)]
     if inspect.ismethod(value):
         return [(value.__func__, {"self": value.__self__})]
+    wrapped = _attributes(value).get("__wrapped__")
+    if wrapped is not None and not (inspect.isfunction(value) and is_own(value)):
+        return _functions(wrapped)  # in what a package puts around it: no_grad, compile, a cache
     if inspect.isfunction(value):
         return [(value, {})]
-    call = vars(type(value)).get("__call__")
+    own = isinstance(value, nn.Module) and is_own(type(value))
+    call = inspect.getattr_static(type(value), "forward" if own else "__call__", None)
     return [(call, {"self": value})] if inspect.isfunction(call) else []
+
+
+def _changed_by(owner: Any, function: Any) -> set[str]:
+    "Attributes that a method changes, or another method of the same object that it calls."
+    todo = [function.__code__]
+    for code in todo if owner is not None else ():
+        methods = (inspect.getattr_static(type(owner), name, None) for name in _names(code)[0] if name.isidentifier())
+        todo += {each.__code__ for each in methods if inspect.isfunction(each)} - {*todo}
+    return set().union(*(_names(code)[1] for code in todo))
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45117
 def step_settings(step: Any) -> dict[str, str]:
-    """The numbers, texts and tensors that a step refers to and does not change itself: name → a short text.
+    """The code of a step, and numbers, texts and tensors that it refers to and does not change itself: name → a text.
 
     Looks into closures, global variables, default arguments, `functools.partial`, the object of a method, and into
-    tuples, lists, dicts, settings objects, losses and layers found there; also of functions of the same file that it
-    calls. Paths and names of devices are left out.
+    tuples, lists, dicts, settings objects, losses and layers found there; also of functions that it calls, if they are
+    of the same file or of no installed package. Paths and names of devices are left out.
     What the function that refers to it writes or changes in place is a counter, and left out.
     """
+    return _settings(step)
+
+
+def _settings(step: Any, whole: bool = True) -> dict[str, str]:
+    "What `step_settings` says; or, not as a whole, no content of tensors and lists, and no code of packages."
     found: dict[str, str] = {}
-    seen: set[int] = set()
-    todo = _functions(step)
-    for function, given in todo:
-        if id(function) in seen:
+    codes: dict[str, str] = {}
+    seen: set[tuple[int, int]] = set()
+    todo = [("", *each) for each in _functions(step)]
+    for path, function, given in todo:
+        if (place := (id(function), id(given.get("self")))) in seen:
             continue
-        seen.add(id(function))
-        read, written, changes = _names(function.__code__)
-        values = [(name, each, 0) for name, each in (_around(function, read) | given).items()]
-        for name, value, depth in values:
-            if name.rpartition(".")[2] in written or name.startswith("__"):
-                continue
-            inner = [each for each in _functions(value) if each[0].__globals__ is function.__globals__]
-            if (text := _number(value, changes)) is not None:
-                found.setdefault(name, text)
-                continue
-            todo += inner
-            if depth < 3:
-                parts = _parts(value, read | written, changes).items()
-                values += [(name + part if part.startswith("[") else f"{name}.{part}", each, depth + 1)
-                           for part, each in parts]
-    return found
+        seen.add(place)
+        written = f"code of {path}" if path else "its code"
+        codes |= {f"{written} {_VERSION}": code_fingerprint(function)} if whole or is_own(function) else {}
+        for name, value, changes in _around_and_inside(function, given, seen):
+            if (text := _number(value, changes or not whole)) is not None:
+                found.setdefault(f"{name} of {path}" if name in found else name, text)
+            else:
+                todo += [(name, *each) for each in _functions(value)
+                         if each[0].__globals__ is function.__globals__ or is_own(each[0])]
+    return found | codes
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45158
+def _around_and_inside(function: Any, given: dict[str, Any], seen: set) -> Iterator[tuple[str, Any, bool]]:
+    "(name, value, whether it may change) of what a function finds around it, and of what lies in that."
+    read, written, changes = _names(function.__code__)
+    written = written | _changed_by(given.get("self"), function)
+    values = [(name, each, 0) for name, each in (_around(function, read) | given).items()]
+    for name, value, depth in values:
+        if name.rpartition(".")[2] in written or name.startswith("__"):
+            continue
+        yield name, value, changes
+        if depth < 3 and _number(value, True) is None:
+            known = isinstance(value, nn.Module) and (id(value), 0) in seen  # its layers need to be told once
+            seen.add((id(value), 0))
+            parts = _read(value, read) if known else _parts(value, read | written, changes)
+            values += [(name + part if part.startswith("[") else f"{name}.{part}", each, depth + 1)
+                       for part, each in parts.items()]
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45109
 def _is_holder(value: Any) -> bool:
     "Whether a value may hold data in its attributes: a data set, a loader, a sampler."
     if isinstance(value, (torch.Tensor, np.ndarray, list, tuple, range, Mapping, nn.Module)) or callable(value):
         return False
-    return (hasattr(value, "__dict__") and not hasattr(value, "to_numpy")
+    return (bool(_attributes(value)) and not hasattr(value, "to_numpy")
             and (hasattr(value, "__getitem__") or hasattr(value, "__iter__")))
 
 
@@ -252,10 +250,29 @@ def _way(name: str, value: Any) -> str | None:
         return f"{_way(name, value.func)} {value.args} {value.keywords}"
     said = getattr(value, "__qualname__", None) or repr(value)
     inside = _parts(value, set(), False) if isinstance(value, nn.Module) else step_settings(value)
-    numbers = {key: each for key, each in inside.items() if isinstance(each, (Number, str))}
+    numbers = {key: each for key, each in inside.items() if isinstance(each, (Number, str))
+               and each != "None" and not re.search(rf" of |{_VERSION}$", key)}  # `_written` looks at these
     return re.sub(r" at 0x[0-9a-fA-F]+", "", said) + (f" {numbers}" if numbers else "")
 
 
+def _written(value: Any) -> Iterator[tuple[str, str]]:
+    "(\"is written ...\", fingerprint): the code of one's own that makes or changes rows, and the numbers in it."
+    if not (is_holder := _is_holder(value)):
+        found = {} if inspect.isclass(value) or not callable(value) else _settings(value, whole=False)
+    else:
+        own = _of_class(type(value), value)
+        makers = [own[name] for name in ("__getitem__", "__getitems__", "__iter__") if inspect.ismethod(own.get(name))]
+        found = {name: each for maker in makers for name, each in _settings(maker, whole=False).items()}
+        changed = set().union(*(_names(each.__code__)[1] for name, each in own.items()
+                                if inspect.ismethod(each) and name != "__init__"))
+    codes = [name for name in found if name.endswith(_VERSION)]
+    if is_holder:  # of a data set the numbers that it keeps and does not change itself
+        found = {name: found[name] for name in found if name in codes or name.startswith("self.")
+                 and "[" not in name and name.rpartition(".")[2] not in changed}
+    if codes:
+        yield f"is written {_VERSION}", value_fingerprint(found)
+
+# %% ../../nbs/foundations/same_run.ipynb #a7c45159
 def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]:
     "(name, fingerprint) of what a loader or data set holds, of lists and tensors as of other data sets inside it."
     if id(data) in seen:
@@ -263,7 +280,7 @@ def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]
     seen.add(id(data))
     if not _is_holder(data):
         several = isinstance(data, (list, tuple)) and 0 < len(data) <= 8 and not isinstance(data[0], (str, Number))
-        found = None if several else _fingerprint(data)
+        found = None if several else value_fingerprint(data)
         if found is not None:
             yield name, found
         for place, part in enumerate(data if several else ()):
@@ -273,11 +290,14 @@ def _contents(data: Any, name: str, seen: set[int]) -> Iterator[tuple[str, str]]
     if isinstance(getattr(data, "_fingerprint", None), str):  # Hugging Face's data sets know their own
         yield name, data._fingerprint
         rows = None
-    for attribute, value in sorted(vars(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
+    yield from ((f"how {name or 'it'} {word}", text) for word, text in _written(data))
+    for attribute, value in sorted(_attributes(data).items(), key=lambda item: ("sampler" in item[0], item[0])):
+        place = f"{name}.{attribute}".lstrip(".")
         if _is_content(attribute, value, rows):
-            yield from _contents(value, f"{name}.{attribute}".lstrip("."), seen)
+            yield from _contents(value, place, seen)
         elif (way := _way(attribute, value)) is not None:
-            yield f"how {f'{name}.{attribute}'.lstrip('.')} works", way
+            yield f"how {place} works", way
+            yield from ((f"how {place} {word}", text) for word, text in _written(value))
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45110
 def data_fingerprint(loader: Any) -> dict[str, str]:
