@@ -53,6 +53,8 @@ class _Kind:
 def _kind(path: str | Path) -> _Kind:
     "What one file or folder is. Raises DataFileError for a folder that does not hold what its settings say."
     folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"{path} is not there: a result of a command, or a file of weights, was expected")
     if not (folder / "settings.json").is_file():
         return _Kind(None, folder)
     with reading(folder / "settings.json"):
@@ -199,7 +201,7 @@ def merge_results(paths: Sequence[str | Path], out: str | Path, *, data: str | P
     Returns the page.
     Raises ValueError or TypeError for what does not fit together, OSError for what is not there or cannot be written.
     """
-    paths = checks.texts("paths", [str(each) for each in paths], 2)
+    checks.whole("the number of files", len(paths := checks.texts("files", [str(each) for each in paths])), 2)
     kind = _kinds(paths)
     check_apart(out, data, *(path for path in paths if Path(path).is_dir()))
     examples = _examples(kind, data, arch, skip_damaged)
