@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -169,10 +170,13 @@ def network_with(model: nn.Module, weights: Weights) -> nn.Module:
     Of tied tensors one is enough. Raises TypeError for no module, ValueError for weights of another network.
     """
     copy = checks.copied("model", model)
-    own = weights_of(copy.state_dict(), "model").ties
+    state, found = copy.state_dict(), OrderedDict(checks.module("weights", weights, Weights).state())
+    own = weights_of(state, "model").ties
+    if own.keys() <= found.keys():
+        found._metadata = state._metadata  # versions of layers, which files of safetensors do not keep
     try:
-        lost, odd = copy.load_state_dict(checks.module("weights", weights, Weights).state(), strict=False)
-    except RuntimeError as error:
+        lost, odd = copy.load_state_dict(found, strict=False)
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"model must take the weights in {weights.said}, got another: "
                          f"{str(error).splitlines()[-1].strip()}") from None
     there = {own[name] for name in weights.parts if name in own}

@@ -53,6 +53,8 @@ class _Kind:
 def _kind(path: str | Path) -> _Kind:
     "What one file or folder is. Raises DataFileError for a folder that does not hold what its settings say."
     folder = Path(path).expanduser()
+    if not folder.exists():
+        raise FileNotFoundError(f"{path} is not there: a result of a command, or a file of weights, was expected")
     if not (folder / "settings.json").is_file():
         return _Kind(None, folder)
     with reading(folder / "settings.json"):
@@ -78,7 +80,8 @@ def _kinds(paths: Sequence[str | Path]) -> _Kind:
             if getattr(other, what) != getattr(first, what):
                 raise ValueError(f"{path} must have the {what} of {paths[0]}, got {', '.join(getattr(other, what)[:8])}"
                                  f" and {', '.join(getattr(first, what)[:8])}")
-        if not np.allclose(*map(_answers, (first, other)), rtol=1e-3, atol=1e-3):
+        one, two = _answers(first), _answers(other)
+        if one.shape != two.shape or not np.allclose(one, two, rtol=1e-3, atol=1e-3):
             raise ValueError(f"{path} must have the backbone of {paths[0]}: the features of two networks have nothing "
                              "to do with each other, got another")
     return first
@@ -87,11 +90,11 @@ def _kinds(paths: Sequence[str | Path]) -> _Kind:
 def _answers(kind: _Kind) -> np.ndarray:
     "What the backbone of a result said about one picture, when it was kept; nothing where there is none."
     if kind.command is None or not kind.features:
-        return np.zeros(1)
+        return np.zeros(0)
     with reading(kind.folder / "backbone.json"):
         said = json.loads((kind.folder / "backbone.json").read_text("utf-8"))
         found = np.asarray(said["features"], np.float32)
-        return np.concatenate([[len(found)], found / max(np.abs(found).max(), 1e-12)]).astype(np.float64)
+        return found / max(np.abs(found).max(), 1e-12)
 
 # %% ../../nbs/practice/merge_page.ipynb #netcode
 class _OfProbe(nn.Module):
@@ -198,7 +201,7 @@ def merge_results(paths: Sequence[str | Path], out: str | Path, *, data: str | P
     Returns the page.
     Raises ValueError or TypeError for what does not fit together, OSError for what is not there or cannot be written.
     """
-    paths = checks.texts("paths", [str(each) for each in paths], 2)
+    checks.whole("the number of files", len(paths := checks.texts("files", [str(each) for each in paths])), 2)
     kind = _kinds(paths)
     check_apart(out, data, *(path for path in paths if Path(path).is_dir()))
     examples = _examples(kind, data, arch, skip_damaged)
