@@ -531,3 +531,14 @@ def test_the_command(tmp_path, monkeypatch):
                                 (["s.npz", "t.npz", "--seed", "1"], "holds the result of other settings")):
         run = CliRunner().invoke(main, ["adapt", *arguments])
         assert run.exit_code == 1 and run.output.count("\n") == 1 and sentence in run.output
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": ["cat", "dog"]}, {"skip_damaged": True}])
+def test_what_is_left_out_is_said_once_and_by_the_line_that_reads(tmp_path, recwarn, options):
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"})
+    (folder / "cat/torn.png").write_bytes(b"no picture")
+    (folder / "dog/notes.txt").write_text("none")
+    read_examples(folder, **options)
+    (said,) = recwarn.list
+    files = "2 files left out (damaged images: 1, " if options.get("skip_damaged") else "1 file left out ("
+    assert f"{folder}: {files}no images (.txt): 1)" in str(said.message) and said.filename == __file__
