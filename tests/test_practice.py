@@ -271,7 +271,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path, monkeypatch):
 def test_the_head_is_cut_where_it_is():
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     assert cut_head(network) == 3 and network(torch.zeros(1, 4)).shape == (1, 3)
-    with pytest.raises(ValueError, match="network must end in a linear layer, got ReLU without one"):
+    with pytest.raises(ValueError, match="network must have a linear layer as its head, got ReLU without one"):
         cut_head(nn.ReLU())
 
 
