@@ -147,6 +147,13 @@ fuzz(
     also=(RuntimeError,),  # AlexNet, for a backbone of None, does not take so small an image
 )
 fuzz(
+    "cut_head",
+    lambda network, name: dann.cut_head(copy.deepcopy(network), name),
+    {"network": st.just(BACKBONE), "name": st.just("network")},
+    {"network": st.sampled_from([nn.Flatten(), 3])},
+    lambda r, a: r == 5,
+)
+fuzz(
     "office_parameters",
     lambda learning_rate, pretrained: dann.office_parameters(dann.office_dann(3, BACKBONE), learning_rate, pretrained),
     {"learning_rate": st.floats(0.001, 1), "pretrained": st.floats(0.001, 1)},

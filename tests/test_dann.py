@@ -24,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xfer_course.dann
+from xfer_course import checks
 from xfer_course.dann import (
     CDAN,
     DANN,
@@ -816,3 +817,21 @@ def test_domains_of_two_scales_are_said(kind):
 def test_domains_of_about_one_scale_are_not_said(change, recwarn):
     domain_batches(Images(SOURCE_X, SOURCE_Y), change(TARGET_X), 4, steps=1)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("odd", [None, "text", [], torch.eye(3).to_sparse(), torch.zeros(3, device="meta"),
+                                 np.array(["a"]), torch.zeros(0, 3)])
+def test_what_has_no_scale_is_not_compared(odd, recwarn):
+    checks.one_scale("x", odd, "y", 1000 * torch.ones(3))
+    checks.one_scale("x", 1000 * torch.ones(3), "y", odd)
+    assert not [each for each in recwarn.list if "one scale" in str(each.message)]
+
+
+def test_complex_numbers_have_the_scale_of_their_sizes():
+    with pytest.warns(UserWarning, match="x has values from 100 to 100, y from 1 to 1: bring both to one scale"):
+        checks.one_scale("x", torch.full((3,), 100j), "y", torch.ones(3))
+
+
+def test_the_check_for_shares_leaves_vmap_alone():
+    rows = torch.func.vmap(lambda x: checks.no_shares("x", x))(torch.full((3, 4, 2), 0.5))
+    assert rows.shape == (3, 4, 2)

@@ -271,7 +271,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path, monkeypatch):
 def test_the_head_is_cut_where_it_is():
     network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     assert cut_head(network) == 3 and network(torch.zeros(1, 4)).shape == (1, 3)
-    with pytest.raises(ValueError, match="network must end in a linear layer, got ReLU without one"):
+    with pytest.raises(ValueError, match="network must have a linear layer as its head, got ReLU without one"):
         cut_head(nn.ReLU())
 
 
@@ -531,3 +531,14 @@ def test_the_command(tmp_path, monkeypatch):
                                 (["s.npz", "t.npz", "--seed", "1"], "holds the result of other settings")):
         run = CliRunner().invoke(main, ["adapt", *arguments])
         assert run.exit_code == 1 and run.output.count("\n") == 1 and sentence in run.output
+
+
+@pytest.mark.parametrize("options", [{}, {"classes": ["cat", "dog"]}, {"skip_damaged": True}])
+def test_what_is_left_out_is_said_once_and_by_the_line_that_reads(tmp_path, recwarn, options):
+    folder = write_pictures(tmp_path / "photos", {"cat": "red", "dog": "blue"})
+    (folder / "cat/torn.png").write_bytes(b"no picture")
+    (folder / "dog/notes.txt").write_text("none")
+    read_examples(folder, **options)
+    (said,) = recwarn.list
+    files = "2 files left out (damaged images: 1, " if options.get("skip_damaged") else "1 file left out ("
+    assert f"{folder}: {files}no images (.txt): 1)" in str(said.message) and said.filename == __file__

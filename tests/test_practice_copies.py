@@ -79,12 +79,20 @@ def test_a_part_that_is_the_training_part_once_more_is_refused(tmp_path, command
     assert not (tmp_path / "out/report.html").exists()
 
 
-def test_a_table_that_is_the_training_table_once_more_is_refused(tmp_path):
+def test_a_table_that_is_the_training_table_once_more_is_refused_or_said(tmp_path):
     file = feature_file(tmp_path / "a.npz")
     shutil.copy(file, tmp_path / "b.npz")
-    for other, words in (("a.npz", "be another folder or file than path"), ("b.npz", "hold other rows than path")):
-        with pytest.raises(ValueError, match=f"test must {words}"):
-            probe_examples(file, tmp_path / "out", test=tmp_path / other)
+    with pytest.raises(ValueError, match="test must be another folder or file than path, got .*a.npz for both"):
+        probe_examples(file, tmp_path / "out", test=file)
+    with pytest.warns(UserWarning, match="60 of the 60 rows of test are also among those to learn from"):
+        probe_examples(file, tmp_path / "out", test=tmp_path / "b.npz")
+
+
+def test_a_coarse_table_that_is_the_training_table_once_more_is_said():
+    rows = np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.float32)
+    table, again = (Examples(rows, np.arange(40) % 2, ("a", "b"), tuple(map(str, range(40)))) for _ in range(2))
+    with pytest.warns(UserWarning, match="40 of the 40 rows of test"):
+        check_copies(table, range(40), again, range(40))
 
 
 def test_copies_in_a_test_part_are_named(tmp_path):

@@ -225,6 +225,39 @@ step = Trainer()
     assert step.calls == 4 and "self.calls" not in step_settings(step)
 
 
+MEASURED = {
+    "a dict of metrics": """
+def step(batch, p):
+    loss, metrics = cross_entropy(net(batch[0]), batch[1], weights), {}
+    metrics["p"] = p
+    return loss, metrics
+""",
+    "a list of terms": """
+def step(batch, p):
+    terms = []
+    terms.append(cross_entropy(net(batch[0]), batch[1], weights))
+    return sum(terms), {}
+""",
+}
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+def test_what_a_step_makes_for_itself_hides_no_setting(tmp_path, kind):
+    plain, other = torch.tensor([1.0, 1.0]), torch.tensor([1.0, 3.0])
+    first = trained(MEASURED[kind], tmp_path, weights=plain)
+    assert trained(MEASURED[kind], tmp_path, weights=plain.clone()) == first
+    with pytest.raises(ValueError, match=r"other settings of the step: .* \(weights was .*, is "):
+        trained(MEASURED[kind], tmp_path, weights=other)
+
+
+@pytest.mark.parametrize("line", ["seen.append(p)", "also = seen; also.append(p)", "seen[0] = p", "seen.insert(0, p)"])
+def test_a_list_that_a_step_fills_is_no_setting(tmp_path, line):
+    source = PLAIN.replace("    return", f"    {line}\n    return")
+    seen = [0.0]
+    first = trained(source, tmp_path, seen=seen)
+    assert trained(source, tmp_path, seen=seen) == first
+
+
 class Anything(dict):
     "Options as some packages have them: every name is there, and holds more of its kind."
 

@@ -295,23 +295,29 @@ def copied(name: str, value: Any) -> Any:
 def one_scale(name: str, x: Any, other_name: str, other: Any, most: float = 20) -> None:
     """Warns where the largest values of two tensors or arrays differ by more than the factor `most`.
 
-    Looks at up to 64 rows of each, spread evenly; at nothing where one is None or holds no real numbers.
+    Looks at up to 64 rows of each, spread evenly; at nothing where one is None or holds no numbers.
     """
-    import torch
-
-    ends = []
-    for each in (x, other):
-        each = each.data if hasattr(each, "tocoo") else each  # a sparse matrix of SciPy: what is not zero
-        each = None if each is None else torch.as_tensor(each).detach()
-        if each is None or each.is_complex() or not each.numel():
-            return
-        each = each[:: max(1, len(each) // 64)] if each.ndim else each
-        ends.append(tuple(end.item() for end in each.float().aminmax()))
+    if None in (ends := [_ends(x), _ends(other)]):
+        return
     (low, high), (other_low, other_high) = ends
     peak, other_peak = (max(map(abs, each)) for each in ends)
     if math.isfinite(peak + other_peak) and max(peak, other_peak) > most * min(peak, other_peak) > 0:
         warnings.warn(f"{name} has values from {low:g} to {high:g}, {other_name} from {other_low:g} to {other_high:g}: "
                       "bring both to one scale, unless this is meant", stacklevel=4)
+
+
+def _ends(x: Any) -> tuple[float, float] | None:
+    "The smallest and the largest of some values; None where they cannot be told."
+    import torch
+
+    try:
+        x = torch.as_tensor(x.data if hasattr(x, "tocoo") else x).detach()  # of a sparse matrix what is not zero
+        x = x.abs() if x.is_complex() else x
+        x = x[:: max(1, len(x) // 64)] if x.ndim else x
+        low, high = (end.item() for end in x.float().aminmax())
+    except (TypeError, ValueError, RuntimeError):  # None, names, nothing, a sparse tensor
+        return None
+    return low, high
 
 # %% ../../nbs/foundations/checks.ipynb #6be21d41
 def batch_norm(name: str, layer: Any) -> Any:

@@ -254,7 +254,7 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X, y, X_target=None) -> "DANNClassifier":
         """Train on source inputs `X` (n, ...) with labels `y` (n,) of any kind and target inputs `X_target` (m, ...).
-        Raises `ValueError` or `TypeError` for parameters or inputs that do not fit, or a `network` that builds no `DANN`.
+        Raises `ValueError` or `TypeError` for parameters or inputs that do not fit, or a `network` that is no `DANN`.
         """
         classes, codes = _classes_and_codes(self, y)
         X = _check_fit(self, X, X_target, codes)

@@ -6,10 +6,11 @@ about how good a classifier is), `linear`, `probe` and `probe_page`, `prompts` a
 beside an index), `collection` (what nearest others tell), `embed_page`, `embed` and `search`, `merge_page` (two results
 in one).
 """
+from ..dann import cut_head
 from .adapt import (Adapted, AdaptOptions, PictureClassifier, adapt_domains, adaptable_network, choose_strength,
                     prepare, round_trip, standardisation, trained)
 from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
-from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, cut_head, features_of,
+from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
 from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision, usual_distance)
 from .copies import check_copies, check_other_place, contents

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from .. import checks
 from ..clip import CLIP
+from ..dann.networks import cut_head
 from ..data import LazyImages, batches, reading
 from ..evaluation import predict
 from .examples import Examples
@@ -23,8 +24,8 @@ from ..rotation import NetworkInNetwork, RotationPretext
 from ..training import fit, seed_everything
 
 # %% auto #0
-__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'ROTATION_SIZE', 'Backbone', 'load_backbone', 'cached_weights', 'cut_head',
-           'rotation_backbone', 'stored_backbone', 'features_of']
+__all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'ROTATION_SIZE', 'Backbone', 'load_backbone', 'cached_weights', 'rotation_backbone',
+           'stored_backbone', 'features_of']
 
 # %% ../../nbs/practice/backbones.ipynb #f60b004a
 class Backbone(nn.Module):
@@ -147,20 +148,6 @@ def _classes_of(state: dict[str, Tensor]) -> int:
     if not (matrices := [value for value in state.values() if value.ndim == 2]):
         raise ValueError("weights must hold those of a classifier, got none with a matrix")
     return len(matrices[-1])
-
-# %% ../../nbs/practice/backbones.ipynb #017f382f
-def cut_head(network: nn.Module) -> int:
-    """Put an identity in the place of the last linear layer, and return how many numbers went into it.
-
-    Raises ValueError for a network without a linear layer, and TypeError for anything but a network.
-    """
-    linear = [name for name, layer in checks.module("network", network).named_modules()
-              if isinstance(layer, nn.Linear) and name]
-    if not linear:
-        raise ValueError(f"network must end in a linear layer, got {type(network).__name__} without one")
-    width = network.get_submodule(linear[-1]).in_features
-    network.set_submodule(linear[-1], nn.Identity())
-    return width
 
 # %% ../../nbs/practice/backbones.ipynb #8fe9516e
 class _ImageTower(nn.Module):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,15 +122,25 @@ def _names_below(found: LazyImages) -> tuple[str, ...]:
     return tuple(str(Path(found.path(i)).relative_to(found.root)) for i in range(len(found)))
 
 
+def _folder(path: Path, **options: Any) -> tuple[LazyImages, list[str]]:
+    "The pictures of a folder, and what is said of it."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = image_folder(path, None, lazy=True, **options)
+    return found, [str(each.message) for each in said]
+
+
 def _pictures(path: Path, known: list[str] | None, skip_damaged: bool) -> Examples:
-    found = image_folder(path, None, lazy=True)
+    found, said = _folder(path)
     folders = {_composed(first): first for first, *below in map(lambda name: Path(name).parts, _names_below(found))
                if below}
     unknown = () if known is None else tuple(sorted(set(folders) - set(map(_composed, known))))
     labelled = bool(folders) and not unknown
     classes = [folders.get(_composed(name), name) for name in known] if labelled and known is not None else None
     if skip_damaged or classes:
-        found = image_folder(path, None, lazy=True, classes=classes, skip_damaged=skip_damaged)
+        found, said = _folder(path, classes=classes, skip_damaged=skip_damaged)
+    for sentence in said:  # once, and by the line that reads examples, not by one in here
+        warnings.warn(sentence, stacklevel=3)
     if not labelled:
         return Examples(found, None, (), _names_below(found), unknown=unknown)
     classes = tuple(known or map(_composed, found.classes))

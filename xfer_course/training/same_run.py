@@ -26,22 +26,40 @@ from .fingerprints import code_fingerprint, is_own, value_fingerprint
 # %% auto #0
 __all__ = ['step_settings', 'data_fingerprint']
 
+# %% ../../nbs/foundations/same_run.ipynb #a7c45160
+# Methods that change the list or dict that they belong to.
+_CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "setdefault", "add", "sort", "reverse"}
+
+
+def _changes(code: CodeType) -> bool:
+    "Whether a function may change a list or a dict that it has not made itself, as it does its metrics."
+    steps = [*dis.get_instructions(code)]
+    stored = [(each.argval, before.opname.startswith(("BUILD_", "CALL", "LIST_", "DICT_")))
+              for before, each in zip(steps, steps[1:]) if each.opname == "STORE_FAST"]
+    made = {name for name, new in stored if new} - {name for name, new in stored if not new}
+    for i, each in enumerate(steps):
+        if each.opname == "STORE_SUBSCR":
+            of = steps[i - 2] if steps[i - 1].opname in ("LOAD_CONST", "LOAD_FAST") else each
+        elif each.opname in ("LOAD_METHOD", "LOAD_ATTR") and each.argval in _CHANGING:
+            of = steps[i - 1]
+        else:
+            continue
+        if of.opname != "LOAD_FAST" or of.argval not in made:
+            return True
+    return False
+
 # %% ../../nbs/foundations/same_run.ipynb #a7c45114
 _VERSION = f"in Python {sys.version_info.major}.{sys.version_info.minor}"  # others have other instructions
 _FEW = 64  # entries of a list or a dict that are looked at one by one
-# Methods that change the list or dict that they belong to.
-_CHANGING = {"append", "extend", "insert", "pop", "remove", "clear", "update", "setdefault", "add", "sort", "reverse"}
 
 
 @functools.lru_cache(1024)
 def _names(code: CodeType) -> tuple[set[str], set[str], bool]:
     """Names that a function reads, global ones as `global NAME`, too, and those that it writes; and whether it may
     change what a list or a tensor holds."""
-    read, written, changes = set(), set(), False
+    read, written, changes = set(), set(), _changes(code)
     for each in dis.get_instructions(code):
-        if each.opname == "STORE_SUBSCR":
-            changes = True
-        elif each.opname in ("STORE_DEREF", "STORE_GLOBAL", "STORE_ATTR", "STORE_NAME"):
+        if each.opname in ("STORE_DEREF", "STORE_GLOBAL", "STORE_ATTR", "STORE_NAME"):
             written.add(each.argval)
         elif isinstance(each.argval, str):
             read |= {each.argval} | ({f"global {each.argval}"} if each.opname == "LOAD_GLOBAL" else set())
@@ -50,7 +68,7 @@ def _names(code: CodeType) -> tuple[set[str], set[str], bool]:
             more, others, inside = _names(inner)
             read, written, changes = read | more, written | others, changes or inside
     in_place = any(name.endswith("_") and not name.endswith("__") for name in code.co_names)
-    return read, written, changes or in_place or bool(read & _CHANGING)
+    return read, written, changes or in_place
 
 # %% ../../nbs/foundations/same_run.ipynb #a7c45115
 def _around(function: Any, read: set[str]) -> dict[str, Any]:
