@@ -111,15 +111,15 @@ addEventListener("hashchange", unfold);
 const claims = document.getElementById("all-claims-chapter-by-chapter");
 const rows = claims ? [...claims.querySelectorAll("tbody tr")] : [];
 if (rows.length) {
-  const texts = (all) => [...new Set(all.map((element) => element.textContent.trim()))];
+  const text = (element) => element.textContent.trim();
   const choice = (label, options) => {
     const made = document.createElement("label"), select = document.createElement("select");
     select.append(new Option("all", ""), ...options.map((text) => new Option(text)));
     made.append(`${label} `, select);
     return [made, select];
   };
-  const [byChapter, chapter] = choice("Chapter", texts([...claims.querySelectorAll("h3")]));
-  const [byVerdict, verdict] = choice("Verdict", texts(rows.map((row) => row.cells[0])));
+  const [byChapter, chapter] = choice("Chapter", [...claims.querySelectorAll("h3")].map(text));
+  const [byVerdict, verdict] = choice("Verdict", [...new Set(rows.map((row) => text(row.cells[0]).split(" (")[0]))]);
   const byFame = document.createElement("label"), headline = document.createElement("input");
   headline.type = "checkbox";
   byFame.append(headline, " headline claims only");
@@ -131,9 +131,9 @@ if (rows.length) {
   const narrow = () => {
     let shown = 0;
     for (const row of rows) {
-      const section = row.closest("section.level3").querySelector("h3").textContent.trim();
+      const section = text(row.closest("section.level3").querySelector("h3"));
       const fits = (!chapter.value || section === chapter.value)
-        && (!verdict.value || row.cells[0].textContent.trim() === verdict.value)
+        && text(row.cells[0]).startsWith(verdict.value)
         && (!headline.checked || row.cells[1].querySelector("strong") !== null);
       row.hidden = !fits;
       shown += fits;

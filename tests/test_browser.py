@@ -274,10 +274,42 @@ def test_folded_code_opens_by_keyboard_and_by_a_link_to_its_cell(page, site):
     page.wait_for_function("document.querySelector('main details.code-fold').open")
 
 
-def test_results_hide_no_column(page, site):
+@pytest.mark.parametrize("width", [390, 1280])
+def test_results_hide_no_column_and_break_no_verdict(page, site, width):
+    page.set_viewport_size({"width": width, "height": 800})
     visit(page, site, "results.html")
     cut = "[...document.querySelectorAll('.table-responsive')].filter((t) => t.scrollWidth > t.clientWidth + 1).length"
     assert page.evaluate(cut) == 0
+    verdicts = page.locator("#all-claims-chapter-by-chapter tbody td:first-child")
+    broken = """(cells) => cells.filter((cell) => !cell.textContent.includes("(")).map((cell) => {
+        const words = document.createRange();
+        words.selectNodeContents(cell);
+        return words.getClientRects().length;
+    })"""
+    assert set(verdicts.evaluate_all(broken)) == {1}
+
+
+def test_claims_can_be_narrowed_to_a_chapter_a_verdict_and_headlines(page, site):
+    visit(page, site, "results.html")
+    place = page.locator("#all-claims-chapter-by-chapter")
+    rows, number = place.locator("tbody tr"), place.locator("[role=status]")
+    everything = rows.count()
+    assert number.inner_text() == f"{everything} of {everything} claims"
+    verdict, chapter = page.get_by_label("Verdict"), page.get_by_label("Chapter")
+    verdict.select_option(label="≈\N{NO-BREAK SPACE}partly")
+    partly = place.locator("tbody tr:visible")
+    assert 0 < partly.count() < everything and all("≈" in text for text in partly.all_inner_texts())
+    chosen = place.locator("h3:visible").nth(1).inner_text()
+    chapter.select_option(label=chosen)
+    assert place.locator("h3:visible").all_inner_texts() == [chosen]
+    verdict.select_option(label="all")
+    page.get_by_label("headline claims only").check()
+    shown = place.locator("tbody tr:visible")
+    assert shown.count() == shown.locator("td:nth-child(2) strong").count() > 0
+    assert number.inner_text() == f"{shown.count()} of {everything} claims"
+    chapter.select_option(label="all")
+    page.get_by_label("headline claims only").uncheck()
+    assert rows.count() == place.locator("tbody tr:visible").count() == everything
 
 
 @pytest.mark.parametrize("width", [390, 1280])
