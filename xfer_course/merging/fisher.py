@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ def fisher_diagonal(model: nn.Module, images: Tensor, labels: str | Tensor = "ex
 
     Args:
         model: inputs `(N, ...)` to logits `(N, K)`; taken in evaluation mode, and not changed.
-        images: inputs such as those that it was trained on, of which the first `max_rows` are used.
+        images: inputs such as those that it was trained on, `(N, ...)`, pictures or numbers of tokens, of which the
+            first `max_rows` are used.
         labels: "expected", the mean over all classes as the model weighs them; "sampled", one class drawn from the
             model for each input; or true classes `(N,)`, the *empirical* Fisher, which is another quantity.
         where: a pattern for the names of the parameters, such as "body.*".
@@ -68,28 +70,51 @@ def fisher_diagonal(model: nn.Module, images: Tensor, labels: str | Tensor = "ex
         Name → tensor of the parameter's shape, in single precision at least: the mean over inputs of the square of each
         input's own gradient of log p(label | input).
 
-    Raises ValueError or TypeError for what does not fit, and for gradients that are not finite.
+    Raises ValueError or TypeError for what does not fit, for gradients that are not finite, and for models that
+    `torch.func` cannot take, such as recurrent ones or those that need a batch.
     Source: Matena and Raffel (2022), Fisher merging; the authors' `fisher.py`, which has "expected" alone.
     """
-    images = checks.tensor("images", images, kind="float")[: checks.whole("max_rows", max_rows)]
+    images = checks.tensor("images", images)[: checks.whole("max_rows", max_rows)]
     given = isinstance(labels, Tensor)
     labels = labels[: len(images)] if given else checks.one_of("labels", labels, ("expected", "sampled"))
     model, (pattern,) = checks.copied("model", model).eval(), checks.texts("where", [where])
     names = [name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)]
     if not names:
         raise ValueError(f"where must fit the name of a parameter, got {where!r}")
-    logits = checks.logits("what model returns", predict(model, images), len(images))
-    return _mean_squares(model, images, _labels_of(logits, labels, seed), names, not given and labels == "expected",
-                         checks.whole("batch_size", batch_size))
+    size, (model, images) = checks.whole("batch_size", batch_size), _in_single(model, images)
+    with _explained(model):
+        logits = checks.logits("what model returns", predict(model, images), len(images))
+        return _mean_squares(model, images, _labels_of(logits, labels, seed), names,
+                             not given and labels == "expected", size)
 
 # %% ../../nbs/merging/fisher.ipynb #meancode
+def _in_single(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    "Both in single precision at least: in half precision the squares of small gradients would vanish."
+    given = list(model.parameters())
+    if given[0].is_meta or any(each.is_complex() for each in given):
+        raise TypeError(f"model must hold real numbers, got {given[0].dtype} on {given[0].device}")
+    precision = reduce(torch.promote_types, {each.dtype for each in given}, torch.float32)
+    images = images.to(given[0].device, precision if images.is_floating_point() else images.dtype)
+    return model.to(precision), images
+
+
+@contextmanager
+def _explained(model: nn.Module) -> Iterator[None]:
+    "A sentence for networks that cannot be differentiated one input at a time."
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError("model must let torch.func differentiate it for one input at a time, got "
+                         f"{type(model).__name__}: {str(error).splitlines()[0]}") from error
+
+
 def _mean_squares(model: nn.Module, images: Tensor, labels: Tensor, names: list[str], expected: bool,
                   batch_size: int) -> dict[str, Tensor]:
-    "The mean over images. In half precision the squares of small gradients would vanish, so there is none here."
-    like = next(model.parameters())
-    precision = torch.promote_types(like.dtype, torch.float32)
-    model, images, labels = model.to(precision), images.to(like.device, precision), labels.to(like.device)
-    squares, total = torch.func.vmap(_squares(model, names, expected)), {}
+    "The mean over images."
+    labels, total = labels.to(images.device), {}
+    squares = torch.func.vmap(_squares(model, names, expected))
     for rows in zip(images.split(batch_size), labels.split(batch_size)):
         for name, found in squares(*rows).items():
             total[name] = total.get(name, 0) + found.sum(0)
@@ -145,7 +170,7 @@ def fisher_merge(states: Sequence[State], fishers: Sequence[State] | None = None
         weights: one for each state; None weighs all alike.
         floor: the least that a Fisher value counts, before it is divided.
         favour_first: floor the first state alone, which so decides where no state knows anything. False floors all:
-            there the plain mean decides.
+            there a mean decides, by weight and length alone.
         normalise: divide each Fisher by its length (`fisher_norm`), lest a badly fitted model with its large gradients
             outweighs the others.
 
@@ -164,7 +189,7 @@ def fisher_merge(states: Sequence[State], fishers: Sequence[State] | None = None
     def rule(name: str, parts: list[Tensor]) -> Tensor:
         if name not in fishers[0]:
             return parts[0]
-        found = [fisher[name].to(parts[0]) for fisher in fishers]
+        found = [fisher[name].to(parts[0].real) for fisher in fishers]  # a real number for a complex one, too
         counts = [scale * (count if i and first_only else count.clamp(min=floor))
                   for i, (scale, count) in enumerate(zip(scales, found))]
         total = sum(counts)

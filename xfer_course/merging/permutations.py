@@ -17,7 +17,7 @@ from .. import checks
 from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_groups, unit_rows
 
 # %% auto #0
-__all__ = ['Matching', 'match_permutation', 'permuted', 'Blocks', 'unit_blocks']
+__all__ = ['Matching', 'alike_states', 'match_permutation', 'permuted', 'Blocks', 'unit_blocks']
 
 # %% ../../nbs/merging/permutations.ipynb #matchingcode
 @dataclass(frozen=True)
@@ -85,6 +85,22 @@ def _by_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor], group
             break
     return Matching(tuple(groups), order, similarity, "weights")
 
+# %% ../../nbs/merging/permutations.ipynb #alikecode
+def alike_states(first: nn.Module, second: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The states of two networks of one architecture.
+
+    Raises TypeError for what is no network, ValueError where a tensor of theirs differs in name, shape or precision, or
+    has no numbers, as on the meta device.
+    """
+    one, other = checks.module("first", first).state_dict(), checks.module("second", second).state_dict()
+    if off := [name for name in {**one, **other} if name not in one or name not in other
+               or (one[name].shape, one[name].dtype) != (other[name].shape, other[name].dtype)]:
+        raise ValueError(f"second must have the tensors of first, got another {off[0]!r}")
+    if empty := [name for name in one if one[name].is_meta or other[name].is_meta]:
+        raise ValueError(f"first and second must hold numbers, got {empty[0]!r} on the meta device")
+    return one, other
+
+
 # %% ../../nbs/merging/permutations.ipynb #matchcode
 def match_permutation(first: nn.Module, second: nn.Module, images: Tensor, by: str = "activations", *,
                       groups: Sequence[UnitGroup] | None = None, seed: int = 0, batch_size: int = 200,
@@ -103,11 +119,12 @@ def match_permutation(first: nn.Module, second: nn.Module, images: Tensor, by: s
     Source: Nasery et al. (2025), the authors' `activation_matching.py` and `weight_matching.py`; Ainsworth et al.
     (2023) for the weights.
     """
-    one, other = checks.module("first", first).state_dict(), checks.module("second", second).state_dict()
-    if off := [name for name in {**one, **other} if name not in one or name not in other
-               or one[name].shape != other[name].shape]:
-        raise ValueError(f"second must have the tensors of first, got another {off[0]!r}")
-    groups = unit_groups(first, images) if groups is None else checked_groups(groups, one)
+    one, other = alike_states(first, second)
+    if groups is None:
+        groups, others = unit_groups(first, images), unit_groups(second, images)
+        if {group.axes for group in groups} != {group.axes for group in others}:
+            raise ValueError("second must use its tensors as first does, got other groups of units")
+    groups = checked_groups(groups, one)
     if checks.one_of("by", by, ("activations", "weights")) == "weights":
         return _by_weights(one, other, groups, checks.whole("seed", seed, 0))
     if silent := [group.name for group in groups if not group.places]:
@@ -120,13 +137,16 @@ def match_permutation(first: nn.Module, second: nn.Module, images: Tensor, by: s
 def permuted(model: nn.Module, matching: Matching) -> nn.Module:
     """A copy of the second network whose units stand in the order of the first: it computes what it did before.
 
-    Raises ValueError or TypeError for a network that the groups do not fit.
+    Raises ValueError or TypeError for a network that the groups do not fit, or an order that is no permutation.
     """
     copy = checks.copied("model", model)
     state = copy.state_dict()
     for group in checked_groups(checks.module("matching", matching, Matching).groups, state):
+        order = matching.order.get(group.name)
+        if order is None or not torch.equal(order.sort().values.cpu(), torch.arange(group.size)):
+            raise ValueError(f"matching must hold a permutation of all units of each group, got none for {group.name!r}")
         for name, axis, run in group.axes:
-            state[name].copy_(reordered(state[name], axis, run, matching.order[group.name]))
+            state[name].copy_(reordered(state[name], axis, run, order))
     return copy
 
 # %% ../../nbs/merging/permutations.ipynb #blockscode

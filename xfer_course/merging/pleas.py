@@ -5,6 +5,7 @@
 # %% ../../nbs/merging/pleas.ipynb #imports
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..evaluation import evaluation_mode
-from .permutations import Blocks, Matching, match_permutation, unit_blocks
+from .permutations import Blocks, Matching, alike_states, match_permutation, unit_blocks
 from .states import reset_statistics
 from .units import UnitGroup, checked_groups, reordered
 
@@ -44,7 +45,10 @@ def partial_merge(first: nn.Module, second: nn.Module, groups: Sequence[UnitGrou
     Source: Nasery et al. (2025); the authors' `build_partial_merge_model` in `partial_matching.py`.
     """
     merged = checks.copied("first", first)
-    one, other = first.state_dict(), checks.module("second", second).state_dict()
+    one, other = alike_states(first, second)
+    for place, model in (("first", first), ("second", second)):
+        for name, value in model.named_parameters():
+            checks.finite_values(f"{place}'s {name!r}", value)
     axes: dict[str, list[_Axis]] = {}
     checked_groups(groups, other)
     for group in checked_groups(groups, one):
@@ -98,8 +102,9 @@ def _resize(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-        layer.out_channels, inner = layer.weight.shape[:2]
-        layer.groups = 1 if layer.groups == 1 else layer.out_channels
+        before, (layer.out_channels, inner) = layer.out_channels, layer.weight.shape[:2]
+        if layer.groups > 1 and inner == 1 and layer.groups == layer.in_channels == before:
+            layer.groups = layer.out_channels  # one filter for each channel
         layer.in_channels = inner * layer.groups
     elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.weight is not None:
         layer.num_features = len(layer.weight)
@@ -144,9 +149,16 @@ def _sides(merged: nn.Module, groups: Sequence[UnitGroup], blocks: Mapping[str, 
     "Layers that are fitted → the units that they write and read."
     of = {(name, axis): (blocks[group.name], run) for group in groups for name, axis, run in group.axes}
     names = {id(value): name for name, value in merged.named_parameters()}
-    return {place: [of.get((names[id(layer.weight)], axis)) for axis in (0, 1)]
-            for place, layer in merged.named_modules()
-            if isinstance(layer, _FITTED) and getattr(layer, "groups", 1) == 1}
+    uses = Counter(id(value) for layer in merged.modules() for value in layer.parameters(recurse=False))
+    found = {}
+    for place, layer in merged.named_modules():
+        if isinstance(layer, _FITTED) and getattr(layer, "groups", 1) == 1:
+            if id(layer.weight) not in names:
+                raise ValueError(f"weights must be parameters, got one that is computed in {place!r}: see "
+                                 "torch.nn.utils.parametrize.remove_parametrizations")
+            if uses[id(layer.weight)] == 1:  # fitted to one of its layers, a tied weight would be wrong in the others
+                found[place] = [of.get((names[id(layer.weight)], axis)) for axis in (0, 1)]
+    return found
 
 # %% ../../nbs/merging/pleas.ipynb #examplescode
 def _examples(first: nn.Module, second: nn.Module, sides: Mapping[str, list[_Side]], images: Tensor
@@ -238,6 +250,7 @@ def _descended(merged: nn.Module, first: nn.Module, second: nn.Module, sides: Ma
     "Adam on the sum over layers of the mean squared error, as the authors do."
     layers = {name: merged.get_submodule(name) for name in sides}
     parameters = list({id(p): p for layer in layers.values() for p in layer.parameters()}.values())
+    frozen = [p for p in parameters if not p.requires_grad]
     masks = {} if across and not released else {
         layer.weight: _mask(*sides[name], layer.weight, released) for name, layer in layers.items()}
     with torch.enable_grad():
@@ -254,6 +267,8 @@ def _descended(merged: nn.Module, first: nn.Module, second: nn.Module, sides: Ma
             optimizer.step()
             schedule.step()
     optimizer.zero_grad()
+    for p in frozen:
+        p.requires_grad_(False)
 
 # %% ../../nbs/merging/pleas.ipynb #maskcode
 def _mask(writes: _Side, reads: _Side, weight: Tensor, released: bool) -> Tensor:
@@ -281,7 +296,8 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
     """Least squares, layer by layer: a copy of `merged` whose layers best map merged inputs to merged outputs.
 
     Both are those of the parents on `images` `(N, ...)`: means for merged units, the parents' own for the others.
-    Linear layers and ungrouped convolutions are fitted, each by itself; everything else stays.
+    Linear layers and ungrouped convolutions are fitted, each by itself; everything else stays, weights that several
+    layers share too.
 
     Args:
         merged: of `partial_merge` with these groups and blocks; where the images say nothing it is kept.
@@ -291,7 +307,8 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
         solver: "closed", exactly; or "adam", `steps` steps of so many images, the rate falling along half a cosine.
         released: with "adam", the gradient mask of the released code, which freezes other weights than it means to.
 
-    Raises ValueError or TypeError for other values, and networks that do not belong together.
+    Raises ValueError or TypeError for other values, networks that do not belong together, weights that are computed
+    from others (as by weight norm), and results that are not finite.
     Source: Nasery et al. (2025), the least squares step; the authors' `train` in `pleas_merging.py`.
     """
     result, (ridge, rate) = checks.copied("merged", merged), (
@@ -299,7 +316,7 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
     across, released = (checks.one_of(name, value, (True, False)) for name, value in (
         ("across", across), ("released", released)))
     batches = checks.tensor("images", images).split(checks.whole("batch_size", batch_size))
-    for group in checked_groups(groups, first.state_dict()):
+    for group in checked_groups(groups, alike_states(first, second)[0]):
         found = _checked_blocks(blocks, group)
         checked_groups([replace(group, size=group.size + len(found.only_second))], result.state_dict())
     sides = _sides(result, groups, blocks)
@@ -307,6 +324,8 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
         _descended(result, first, second, sides, batches, checks.whole("steps", steps), rate, across, released)
     else:
         _closed(result, sides, _moments(first, second, result, sides, batches), ridge, across)
+    for name, value in result.named_parameters():
+        checks.finite_values(f"fitted {name!r}", value)
     return result
 
 # %% ../../nbs/merging/pleas.ipynb #pipecode

@@ -31,6 +31,9 @@ def _state(name: str, state: State, like: State | None = None) -> dict[str, Tens
                         f"{' without entries' if isinstance(state, Mapping) else ''}")
     for key, value in state.items():
         checks.tensor(f"{name}[{key!r}]", value, empty=True)
+        if value.is_meta or value.is_quantized or value.layout != torch.strided:
+            kind = "meta" if value.is_meta else "quantized" if value.is_quantized else "sparse"
+            raise TypeError(f"{name}[{key!r}] must be a dense tensor with numbers, got a {kind} one")
     like = state if like is None else like
     odd = min(like.keys() ^ state.keys(), key=str, default=None)
     if odd is not None:
@@ -53,7 +56,8 @@ def _states(states: Sequence[State]) -> list[dict[str, Tensor]]:
 # %% ../../nbs/merging/states.ipynb #tiescode
 def _wide(x: Tensor, like: Tensor) -> Tensor:
     "Without gradients, on the device of `like`, in single precision at least."
-    return x.detach().to(like.device, torch.promote_types(x.dtype, torch.float32))
+    eight_bits = x.is_floating_point() and x.dtype.itemsize == 1  # PyTorch promotes none of these
+    return x.detach().to(like.device, torch.float32 if eight_bits else torch.promote_types(x.dtype, torch.float32))
 
 
 def _moves(x: Tensor) -> bool:
@@ -95,8 +99,8 @@ def merge_states(states: Sequence[State], rule: Callable[[str, list[Tensor]], Te
         the first state is one tensor again.
 
     Raises:
-        TypeError, ValueError: entries that do not fit each other, or are NaN or infinite where they differ; the
-            sentence names the entry.
+        TypeError, ValueError: entries that do not fit each other, are NaN or infinite where they differ, or become
+            so; the sentence names the entry.
     """
     states = _states(states)
     merged: dict[str, Tensor] = {}
@@ -111,6 +115,9 @@ def merge_states(states: Sequence[State], rule: Callable[[str, list[Tensor]], Te
             found = rule(key, parts)
             found = torch.where(_equal(key, parts), parts[0], found) if len(parts) > 1 else found
             merged[key] = found.to(own.dtype, copy=True)
+            if (parts[0].isfinite() & ~_wide(merged[key], own).isfinite()).any():
+                raise ValueError(f"states must give numbers that {own.dtype} can hold, got NaN or infinity in {key!r} "
+                                 "from finite ones")
     return merged
 
 # %% ../../nbs/merging/states.ipynb #linecode
