@@ -285,7 +285,7 @@ def merge_page(report: MergeReport, measured: bool) -> Page:
                  "with its 95 % interval. Differences within such an interval mean little.")
         if scores.line:
             page.figure(_line_figure(report), "Accuracy of the networks on the straight line between the two files, "
-                        "from the first to the second, and the merged network as a star.")
+                        "from the first to the second; the dashed line is the merged network.")
     page.heading("What to try next")
     page.points(merge_advice(report, measured))
     return page
@@ -298,7 +298,7 @@ def _line_figure(report: MergeReport) -> Any:
     with plt.rc_context(STYLE):
         fig, ax = plt.subplots(figsize=(5.6, 2.6), layout="constrained")
         ax.plot(scores.places, scores.line, "o-", color=PALETTE["baseline"], label="on the line")
-        ax.plot(0.5, scores.accuracy["merged"], "*", ms=14, color=PALETTE["method"], label="merged")
+        ax.axhline(scores.accuracy["merged"], color=PALETTE["method"], ls="--", label="merged")  # it need not lie on it
         ax.set(xlabel="share of the second file", ylabel="accuracy")
         ax.legend()
     return fig
