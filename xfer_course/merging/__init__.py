@@ -5,7 +5,7 @@ from .diversity import (
 )
 from .expansion import LinearExpansion, PatchTransformer, descendant, distillation_loss, expand_linear, linearity
 from .fisher import MergeGrid, fisher_diagonal, fisher_merge, fisher_norm, grid_weights, merge_grid
-from .permutations import Blocks, Matching, match_permutation, permuted, unit_blocks
+from .permutations import Blocks, Matching, alike_states, match_permutation, permuted, unit_blocks
 from .pleas import fit_layers, least_squares_merge, partial_merge
 from .scaling import Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss
 from .states import (
@@ -17,7 +17,7 @@ from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_
 
 __all__ = [
     "Agreement", "Blocks", "DigitNetwork", "LinearExpansion", "Matching", "MergeGrid", "Negation",
-    "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer", "UnitGroup", "add_vectors", "agreement",
+    "PatchTransformer", "SHIFTS", "State", "TaskVectorComposer", "UnitGroup", "add_vectors", "agreement", "alike_states",
     "averaged_weights", "balanced_step", "barrier", "checked_groups", "colour_network", "descendant",
     "distillation_loss", "expand_linear", "feature_votes", "fine_tune", "fisher_diagonal", "fisher_merge",
     "fisher_norm", "fit_layers", "grid_weights", "interpolate", "learn_scaling", "least_squares_merge", "linearity",
