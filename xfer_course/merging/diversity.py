@@ -58,6 +58,7 @@ def right_votes(scores: Tensor, labels: Tensor, ties: str = "wrong") -> Tensor:
     """Whether the true class has the highest score: scores `(N, K)`, labels `(N,)` to `(N,)` of 0 and 1.
 
     Where others have as many votes it is wrong, or with `ties="shared"` one divided by how many there are.
+    Scores that differ by less than a hundred-thousandth of themselves, or by 1e-8, are equal.
     Raises ValueError or TypeError for what does not fit.
     """
     scores = checks.logits("scores", scores, len(checks.tensor("scores", scores)))
@@ -119,9 +120,10 @@ class Agreement(NamedTuple):
 def agreement(first: Tensor, second: Tensor, merged: Tensor, labels: Tensor) -> Agreement:
     """Count where two networks and their average are right: predicted classes and labels, each `(N,)`.
 
-    Raises ValueError or TypeError for what are no classes, or not as many. Source: Lin et al. (2024), section 3.
+    Raises ValueError or TypeError for what are no classes, or not as many. Source: Lin et al. (2024).
     """
     labels = checks.labels("labels", labels)
+    labels = labels.long()  # in a narrow kind of number a predicted class might wrap around
     right = [checks.labels(name, each, rows=len(labels)).to(labels) == labels
              for name, each in (("first", first), ("second", second), ("merged", merged))]
     a, b, both = right
@@ -178,7 +180,7 @@ def mixup(inputs: Tensor, targets: Tensor, share: float, order: Tensor) -> tuple
         inputs, targets: `(N, ...)` and `(N, K)`, floating-point.
         order: for each row the row it is mixed with, `(N,)`.
 
-    Raises ValueError or TypeError for what does not fit. Source: Zhang et al. (2018), equation 1.
+    Raises ValueError or TypeError for what does not fit. Source: Zhang et al. (2018), mixup.
     """
     rows = len(checks.tensor("inputs", inputs, kind="float"))
     if len(checks.tensor("targets", targets, "N K", kind="float")) != rows:
@@ -197,7 +199,7 @@ def balanced_step(model: nn.Module, classes: int, smoothing: float = 0.1, mixing
             paper's value could not be read; 0.2 is that of Zhang et al. for ImageNet.)
         seed: of shares and partners.
 
-    Raises ValueError or TypeError for what does not fit. Source: Lin et al. (2024), section 5, "Mixup + LS".
+    Raises ValueError or TypeError for what does not fit. Source: Lin et al. (2024), BANG with both.
     """
     checks.logit_head("model", model), checks.number("smoothing", smoothing, 0, 1)
     mixing, generator = checks.number("mixing", mixing, 0), torch.Generator().manual_seed(checks.whole("seed", seed, 0))

@@ -63,6 +63,8 @@ class LinearExpansion(nn.Module):
         spread = checks.number("spread", spread, 0)
         if not dict(self.base.named_parameters()):
             raise ValueError("block must have parameters, got none")
+        for name, each in self.base.named_parameters():
+            checks.tensor(f"block's {name!r}", each, kind="float", empty=True)
         self.slope = copy.deepcopy(self.base)
         for each in self.slope.parameters():
             nn.init.trunc_normal_(each, std=spread, a=-2 * spread, b=2 * spread) if (
@@ -70,7 +72,8 @@ class LinearExpansion(nn.Module):
 
     def states(self, depth: int | None = None) -> list[dict[str, Tensor]]:
         "The weights of every layer by name, of which gradients lead to base and slope."
-        return expand_linear(*(dict(each.named_parameters()) for each in (self.base, self.slope)), depth or self.depth)
+        pair = [dict(each.named_parameters()) for each in (self.base, self.slope)]
+        return expand_linear(*pair, self.depth if depth is None else depth)
 
     def expand(self, depth: int | None = None) -> nn.Sequential:
         "So many free blocks that hold the weights of the line; `depth` of its own if None."
@@ -78,7 +81,11 @@ class LinearExpansion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for state in self.states():
-            x = functional_call(self.base, state, (x,))
+            found = functional_call(self.base, state, (x,))
+            if not isinstance(found, Tensor) or found.shape != x.shape:
+                got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                raise ValueError(f"block must give a tensor of its input's shape, {tuple(x.shape)}, got {got}")
+            x = found
         return x
 
 # %% ../../nbs/merging/growing.ipynb #freecode
@@ -97,7 +104,7 @@ def linearity(blocks: Sequence[nn.Module], component: bool = False) -> dict[str,
 
     With `component` the line is fitted to the layers' places along the first principal component alone, as the paper
     looks at it; else to all entries. A tensor that does not vary has 1. Raises TypeError or ValueError for fewer than
-    three blocks, or blocks whose parameters differ in names or shapes.
+    three blocks, or blocks whose parameters differ in names or shapes, or are not finite.
 
     Source: Xia et al. (2024), introduction (weights over depth); the measure is ours.
     """
@@ -108,6 +115,8 @@ def linearity(blocks: Sequence[nn.Module], component: bool = False) -> dict[str,
     for i, state in enumerate(states):
         if {name: each.shape for name, each in state.items()} != {name: p.shape for name, p in states[0].items()}:
             raise ValueError(f"blocks[{i}] must have the names and shapes of the first, got others")
+        for name, each in state.items():
+            checks.tensor(f"blocks[{i}]'s {name!r}", each, kind="float", finite=True, empty=True)
     depth, found = torch.linspace(-1, 1, len(states), dtype=torch.float64), {}
     for name in states[0]:
         rows = torch.stack([state[name].detach().double().flatten() for state in states])
@@ -193,6 +202,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor | None = 
     elif share > 0:
         ours, theirs = ((each.to(torch.promote_types(each.dtype, torch.float32)) / tau).log_softmax(1)
                         for each in (student, teacher))
-        divergence = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * tau ** 2
-        loss = loss + share * divergence / (student.shape[1] if released else 1)
+        parts = F.kl_div(ours, theirs, reduction="none", log_target=True)
+        parts = parts.masked_fill(theirs == -torch.inf, 0)  # a class that the teacher rules out adds nothing
+        loss = loss + share * (parts.sum() / len(parts) * tau ** 2) / (student.shape[1] if released else 1)
     return loss

@@ -106,15 +106,23 @@ def _stacked(model: nn.Module, vectors: Sequence[Mapping[str, Tensor]]) -> dict[
             isinstance(each, Mapping) for each in vectors):
         raise TypeError(f"vectors must be a list of dicts from names to tensors, got {type(vectors).__name__}")
     known, own = model.state_dict(), dict(model.named_parameters())
+    first = {id(each): name for name, each in reversed(own.items())}
+    tied = {name: first[id(each)] for name, each in model.named_parameters(remove_duplicate=False)}
     for t, vector in enumerate(vectors):
         if odd := [name for name in vector if name not in known] or sorted(vector.keys() ^ vectors[0].keys()):
             said = f"{odd[0]!r}" if odd[0] in vector else f"no {odd[0]!r}"
             raise ValueError(f"vectors[{t}] must have names of the network and of the first vector, got {said}")
         for name, each in ((name, vector[name]) for name in own if name in vector):
-            checks.tensor(f"vectors[{t}][{name!r}]", each, kind="float", finite=True, empty=True)
+            if checks.tensor(f"vectors[{t}][{name!r}]", each, kind="float", empty=True).is_meta or own[name].is_meta:
+                raise ValueError(f"vectors[{t}][{name!r}] and the network must hold numbers, got one on the meta device")
+            checks.finite_values(f"vectors[{t}][{name!r}]", each)
             if each.shape != own[name].shape:
                 raise ValueError(f"vectors[{t}][{name!r}] must be of shape {tuple(own[name].shape)}, "
                                  f"got {tuple(each.shape)}")
+            checks.finite_values(f"vectors[{t}][{name!r}] as {own[name].dtype}", each.to(own[name].dtype))
+        for name, twin in ((name, tied.get(name, name)) for name in vector):
+            if name != twin and not (twin in vector and torch.equal(vector[name], vector[twin])):
+                raise ValueError(f"vectors[{t}] must agree about tied weights, got {name!r} other than {twin!r}")
     blocks = [name for name in own if vectors and name in vectors[0]]
     if not blocks:
         raise ValueError("vectors must hold a parameter of the network for at least one task, got none")
@@ -153,15 +161,18 @@ def learn_scaling(model: nn.Module, *tensors: Tensor, objective: Callable[..., T
         rate: of AdamW at the start; it falls to 0 along half a cosine. Gradients are clipped at length 1.
         steps, batch_size: as many passes over the rows as that takes; fewer rows are one batch.
 
-    The model learns in training mode and comes back in evaluation mode. The last step counts: nothing is selected.
+    The model learns in training mode and comes back in evaluation mode, after an error too. The last step counts: nothing is selected.
     Raises TypeError or ValueError for arguments that do not fit, FloatingPointError where the loss is no number.
 
     Source: Zhang et al. (2024), few-shot recognition; the authors' code, `src/learn_few_shots.py`.
     """
     checks.module("model", model).train()
-    train(model, *tensors, rate=rate, steps=checks.whole("steps", steps), batch_size=batch_size, loss=objective,
-          weight_decay=weight_decay, clip_norm=1.0, seed=seed)
-    return model.eval()
+    try:
+        train(model, *tensors, rate=rate, steps=checks.whole("steps", steps), batch_size=batch_size, loss=objective,
+              weight_decay=weight_decay, clip_norm=1.0, seed=seed)
+    finally:
+        model.eval()
+    return model
 
 # %% ../../nbs/merging/learned_scaling.ipynb #ufmcode
 def ufm_loss(weak: Tensor, strong: Tensor, labels: Tensor | None = None, trusted: Tensor | None = None, *,
@@ -194,7 +205,8 @@ def ufm_loss(weak: Tensor, strong: Tensor, labels: Tensor | None = None, trusted
         own = F.one_hot(checks.labels("labels", labels, *weak.shape, in_step=True), weak.shape[1]).to(targets)
         targets, counts = torch.where(trusted[:, None], own, targets), counts | trusted
     losses = cross_entropy(strong, targets.to(torch.promote_types(strong.dtype, torch.float32)), reduction="none")
-    return (losses * counts).sum() / (counts.sum() if released else counts.sum().clamp(min=1))
+    losses = losses.masked_fill(~counts, 0)  # an infinite one that does not count times 0 would be no number
+    return losses.sum() / (counts.sum() if released else counts.sum().clamp(min=1))
 
 # %% ../../nbs/merging/learned_scaling.ipynb #trustedcode
 def trusted_images(logits: Tensor, per_class: int | None = None, *,
@@ -239,7 +251,7 @@ def negate(composer: TaskVectorComposer, target: Images, control: Images, *, kee
     """Learn coefficients that make a network bad at `target` and leave `control`: loss CE(control) - CE(target).
 
     The epoch is kept that has the lowest accuracy on `target` of those whose accuracy on `control` is at least `keep`
-    times the first; if it is none, the coefficients are as before. The pictures that are learned from also select, so
+    times the first; if it is none, or after an error, the coefficients are as before. The pictures that are learned from also select, so
     measure on others. Each step has `batch_size` pictures of both. Raises TypeError or ValueError for arguments that
     do not fit.
 
@@ -264,9 +276,12 @@ def negate(composer: TaskVectorComposer, target: Images, control: Images, *, kee
 
     measure()
     composer.train()
-    fit(lambda batch, p: (_opposed(composer, control, *batch), {}),
-        batches(*target, batch_size=min(size, len(target.labels)), seed=seed), optimizer, epochs=epochs, seed=seed,
-        model=composer, clip_norm=1.0, schedule=lambda p: cosine(p, rate), validate=measure, progress=False)
-    epoch = _kept_epoch(seen["target"], seen["control"], keep)
-    composer.eval().coefficients.data.copy_(saved[epoch])
+    epoch = 0
+    try:
+        fit(lambda batch, p: (_opposed(composer, control, *batch), {}),
+            batches(*target, batch_size=min(size, len(target.labels)), seed=seed), optimizer, epochs=epochs, seed=seed,
+            model=composer, clip_norm=1.0, schedule=lambda p: cosine(p, rate), validate=measure, progress=False)
+        epoch = _kept_epoch(seen["target"], seen["control"], keep)
+    finally:
+        composer.eval().coefficients.data.copy_(saved[epoch])
     return Negation(seen["target"], seen["control"], epoch)
