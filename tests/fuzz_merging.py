@@ -206,6 +206,7 @@ fuzz("checked_groups", merging.checked_groups,
 fuzz("unit_activations", merging.unit_activations, {"model": PAIR["first"], "images": ROWS, "groups": GROUPS},
      {"model": OTHERS, "images": any_vectors, "groups": ANY_GROUPS},
      lambda r, a: all(len(each) == 4 for rows in r.values() for each in rows), also=NOT_TAKEN)
+fuzz("alike_states", merging.alike_states, PAIR, ANY_PAIR, lambda r, a: r[0].keys() == r[1].keys())
 fuzz("match_permutation", merging.match_permutation,
      {**PAIR, "images": ROWS, "by": st.sampled_from(("activations", "weights"))},
      {**ANY_PAIR, "images": any_vectors, "by": st.text(max_size=2), "groups": ANY_GROUPS, "seed": small_int,

@@ -182,3 +182,25 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+# What users bring
+
+@pytest.mark.parametrize("made, words", [(nn.Linear(8, 4), "got shape"), (nn.LSTM(8, 8, batch_first=True), "got tuple")])
+def test_a_block_whose_output_is_unlike_its_input_is_refused(made, words):
+    with pytest.raises(ValueError, match=f"block must give a tensor of its input's shape, .* {words}"):
+        LinearExpansion(made, 3)(TOKENS)
+
+
+def test_layers_with_nan_have_no_straightness():
+    blocks = [nn.Linear(2, 2) for _ in range(3)]
+    nn.init.constant_(blocks[1].weight, float("nan"))
+    with pytest.raises(ValueError, match="must be finite"):
+        linearity(blocks)
+
+
+def test_a_class_that_the_teacher_rules_out_adds_nothing():
+    student, teacher = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([[0.3, 0.1, -torch.inf]])
+    p = teacher.softmax(1)[:, :2]
+    wanted = (p * (p.log() - student.log_softmax(1)[:, :2])).sum()
+    torch.testing.assert_close(distillation_loss(student, teacher), wanted)

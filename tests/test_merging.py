@@ -383,3 +383,71 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+# What users bring
+
+@pytest.mark.parametrize("first, second, share", [(60000, 1000, -1.0), (60000, -60000, -0.5)])
+def test_a_number_that_half_precision_cannot_hold_is_refused(first, second, share):
+    with pytest.raises(ValueError, match="states must give numbers that torch.float16 can hold"):
+        interpolate({"w": torch.full((2,), first).half()}, {"w": torch.full((2,), second).half()}, share)
+
+
+@pytest.mark.parametrize("kind, make", [
+    ("meta", lambda: torch.ones(2, device="meta")), ("sparse", lambda: torch.eye(2).to_sparse()),
+    ("quantized", lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8))])
+def test_tensors_without_dense_numbers_are_refused(kind, make):
+    with pytest.raises(TypeError, match=f"got a {kind} one"):
+        interpolate({"w": make()}, {"w": make()})
+
+
+def test_numbers_of_eight_bits_are_merged_in_single_precision():
+    pair = [{"w": torch.tensor([value, 2.0]).to(torch.float8_e4m3fn)} for value in (1.0, 3.0)]
+    merged = weighted_mean(pair)["w"]
+    assert merged.dtype == torch.float8_e4m3fn and merged.float().tolist() == [2.0, 2.0]
+
+
+def test_complex_weights_count_by_real_fisher_values():
+    states = [{"w": torch.tensor([value], dtype=torch.complex64)} for value in (1 + 1j, 3 - 1j)]
+    merged = fisher_merge(states, [{"w": torch.ones(1)}, {"w": torch.full((1,), 3.0)}], normalise=False)["w"]
+    torch.testing.assert_close(merged, torch.tensor([2.5 - 0.5j], dtype=torch.complex64))
+    torch.testing.assert_close(fisher_merge(states)["w"], weighted_mean(states)["w"])
+
+
+def test_fisher_values_too_large_to_multiply_are_refused():
+    states = [{"w": torch.ones(1)}, {"w": torch.zeros(1)}]
+    with pytest.raises(ValueError, match="got NaN or infinity in 'w'"):
+        fisher_merge(states, [{"w": torch.tensor([1e300], dtype=torch.float64)}] * 2, normalise=False)
+
+
+def test_tokens_and_other_precisions_have_a_fisher():
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.head = nn.Embedding(7, 4), nn.Linear(4, 3)
+
+        def forward(self, tokens):
+            return self.head(self.table(tokens).mean(1))
+
+    model, tokens = Tokens(), torch.arange(12).view(4, 3) % 7
+    for name, wanted in slow(model, tokens).items():
+        torch.testing.assert_close(fisher_diagonal(model, tokens)[name], wanted)
+    linear, x = nn.Linear(4, 3).bfloat16(), normal(5, 4)
+    torch.testing.assert_close(fisher_diagonal(linear, x), fisher_diagonal(linear.float(), x))
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer(x) if x.sum() > 0 else self.layer(-x)
+
+
+@pytest.mark.parametrize("model", [nn.DataParallel(nn.Linear(4, 3)), Branching()])
+def test_what_cannot_be_differentiated_alone_is_refused_by_name(model):
+    with pytest.raises(ValueError, match=f"got {type(model).__name__}: "):
+        fisher_diagonal(model, normal(5, 4))
+    with pytest.raises(TypeError, match="model must hold real numbers"):
+        fisher_diagonal(nn.Linear(4, 3, device="meta"), normal(5, 4))

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -386,3 +388,94 @@ def test_what_does_not_fit_is_refused_in_a_sentence(call, words):
 def test_other_kinds_are_refused(call, words):
     with pytest.raises(TypeError, match=words):
         call()
+
+
+# What users bring
+
+def grouped(seed: int = 0, groups: int = 2) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=groups), nn.ReLU(),
+                         nn.Conv2d(16, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+
+
+@pytest.mark.parametrize("groups", [2, 8])
+def test_convolutions_in_groups_keep_their_groups_and_parents_that_agree(groups):
+    model, x = grouped(groups=groups), normal(20, 3, 8, 8)
+    merged = least_squares_merge(model, copy.deepcopy(model), x)
+    assert merged[2].groups == groups
+    torch.testing.assert_close(merged(x), model(x), atol=1e-4, rtol=1e-4)
+    assert least_squares_merge(model, grouped(1, groups), x, 1.5)(x).shape == (20, 4)
+
+
+class Language(nn.Module):
+    "Its last layer is its table of tokens."
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.table, self.norm, self.last = nn.Embedding(11, 8), nn.LayerNorm(8), nn.Linear(8, 11, bias=False)
+        self.block = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+        self.last.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.table(tokens)
+        return self.last(self.norm(x + self.block(x)))
+
+
+def test_a_table_that_is_also_the_last_layer_is_not_fitted_to_one_of_them():
+    first, second, tokens = Language(0), Language(1), torch.arange(200).view(40, 5) % 11
+    matching = match_permutation(first, second, tokens)
+    start = partial_merge(first, second, matching.groups, unit_blocks(matching))
+    merged = least_squares_merge(first, second, tokens, matching=matching)
+    assert merged.last.weight is merged.table.weight and torch.equal(merged.table.weight, start.table.weight)
+    assert not torch.equal(merged.block[0].weight, start.block[0].weight)
+
+
+def test_frozen_parameters_stay_frozen_after_adam():
+    first, second = mlp(0).requires_grad_(False), mlp(1)
+    merged = least_squares_merge(first, second, normal(20, 5), solver="adam", steps=2)
+    assert not any(p.requires_grad for p in merged.parameters())
+
+
+class Turned(nn.Module):
+    "Two layers in an order of its own."
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.one, self.two, self.turned = nn.Linear(5, 5), nn.Linear(5, 5), turned
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, last = (self.two, self.one) if self.turned else (self.one, self.two)
+        return last(first(x).relu())
+
+
+def with_nan() -> nn.Module:
+    model = mlp(1)
+    nn.init.constant_(model[4].bias, float("nan"))
+    return model
+
+
+def weight_normed(seed: int) -> nn.Module:
+    model = mlp(seed)
+    nn.utils.parametrizations.weight_norm(model[0])
+    return model
+
+
+@pytest.mark.parametrize("first, second, options, words", [
+    (Turned(False), Turned(True), {}, "second must use its tensors as first does"),
+    (mlp(), mlp(1).double(), {}, "second must have the tensors of first, got another '0.weight'"),
+    (mlp(), mlp(1).to("meta"), {}, "must hold numbers, got '0.weight' on the meta device"),
+    (mlp(), with_nan(), {}, "second's '4.bias' must be finite"),
+    (weight_normed(0), weight_normed(1), {}, "got one that is computed in '0'"),
+    (mlp(), mlp(1), {"solver": "adam", "steps": 3, "rate": 1e30}, "fitted '0.weight' must be finite"),
+])
+def test_networks_that_would_give_wrong_numbers_are_refused(first, second, options, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        least_squares_merge(first.eval(), second.eval(), normal(20, 5), **options)
+
+
+@pytest.mark.parametrize("order", [{}, {"0.weight|0": torch.zeros(8, dtype=torch.long)}])
+def test_an_order_that_is_no_permutation_is_refused(order):
+    matching = replace(match_permutation(mlp(), mlp(1), normal(9, 5)), order=order)
+    with pytest.raises(ValueError, match="matching must hold a permutation of all units"):
+        permuted(mlp(1), matching)

@@ -295,3 +295,30 @@ def test_what_does_not_fit_is_refused_in_a_sentence(base, vectors, call, words):
 def test_other_kinds_are_refused(base, vectors, call, words):
     with pytest.raises(TypeError, match=words):
         call(base, vectors)
+
+
+# What users bring
+
+@pytest.mark.parametrize("vector", [{"second.weight": torch.ones(3, 3)},
+                                    {"first.weight": torch.zeros(3, 3), "second.weight": torch.ones(3, 3)}])
+def test_a_vector_that_breaks_a_tie_is_refused(vector):
+    with pytest.raises(ValueError, match="must agree about tied weights, got 'second.weight' other than"):
+        TaskVectorComposer(small(0, tied=True), [vector])
+
+
+def test_a_vector_that_half_precision_cannot_hold_is_refused(base):
+    with pytest.raises(ValueError, match="as torch.float16 must be finite"):
+        TaskVectorComposer(base.half(), [{"first.weight": torch.full((3, 3), 1e6)}])
+
+
+def test_an_infinite_loss_that_does_not_count_is_left_out():
+    strong = torch.tensor([[0.0, -torch.inf], [0.0, 0.0]], requires_grad=True)
+    assert ufm_loss(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), strong).isfinite()
+
+
+def test_after_an_error_coefficients_are_as_before(base, vectors):
+    composer = randomised(TaskVectorComposer(base, vectors))
+    before = composer.coefficients.detach().clone()
+    with pytest.raises((ValueError, RuntimeError)):
+        negate(composer, Images(IMAGES, LABELS), Images(IMAGES, LABELS), rate=1e38, epochs=2)
+    assert torch.equal(composer.coefficients, before) and not composer.training
