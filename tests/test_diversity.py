@@ -131,5 +131,6 @@ def test_bad_input_is_refused_in_a_sentence(name):
 
 
 def test_classes_do_not_wrap_around_in_narrow_labels():
-    found = agreement(torch.tensor([300]), torch.tensor([44]), torch.tensor([44]), torch.tensor([44], dtype=torch.uint8))
+    narrow = torch.tensor([44], dtype=torch.uint8)
+    found = agreement(torch.tensor([300]), torch.tensor([44]), torch.tensor([44]), narrow)
     assert (found.first, found.second) == (0, 1)

@@ -186,7 +186,8 @@ def test_other_kinds_are_refused(call, words):
 
 # What users bring
 
-@pytest.mark.parametrize("made, words", [(nn.Linear(8, 4), "got shape"), (nn.LSTM(8, 8, batch_first=True), "got tuple")])
+@pytest.mark.parametrize("made, words", [
+    (nn.Linear(8, 4), "got shape"), (nn.LSTM(8, 8, batch_first=True), "got tuple")])
 def test_a_block_whose_output_is_unlike_its_input_is_refused(made, words):
     with pytest.raises(ValueError, match=f"block must give a tensor of its input's shape, .* {words}"):
         LinearExpansion(made, 3)(TOKENS)

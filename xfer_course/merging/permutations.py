@@ -144,7 +144,7 @@ def permuted(model: nn.Module, matching: Matching) -> nn.Module:
     for group in checked_groups(checks.module("matching", matching, Matching).groups, state):
         order = matching.order.get(group.name)
         if order is None or not torch.equal(order.sort().values.cpu(), torch.arange(group.size)):
-            raise ValueError(f"matching must hold a permutation of all units of each group, got none for {group.name!r}")
+            raise ValueError(f"matching must hold a permutation of all units of a group, got none for {group.name!r}")
         for name, axis, run in group.axes:
             state[name].copy_(reordered(state[name], axis, run, order))
     return copy

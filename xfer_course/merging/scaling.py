@@ -114,7 +114,7 @@ def _stacked(model: nn.Module, vectors: Sequence[Mapping[str, Tensor]]) -> dict[
             raise ValueError(f"vectors[{t}] must have names of the network and of the first vector, got {said}")
         for name, each in ((name, vector[name]) for name in own if name in vector):
             if checks.tensor(f"vectors[{t}][{name!r}]", each, kind="float", empty=True).is_meta or own[name].is_meta:
-                raise ValueError(f"vectors[{t}][{name!r}] and the network must hold numbers, got one on the meta device")
+                raise ValueError(f"vectors[{t}][{name!r}] and the network must hold numbers, got none")
             checks.finite_values(f"vectors[{t}][{name!r}]", each)
             if each.shape != own[name].shape:
                 raise ValueError(f"vectors[{t}][{name!r}] must be of shape {tuple(own[name].shape)}, "
@@ -161,7 +161,8 @@ def learn_scaling(model: nn.Module, *tensors: Tensor, objective: Callable[..., T
         rate: of AdamW at the start; it falls to 0 along half a cosine. Gradients are clipped at length 1.
         steps, batch_size: as many passes over the rows as that takes; fewer rows are one batch.
 
-    The model learns in training mode and comes back in evaluation mode, after an error too. The last step counts: nothing is selected.
+    The model learns in training mode and comes back in evaluation mode, after an error too. The last step counts:
+    nothing is selected.
     Raises TypeError or ValueError for arguments that do not fit, FloatingPointError where the loss is no number.
 
     Source: Zhang et al. (2024), few-shot recognition; the authors' code, `src/learn_few_shots.py`.
@@ -251,8 +252,8 @@ def negate(composer: TaskVectorComposer, target: Images, control: Images, *, kee
     """Learn coefficients that make a network bad at `target` and leave `control`: loss CE(control) - CE(target).
 
     The epoch is kept that has the lowest accuracy on `target` of those whose accuracy on `control` is at least `keep`
-    times the first; if it is none, or after an error, the coefficients are as before. The pictures that are learned from also select, so
-    measure on others. Each step has `batch_size` pictures of both. Raises TypeError or ValueError for arguments that
+    times the first; if it is none, or after an error, the coefficients are as before. The pictures that are learned
+    from also select, so measure on others. Each step has `batch_size` pictures of both. Raises TypeError or ValueError for arguments that
     do not fit.
 
     Source: Zhang et al. (2024), task negation; the authors' code, `src/learn_task_negation.py`.
