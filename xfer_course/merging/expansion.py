@@ -53,7 +53,6 @@ class LinearExpansion(nn.Module):
 
     `base` and `slope` are both such blocks. Buffers are those of the base. Raises TypeError or ValueError for anything
     but a module with parameters, a depth below 1 or a negative spread.
-
     Source: Xia et al. (2024), auxiliary network; the authors' code, `TLEG_vit.py`.
     """
 
