@@ -53,7 +53,6 @@ class LinearExpansion(nn.Module):
 
     `base` and `slope` are both such blocks. Buffers are those of the base. Raises TypeError or ValueError for anything
     but a module with parameters, a depth below 1 or a negative spread.
-
     Source: Xia et al. (2024), auxiliary network; the authors' code, `TLEG_vit.py`.
     """
 
@@ -81,14 +80,18 @@ class LinearExpansion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for state in self.states():
-            found = functional_call(self.base, state, (x,))
-            if not isinstance(found, Tensor) or found.shape != x.shape:
-                got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-                raise ValueError(f"block must give a tensor of its input's shape, {tuple(x.shape)}, got {got}")
-            x = found
+            x = _like(functional_call(self.base, state, (x,)), x)
         return x
 
 # %% ../../nbs/merging/growing.ipynb #freecode
+def _like(found: object, x: Tensor) -> Tensor:
+    "What a block gave, if the next block can take it."
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"block must give a tensor of its input's shape, {tuple(x.shape)}, got {got}")
+    return found
+
+
 @torch.no_grad()
 def _free_blocks(stack: LinearExpansion, depth: int) -> nn.Sequential:
     "Copies of the base, each with its weights of the line."

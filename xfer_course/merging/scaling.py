@@ -253,8 +253,8 @@ def negate(composer: TaskVectorComposer, target: Images, control: Images, *, kee
 
     The epoch is kept that has the lowest accuracy on `target` of those whose accuracy on `control` is at least `keep`
     times the first; if it is none, or after an error, the coefficients are as before. The pictures that are learned
-    from also select, so measure on others. Each step has `batch_size` pictures of both. Raises TypeError or ValueError for arguments that
-    do not fit.
+    from also select, so measure on others. Each step has `batch_size` pictures of both. Raises TypeError or ValueError
+    for arguments that do not fit.
 
     Source: Zhang et al. (2024), task negation; the authors' code, `src/learn_task_negation.py`.
     """
