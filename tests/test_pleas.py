@@ -474,8 +474,10 @@ def test_networks_that_would_give_wrong_numbers_are_refused(first, second, optio
         least_squares_merge(first.eval(), second.eval(), normal(20, 5), **options)
 
 
-@pytest.mark.parametrize("order", [{}, {"0.weight|0": torch.zeros(8, dtype=torch.long)}])
-def test_an_order_that_is_no_permutation_is_refused(order):
+@pytest.mark.parametrize("order, words", [
+    ({}, "order of '0.weight|0' must be a tensor"),
+    ({"0.weight|0": torch.zeros(8, dtype=torch.long)}, "matching must hold a permutation of all units")])
+def test_an_order_that_is_no_permutation_is_refused(order, words):
     matching = replace(match_permutation(mlp(), mlp(1), normal(9, 5)), order=order)
-    with pytest.raises(ValueError, match="matching must hold a permutation of all units"):
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         permuted(mlp(1), matching)

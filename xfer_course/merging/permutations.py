@@ -142,8 +142,8 @@ def permuted(model: nn.Module, matching: Matching) -> nn.Module:
     copy = checks.copied("model", model)
     state = copy.state_dict()
     for group in checked_groups(checks.module("matching", matching, Matching).groups, state):
-        order = matching.order.get(group.name)
-        if order is None or not torch.equal(order.sort().values.cpu(), torch.arange(group.size)):
+        order = checks.tensor(f"order of {group.name!r}", matching.order.get(group.name), "N", kind="integer")
+        if not torch.equal(order.long().sort().values.cpu(), torch.arange(group.size)):
             raise ValueError(f"matching must hold a permutation of all units of a group, got none for {group.name!r}")
         for name, axis, run in group.axes:
             state[name].copy_(reordered(state[name], axis, run, order))
