@@ -66,14 +66,15 @@ def test_two_probes_are_one_probe(tmp_path, probes):
 
 
 def test_two_adaptations_of_pictures_are_one_that_is_loaded_as_they_are(tmp_path):
-    for name, colour in (("cat", "red"), ("dog", "blue")):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(6):
-            Image.new("RGB", (12 + number, 12), colour).save(tmp_path / "photos" / name / f"{number}.png")
+    for place, brightness in (("photos", 255), ("sketches", 150)):
+        for name, colour in (("cat", (brightness, 0, 0)), ("dog", (0, 0, brightness))):
+            (tmp_path / place / name).mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", (12 + number, 12), colour).save(tmp_path / place / name / f"{number}.png")
     folders = [tmp_path / "one", tmp_path / "two"]
     for seed, folder in enumerate(folders):
         options = AdaptOptions(**{**QUICK.__dict__, "seed": seed})
-        adapt_examples(tmp_path / "photos", tmp_path / "photos", folder, backbone="small", options=options)
+        adapt_examples(tmp_path / "photos", tmp_path / "sketches", folder, backbone="small", options=options)
     merge_results(folders, tmp_path / "out", data=tmp_path / "photos", method="match_activations")
     report, model = report_of(tmp_path / "out"), load_adapted(tmp_path / "out")
     assert report.measured and sum(moved for _, moved in report.units.values()) > 0

@@ -1368,9 +1368,9 @@ def test_fit_is_short_enough_to_read():
 
 
 def test_training_has_the_names_of_its_modules():
-    from xfer_course.training import devices, fingerprints, history, loop, rates, same_run, validation
+    from xfer_course.training import devices, fingerprints, history, loop, rates, recipe, same_run, validation
 
-    modules = (loop, rates, validation, history, checkpoint, devices, fingerprints, same_run)
+    modules = (loop, rates, recipe, validation, history, checkpoint, devices, fingerprints, same_run)
     assert sorted(name for module in modules for name in module.__all__) == sorted(training.__all__)
     assert all(getattr(training, name) is getattr(module, name) for module in modules for name in module.__all__)
 
