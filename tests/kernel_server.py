@@ -1,8 +1,8 @@
 """Kernels without the seconds that imports take: each is a fork of a process that has imported what labs import.
 
 python tests/kernel_server.py SOCKET              forks a kernel for each program that connects to the socket
-python tests/kernel_server.py SOCKET -f FILE ...  such a program: Jupyter starts it in place of a kernel and gives it the
-                                                  kernel's options; it lasts as long as its kernel
+python tests/kernel_server.py SOCKET -f FILE ...  such a program: Jupyter starts it in place of a kernel, with the
+                                                  options of one; it lasts as long as its kernel
 """
 from __future__ import annotations
 

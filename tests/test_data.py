@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.utils.data import DataLoader, TensorDataset
 
 from xfer_course import data
-from xfer_course.data import DataFileError, Images, PassSampler, batches, built, catalogue, domain_batches
+from xfer_course.data import DataFileError, Images, InputBatches, PassSampler, batches, built, catalogue, domain_batches
 
 REAL_DATA = Path(os.environ.get("XFER_DATA") or "absent")
 
@@ -1060,3 +1061,22 @@ def test_a_truncated_copy_of_cifar10_is_named(real, tmp_path):
     with pytest.raises(DataFileError, match="expected 18,547,964 bytes, found 200,000"):
         data.cifar10(root=tmp_path)
     assert not data.cache_root().exists()
+
+
+def test_inputs_come_alone_and_again():
+    pairs = TensorDataset(PICTURES, LABELS)
+    for images in (PICTURES, TensorDataset(PICTURES), pairs, DataLoader(pairs, 3), DataLoader(PICTURES, 2)):
+        inputs = InputBatches(images, 3)
+        for _ in range(2):
+            assert torch.equal(torch.cat(list(inputs)), PICTURES)
+
+
+@pytest.mark.parametrize("images, error, match", [
+    ([PICTURES], TypeError, "images must be a tensor.*got list"), (iter([PICTURES]), TypeError, "got list_iterator"),
+    ({"x": PICTURES}, TypeError, "got dict"), (3, TypeError, "got int"), (PICTURES[:0], ValueError, "images must"),
+    (DataLoader(TensorDataset(LABELS[:0]), 2), ValueError, "at least one batch"),
+    (DataLoader([{"x": 1}] * 3, 2), TypeError, "a batch of images must be a tensor"),
+])
+def test_inputs_that_cannot_come_again_are_refused(images, error, match):
+    with pytest.raises(error, match=match):
+        list(InputBatches(images, 2))

@@ -448,3 +448,40 @@ merge(*sys.argv[2:], out=sys.argv[1])
 def test_every_method_is_in_the_table_of_the_lesson():
     text = (ROOT / "nbs/merging/files.ipynb").read_text("utf-8")
     assert all(f'`\\"{method}\\"`' in text for method in MERGE_METHODS)
+
+
+class TwoNames(nn.Module):
+    "One matrix in two places."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.leave.weight = self.enter.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.leave(self.enter(x).relu())
+
+
+def test_a_tie_that_files_do_not_know_is_kept_by_fisher_merging(tmp_path):
+    "Files of safetensors hold a tied tensor twice."
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append(TwoNames())
+        save_file({name: x.clone() for name, x in models[-1].state_dict().items()}, tmp_path / f"{seed}.safetensors")
+    x = torch.randn(40, 5)
+    report = merge(tmp_path / "0.safetensors", tmp_path / "1.safetensors", out=tmp_path / "out.safetensors",
+                   method="fisher", model=TwoNames(), images=x)
+    found = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(found["enter.weight"], found["leave.weight"])
+    fishers = [fisher_diagonal(model, x) for model in models]
+    wanted = fisher_merge([{name: model.state_dict()[name] for name in fishers[0]} for model in models], fishers)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+    assert not any("no Fisher" in tensor.note for tensor in report.tensors)
+    for seed, fisher in enumerate(fishers):
+        save_file(fisher, tmp_path / f"fisher{seed}.safetensors")
+    report = merge(tmp_path / "0.safetensors", tmp_path / "1.safetensors", out=tmp_path / "out.safetensors",
+                   method="fisher", fishers=[tmp_path / f"fisher{seed}.safetensors" for seed in range(2)])
+    notes = {tensor.name: tensor.note for tensor in report.tensors}
+    assert notes["leave.weight"] == "no Fisher information, so the first file's" and not notes["enter.weight"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from xfer_course.merging import (
     Blocks,
@@ -21,6 +22,7 @@ from xfer_course.merging import (
     match_permutation,
     partial_merge,
     permuted,
+    pleas,
     reordered,
     unit_activations,
     unit_blocks,
@@ -481,3 +483,57 @@ def test_an_order_that_is_no_permutation_is_refused(order, words):
     matching = replace(match_permutation(mlp(), mlp(1), normal(9, 5)), order=order)
     with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         permuted(mlp(1), matching)
+
+
+# Inputs from data sets and loaders; networks and groups that do not fit together
+
+
+def inputs_in_many_ways(x: torch.Tensor) -> dict[str, object]:
+    pairs = TensorDataset(x, torch.zeros(len(x)))
+    return {"a data set": TensorDataset(x), "a data set with labels": pairs, "a loader": DataLoader(pairs, 7),
+            "a loader of tensors": DataLoader(x, 11, shuffle=True)}
+
+
+@pytest.mark.parametrize("way", inputs_in_many_ways(torch.zeros(1)))
+@pytest.mark.parametrize("name", ["mlp", "digits, batch"])
+def test_inputs_of_a_loader_give_what_a_tensor_gives(name, way):
+    (first, x), (second, _) = made(name, 0), made(name, 1)
+    x = normal(30, *x.shape[1:])
+    given = inputs_in_many_ways(x)[way]
+    whole, parts = match_permutation(first, second, x), match_permutation(first, second, given)
+    assert all(torch.equal(order, parts.order[group]) for group, order in whole.order.items())
+    blocks = unit_blocks(whole, 1.5)
+    start = partial_merge(first, second, whole.groups, blocks)
+    one, other = (fit_layers(start, first, second, whole.groups, blocks, each) for each in (x, given))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[key], value, atol=1e-5, rtol=1e-4)
+    assert least_squares_merge(first, second, given, solver="adam", steps=3)(x).shape == first(x).shape
+
+
+def test_layers_are_solved_in_passes_that_need_no_more_room_than_the_largest(monkeypatch):
+    first, second, x, matching, blocks, start = merged("residual", 1.0)
+    wanted = fit_layers(start, first, second, matching.groups, blocks, x).state_dict()
+    seen, inner = [], pleas._moments
+
+    def watched(*given):
+        found = inner(*given)
+        seen.append({name: square.numel() for name, (square, _) in found.items()})
+        return found
+
+    monkeypatch.setattr(pleas, "_moments", watched)
+    found = fit_layers(start, first, second, matching.groups, blocks, x).state_dict()
+    largest = max(size for each in seen for size in each.values())
+    assert len(seen) > 1 and all(sum(each.values()) <= 1.5 * largest for each in seen), "biases add a row"
+    assert sorted(name for each in seen for name in each) == ["head", "inner", "outer", "stem"]
+    assert all(torch.equal(value, wanted[key]) for key, value in found.items())
+
+
+def test_groups_by_hand_must_be_complete():
+    first, second, x = mlp(0), mlp(1), normal(20, 5)
+    whole = unit_groups(first, x)
+    assert match_permutation(first, second, x, groups=whole).order.keys() == {"0.weight|0", "2.weight|0"}
+    for forgotten in ("0.bias", "2.weight"):
+        cut = replace(whole[0], axes=tuple(axis for axis in whole[0].axes if axis[0] != forgotten), reads=())
+        for by in ("activations", "weights"):
+            with pytest.raises(ValueError, match="every axis of their units, got '0.weight|0' with 2 axes"):
+                match_permutation(first, second, x, by, groups=(whole[1], cut))

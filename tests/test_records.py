@@ -427,6 +427,8 @@ def test_a_file_that_is_no_record_is_refused_by_its_name(text, tmp_path):
     ({"steps": 20}, {"steps": 20}, False), ({"steps": 20}, {"steps": 7}, True),
     ({"data": "real"}, {"data": "auto"}, False), ({"steps": 20}, {"steps": 20, "new": 1}, False),
     ({"widths": [16, 32]}, {"widths": [16, 33]}, True),
+    ({"grid": {"C": [0.31622776601683794]}}, {"grid": {"C": [0.3162277660168379]}}, False),
+    ({"grid": [[1e-3]]}, {"grid": [[1.00000001e-3]]}, True), ({"rates": [0.1]}, {"rates": [0.1, 0.2]}, True),
 ])
 def test_a_setting_counts_in_what_both_name(stored, today, differs):
     smoke = a_smoke(notes={**TODAY, "settings": {"cpu": today}})

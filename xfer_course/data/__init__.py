@@ -6,7 +6,7 @@ One module each: `files` and `archives` (reading, writing, unpacking), `catalogu
 `domains` and `built`; and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
-from .batching import Images, PassSampler, TensorBatches, batches, domain_batches
+from .batching import Images, InputBatches, PassSampler, TensorBatches, batches, domain_batches
 from .built import BSDS500_COUNTS, bsds500, make, mnist_m
 from .captioned import SHIFTS, TEMPLATES, FewShotTask, Pictures, few_shot_tasks, pictures, shifted
 from .captions import caption, synonyms
@@ -34,7 +34,7 @@ from .signs import SIGN_CLASSES, sign_picture, synthetic_signs
 
 __all__ = [
     "MAX_MEMBERS", "check_space", "tar_contents", "unpack", "zip_contents",
-    "Images", "PassSampler", "TensorBatches", "batches", "domain_batches", "multi_domain_batches",
+    "Images", "InputBatches", "PassSampler", "TensorBatches", "batches", "domain_batches", "multi_domain_batches",
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "data_versions", "datasets", "expected_bytes", "find_file", "get", "manifest",
     "GREY", "as_images", "check_request", "decode_image", "first_of", "read_picture", "reading_image", "to_float", "upright_rgb",

@@ -82,12 +82,24 @@ def _untimed(metrics: dict[str, list[float]]) -> dict[str, list[float]]:
 
 # %% ../../nbs/foundations/freshness.ipynb #0ffe2ed3
 def setting_differences(record: Record, smoke: Record) -> list[str]:
-    "One sentence per value of a record's setting that its profile names otherwise today, as a smoke run reports it."
+    """One sentence per value of a record's setting that its profile names otherwise today, as a smoke run reports it.
+
+    Numbers are compared to 12 digits: in a grid of powers the last ones depend on the processor.
+    """
     today = smoke.notes.get("settings", {}).get(record.profile)
     if today is None:
         return [f"the lab has no profile {record.profile}"]
     return [f"{name} of {record.profile} was {value!r} and is {today[name]!r}" for name, value in record.setting.items()
-            if name in today and today[name] not in (value, "auto")]
+            if name in today and _rounded(today[name]) not in (_rounded(value), "auto")]
+
+
+def _rounded(value: Any) -> Any:
+    "Numbers to 12 digits, however deep."
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
 
 # %% ../../nbs/foundations/freshness.ipynb #b145ef83
 def _same_lab(record: Record, smoke: Record) -> None:

@@ -109,6 +109,12 @@ def _by_vectors(scales: Sequence[float], name: str, parts: list[Tensor], more: l
     return add_vectors(before, [task_vector(before, {name: part}) for part in parts], list(scales))[name]
 
 
+def _fisher_of(network: nn.Module, images: Any) -> dict[str, Tensor]:
+    "Its Fisher information, under every name of a tied tensor: a file may hold such a tensor twice."
+    found, ties = fisher_diagonal(network, some_inputs(images, 512)), weights_of(network.state_dict()).ties
+    return found | {name: found[first] for name, first in ties.items() if first in found}
+
+
 def _by_fisher(weights: Sequence[float], name: str, parts: list[Tensor], more: list[Tensor]) -> Tensor:
     if not more:
         return parts[0]  # no Fisher information, as of batch norm's statistics: the first one's
@@ -158,7 +164,8 @@ def _fisher_rule(fishers: Sequence[Weights], weights: Sequence[float] | None, fi
             raise ValueError(f"{fisher.said} must hold a Fisher value for each number of {odd or 'a merged tensor'!r}, "
                              "got none, or another shape")
     shares = weights or [1.0] * len(files)
-    return partial(_by_fisher, [share / _norm(fisher, names) for share, fisher in zip(shares, fishers)])
+    norms = [_norm(fisher, [name for name in names if fisher.ties[name] == name]) for fisher in fishers]
+    return partial(_by_fisher, [share / norm for share, norm in zip(shares, norms)])
 
 # %% ../../nbs/merging/files.ipynb #matchcode
 def some_inputs(images: Any, most: int = 256) -> Tensor:
@@ -332,9 +339,12 @@ def _planned(method: str, weights: list[float] | None, files: list[Weights], row
     if method == "mean":
         return _Pieces(files, rows, partial(_by_mean, weights), [], base), {}
     if not fishers:
-        fishers = [weights_of(fisher_diagonal(network_with(model, file), some_inputs(images, 512)),
-                              f"the Fisher information of {file.said}") for file in files]
-    return _Pieces(files, rows, _fisher_rule(fishers, weights, files, rows), fishers, base), {}
+        fishers = [weights_of(_fisher_of(network_with(model, file), images), f"the Fisher information of {file.said}")
+                   for file in files]
+    rule = _fisher_rule(fishers, weights, files, rows)
+    bare = {name: row._replace(note=", ".join(filter(None, (row.note, "no Fisher information, so the first file's"))))
+            for name, row in rows.items() if row.how == "merged" and name not in fishers[0].parts}
+    return _Pieces(files, rows | bare, rule, fishers, base), {}
 
 
 def _write(target: Path, pieces: _Pieces, model: nn.Module | None, images: Any, metadata: Mapping[str, str],

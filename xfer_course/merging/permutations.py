@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from .. import checks
+from ..data import InputBatches
+from ..evaluation import predict
 from .units import UnitGroup, checked_groups, reordered, unit_activations, unit_groups, unit_rows
 
 # %% auto #0
@@ -101,35 +103,52 @@ def alike_states(first: nn.Module, second: nn.Module) -> tuple[dict[str, Tensor]
     return one, other
 
 
+# %% ../../nbs/merging/permutations.ipynb #completecode
+def _check_complete(model: nn.Module, groups: Sequence[UnitGroup], images: Tensor) -> None:
+    "Raises ValueError where groups leave out an axis of their units."
+    said = predict(model, images)
+    near = torch.finfo(said.dtype).eps ** 0.5 * float(said.abs().max())
+
+    def changes(some: Sequence[UnitGroup]) -> bool:
+        turned = Matching(tuple(some), {group.name: torch.arange(group.size).flip(0) for group in some}, {})
+        return not torch.allclose(predict(permuted(model, turned), images), said, atol=near, equal_nan=True)
+
+    if changes(groups):
+        odd = next((group for group in groups if changes([group])), groups[0])
+        raise ValueError(f"groups must hold every axis of their units, got {odd.name!r} with {len(odd.axes)} axes: in "
+                         "another order of these units the network says something else")
+
 # %% ../../nbs/merging/permutations.ipynb #matchcode
-def match_permutation(first: nn.Module, second: nn.Module, images: Tensor, by: str = "activations", *,
+def match_permutation(first: nn.Module, second: nn.Module, images: Any, by: str = "activations", *,
                       groups: Sequence[UnitGroup] | None = None, seed: int = 0, batch_size: int = 200,
                       released: bool = False) -> Matching:
     """For each hidden unit of `first` its partner in `second`, a network of the same architecture.
 
     Args:
-        images: `(N, ...)`, what the networks take; without labels.
+        images: `(N, ...)`, what the networks take, without labels; or a data set or loader, see `InputBatches`.
         by: "activations", on these images the sum of Euclidean distances between what two units say is smallest; or
             "weights", the sum of inner products of their weights is largest (groups in turn, their order from `seed`).
         groups: the units; None finds them with `unit_groups`. Groups without places can be matched by weights only.
         released: of the images only the last batch counts for activations, as in the released code.
 
     Returns a `Matching`. Neither network is changed. Raises ValueError or TypeError for networks that differ in a
-    tensor, that have no units to permute, or give no finite numbers.
+    tensor, that have no units to permute, or give no finite numbers, and for groups that leave out an axis.
     Source: Nasery et al. (2025), the authors' `activation_matching.py` and `weight_matching.py`; Ainsworth et al.
     (2023) for the weights.
     """
     one, other = alike_states(first, second)
+    batches = InputBatches(images, batch_size)
+    some = next(iter(batches))[:2]
     if groups is None:
-        groups, others = unit_groups(first, images), unit_groups(second, images)
+        groups, others = unit_groups(first, some), unit_groups(second, some)
         if {group.axes for group in groups} != {group.axes for group in others}:
             raise ValueError("second must use its tensors as first does, got other groups of units")
-    groups = checked_groups(groups, one)
+    else:
+        _check_complete(first, groups := checked_groups(groups, one), some)
     if checks.one_of("by", by, ("activations", "weights")) == "weights":
         return _by_weights(one, other, groups, checks.whole("seed", seed, 0))
     if silent := [group.name for group in groups if not group.places]:
         raise ValueError(f"groups must have places to be matched by activations, got none for {silent[0]!r}")
-    batches = checks.tensor("images", images).split(checks.whole("batch_size", batch_size))
     return _by_activations(first, second, groups, batches, checks.one_of("released", released, (True, False)))
 
 # %% ../../nbs/merging/permutations.ipynb #permutedcode

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice, repeat
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
+from ..data import InputBatches
 from ..evaluation import evaluation_mode
 from .permutations import Blocks, Matching, alike_states, match_permutation, unit_blocks
 from .states import reset_statistics
@@ -186,17 +189,35 @@ def _rows(layer: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.flatten(0, -2).double(), y.flatten(0, -2).double()
 
 # %% ../../nbs/merging/pleas.ipynb #solvecode
+def _passes(merged: nn.Module, sides: Mapping[str, list[_Side]]) -> list[dict[str, list[_Side]]]:
+    "Layers in parts, one pass over the images for each, whose sums need no more room than the largest layer's."
+    room = {name: merged.get_submodule(name).weight[0].numel() ** 2 for name in sides}
+    found, left = [], 0
+    for name, side in sides.items():
+        if room[name] > left:
+            found.append({})
+            left = max(room.values())
+        found[-1][name] = side
+        left -= room[name]
+    return found
+
+
 def _moments(first: nn.Module, second: nn.Module, merged: nn.Module, sides: Mapping[str, list[_Side]],
-             batches: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+             batches: Iterable[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     "Layer → means of z z^T and y z^T over all rows; where the layer has a bias, z has a 1 at its end."
-    sums: dict[str, list] = {}
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    counts: Counter[str] = Counter()
     for images in batches:
         for name, z, y in _examples(first, second, sides, images):
             z, y = _rows(layer := merged.get_submodule(name), z, y)
             z = z if layer.bias is None else F.pad(z, (0, 1), value=1.0)
-            old = sums.get(name, [0, 0, 0])
-            sums[name] = [old[0] + z.T @ z, old[1] + y.T @ z, old[2] + len(z)]
-    return {name: (square / count, cross / count) for name, (square, cross, count) in sums.items()}
+            if name not in sums:
+                sums[name] = z.new_zeros(z.shape[1], z.shape[1]), z.new_zeros(y.shape[1], z.shape[1])
+            square, cross = sums[name]
+            square.addmm_(z.T, z)
+            cross.addmm_(y.T, z)
+            counts[name] += len(z)
+    return {name: (square.div_(counts[name]), cross.div_(counts[name])) for name, (square, cross) in sums.items()}
 
 # %% ../../nbs/merging/pleas.ipynb #solvedcode
 def _solved(start: Tensor, square: Tensor, cross: Tensor, ridge: float, bias: bool) -> Tensor:
@@ -246,7 +267,7 @@ def _parts(writes: _Side, reads: _Side, layer: nn.Module, bias: bool, across: bo
 
 # %% ../../nbs/merging/pleas.ipynb #adamcode
 def _descended(merged: nn.Module, first: nn.Module, second: nn.Module, sides: Mapping[str, list[_Side]],
-               batches: Sequence[Tensor], steps: int, rate: float, across: bool, released: bool) -> None:
+               batches: Iterable[Tensor], steps: int, rate: float, across: bool, released: bool) -> None:
     "Adam on the sum over layers of the mean squared error, as the authors do."
     layers = {name: merged.get_submodule(name) for name in sides}
     parameters = list({id(p): p for layer in layers.values() for p in layer.parameters()}.values())
@@ -258,9 +279,9 @@ def _descended(merged: nn.Module, first: nn.Module, second: nn.Module, sides: Ma
             p.requires_grad_(True)
         optimizer = torch.optim.Adam(parameters, rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - 1, 1))
-        for step in range(steps):
+        for images in islice(chain.from_iterable(repeat(batches)), steps):
             optimizer.zero_grad()
-            examples = _examples(first, second, sides, batches[step % len(batches)])
+            examples = _examples(first, second, sides, images)
             sum(F.mse_loss(layers[name](z), y) for name, z, y in examples).backward()
             for weight, mask in masks.items():
                 weight.grad *= mask
@@ -290,17 +311,17 @@ def _slice(owners: Tensor, owner: int) -> slice:
 # %% ../../nbs/merging/pleas.ipynb #fitcode
 @torch.no_grad()
 def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: Sequence[UnitGroup],
-               blocks: Mapping[str, Blocks], images: Tensor, *, ridge: float = 1e-3, across: bool = True,
+               blocks: Mapping[str, Blocks], images: Any, *, ridge: float = 1e-3, across: bool = True,
                solver: str = "closed", steps: int = 401, rate: float = 5e-4, batch_size: int = 200,
                released: bool = False) -> nn.Module:
     """Least squares, layer by layer: a copy of `merged` whose layers best map merged inputs to merged outputs.
 
-    Both are those of the parents on `images` `(N, ...)`: means for merged units, the parents' own for the others.
-    Linear layers and ungrouped convolutions are fitted, each by itself; everything else stays, weights that several
-    layers share too.
+    Both are those of the parents on the images: means for merged units, the parents' own for the others. Linear layers
+    and ungrouped convolutions are fitted, each by itself; everything else stays, weights that several layers share too.
 
     Args:
         merged: of `partial_merge` with these groups and blocks; where the images say nothing it is kept.
+        images: `(N, ...)`, or a data set or loader (see `InputBatches`), which "closed" goes through several times.
         ridge: weight of the squared distance from its weights (biases are free), in units of the inputs' mean square; 0
             gives the shortest of the best solutions. For "closed" alone.
         across: whether units of one network alone may read units of the other alone.
@@ -315,7 +336,7 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
         checks.number("ridge", ridge, 0), checks.number("rate", rate, above=0))
     across, released = (checks.one_of(name, value, (True, False)) for name, value in (
         ("across", across), ("released", released)))
-    batches = checks.tensor("images", images).split(checks.whole("batch_size", batch_size))
+    batches = InputBatches(images, batch_size)
     for group in checked_groups(groups, alike_states(first, second)[0]):
         found = _checked_blocks(blocks, group)
         checked_groups([replace(group, size=group.size + len(found.only_second))], result.state_dict())
@@ -323,19 +344,20 @@ def fit_layers(merged: nn.Module, first: nn.Module, second: nn.Module, groups: S
     if checks.one_of("solver", solver, ("closed", "adam")) == "adam":
         _descended(result, first, second, sides, batches, checks.whole("steps", steps), rate, across, released)
     else:
-        _closed(result, sides, _moments(first, second, result, sides, batches), ridge, across)
+        for part in _passes(result, sides):
+            _closed(result, part, _moments(first, second, result, part, batches), ridge, across)
     for name, value in result.named_parameters():
         checks.finite_values(f"fitted {name!r}", value)
     return result
 
 # %% ../../nbs/merging/pleas.ipynb #pipecode
-def least_squares_merge(first: nn.Module, second: nn.Module, images: Tensor, width: float | Mapping[str, float] = 1.0,
-                        *, matching: Matching | None = None, **options: object) -> nn.Module:
+def least_squares_merge(first: nn.Module, second: nn.Module, images: Any, width: float | Mapping[str, float] = 1.0, *,
+                        matching: Matching | None = None, **options: object) -> nn.Module:
     """PLeaS: match units, merge a share of them, fit every layer, take new statistics for batch norms.
 
     Args:
         first, second: networks of one architecture, neither of which is changed.
-        images: `(N, ...)`, without labels, from the domains of both.
+        images: `(N, ...)`, without labels, from the domains of both; or a data set or loader, see `InputBatches`.
         width: of hidden layers, in widths of one parent, from 1 to 2, or one for each group (see `unit_blocks`).
         matching: of `match_permutation`; None matches by activations on the images.
         options: of `fit_layers`.
@@ -349,7 +371,7 @@ def least_squares_merge(first: nn.Module, second: nn.Module, images: Tensor, wid
     merged = partial_merge(first, second, matching.groups, blocks)
     merged = fit_layers(merged, first, second, matching.groups, blocks, images, **options)
     try:
-        return reset_statistics(merged.eval(), images, len(images))
+        return reset_statistics(merged.eval(), images, len(images) if isinstance(images, Tensor) else 500)
     except RuntimeError as error:
         raise ValueError("width must be 1 for units whose number is written in the network's own code, got "
                          f"{width!r} for {type(first).__name__}: {str(error).splitlines()[0]}") from error
