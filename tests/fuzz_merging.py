@@ -262,13 +262,16 @@ def composer_of(scaling="block", **options) -> merging.TaskVectorComposer:
 SCALINGS = st.sampled_from(("block", "vector", 1, 3))
 LOGITS = vectors(3, 4)
 PARTIAL = st.sampled_from(({"2.bias": torch.tensor([0, 1, 0])}, {"odd": torch.zeros(1)}, {"2.bias": torch.zeros(3)}))
-fuzz("TaskVectorComposer",
-     lambda vectors, scaling, **options: merging.TaskVectorComposer(classifier(False), vectors, scaling, **options),
-     {"vectors": st.lists(st.integers(0, 9), min_size=1, max_size=3).map(lambda seeds: changes(*seeds)),
-      "scaling": SCALINGS, "released": st.booleans()},
-     {"vectors": ANY_SEVERAL, "scaling": st.one_of(small_int, st.text(max_size=2)), "parts": PARTIAL, "seed": any_int,
-      "released": any_int},
-     lambda r, a: r(torch.zeros(2, 16)).shape == (2, 3) and len(r.coefficients) == len(a["vectors"]))
+for kind in ("TaskVectorComposer", "LinearComposer"):
+    fuzz(kind, lambda vectors, scaling, kind=kind, **options: getattr(merging, kind)(
+             classifier(False), vectors, scaling, **options),
+         {"vectors": st.lists(st.integers(0, 9), min_size=1, max_size=3).map(lambda seeds: changes(*seeds)),
+          "scaling": SCALINGS, "released": st.booleans()},
+         {"vectors": ANY_SEVERAL, "scaling": st.one_of(small_int, st.text(max_size=2)), "parts": PARTIAL,
+          "seed": any_int, "released": any_int},
+         lambda r, a: r(torch.zeros(2, 16)).shape == (2, 3) and len(r.coefficients) == len(a["vectors"]))
+fuzz("LinearisedModel", merging.LinearisedModel, {"model": PAIR["first"]}, {"model": OTHERS},
+     lambda r, a: r.vector().keys() == a["model"].state_dict().keys())
 fuzz("learn_scaling",
      lambda images, labels, scaling, **options: merging.learn_scaling(composer_of(scaling), images, labels, **options),
      {"images": PICTURES, "labels": class_numbers(3, 3), "scaling": SCALINGS, "steps": st.integers(1, 2)},

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from xfer_course.data import Images
 from xfer_course.merging import (
+    LinearComposer,
+    LinearisedModel,
     TaskVectorComposer,
     add_vectors,
     learn_scaling,
@@ -263,6 +265,7 @@ def without(vector: dict, name: str) -> dict:
      r"parts.*lie in \[0, 1\]"),
     (lambda b, v: TaskVectorComposer(b, v, 2, parts={"first.bias": torch.tensor([0])}), r"of shape \(3,\)"),
     (lambda b, v: TaskVectorComposer(b, v, released=1), "released must"),
+    (lambda b, v: LinearisedModel(nn.ReLU()), "model must have param"),
     (lambda b, v: learn_scaling(copy.deepcopy(b).requires_grad_(False), IMAGES, LABELS), "model must have a param"),
     (lambda b, v: learn_scaling(TaskVectorComposer(b, v), IMAGES, LABELS[:5]), "labels must hold 12"),
     (lambda b, v: learn_scaling(TaskVectorComposer(b, v), IMAGES, LABELS, rate=0), "rate must"),
@@ -322,3 +325,50 @@ def test_after_an_error_coefficients_are_as_before(base, vectors):
     with pytest.raises((ValueError, RuntimeError)):
         negate(composer, Images(IMAGES, LABELS), Images(IMAGES, LABELS), rate=1e38, epochs=2)
     assert torch.equal(composer.coefficients, before) and not composer.training
+
+
+# Linear in the change
+
+
+def test_a_network_that_is_linear_in_its_weights_is_its_own_expansion():
+    line, change = nn.Linear(4, 3), {"weight": torch.randn(3, 4), "bias": torch.randn(3)}
+    x = torch.randn(5, 4)
+    plain, linear = (randomised(kind(line, [change])) for kind in (TaskVectorComposer, LinearComposer))
+    linear.coefficients.data.copy_(plain.coefficients)
+    torch.testing.assert_close(linear(x), plain(x))
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_expansion_is_the_slope_and_straight(base, vectors, scaling):
+    base = base.double()
+    vectors = [{name: x.double() for name, x in each.items()} for each in vectors]
+    plain, linear = (kind(base, vectors, scaling).eval() for kind in (TaskVectorComposer, LinearComposer))
+    x, c = IMAGES.double(), torch.randn_like(plain.coefficients)
+
+    def said(composer, scale):
+        composer.coefficients.data.copy_(scale * c)
+        return composer(x).detach()
+
+    torch.testing.assert_close(said(linear, 0), base(x))
+    slope = (said(plain, 1e-5) - said(plain, -1e-5)) / 2e-5
+    for scale in (-1, 0.5, 3):
+        torch.testing.assert_close(said(linear, scale) - base(x), scale * slope, atol=1e-6, rtol=1e-5)
+
+
+def test_a_linearised_network_learns_a_vector_and_nothing_else(base):
+    tuned = LinearisedModel(base)
+    assert torch.equal(tuned.train()(IMAGES), base(IMAGES))
+    before = {name: each.clone() for name, each in base.state_dict().items()}
+    seen = F.cross_entropy(tuned(IMAGES), LABELS).item()
+    learn_scaling(tuned, IMAGES, LABELS, steps=20, rate=0.01)
+    assert F.cross_entropy(tuned(IMAGES), LABELS).item() < seen
+    assert all(torch.equal(each, before[name]) for name, each in tuned.model.state_dict().items()), "statistics too"
+    again = LinearComposer(base, [tuned.vector()], "vector")
+    again.coefficients.data.fill_(1)
+    torch.testing.assert_close(again(IMAGES), tuned(IMAGES))
+
+
+def test_coefficients_of_an_expansion_learn_without_touching_statistics(base, vectors):
+    composer = learn_scaling(LinearComposer(base, vectors), IMAGES, LABELS, steps=3)
+    assert composer.coefficients[:, :2].abs().min() > 0, "those of the kernel; norms are alike in all networks"
+    assert torch.equal(composer.model.norm.running_mean, base.norm.running_mean)

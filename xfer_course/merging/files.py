@@ -167,6 +167,13 @@ def _fisher_rule(fishers: Sequence[Weights], weights: Sequence[float] | None, fi
     norms = [_norm(fisher, [name for name in names if fisher.ties[name] == name]) for fisher in fishers]
     return partial(_by_fisher, [share / norm for share, norm in zip(shares, norms)])
 
+
+def _said_bare(rows: Mapping[str, _Row], fisher: Weights) -> dict[str, _Row]:
+    "Rows that say so where a tensor has no Fisher information."
+    note = "no Fisher information, so the first file's"
+    return {name: row._replace(note=", ".join(filter(None, (row.note, note))))
+            if row.how == "merged" and name not in fisher.parts else row for name, row in rows.items()}
+
 # %% ../../nbs/merging/files.ipynb #matchcode
 def some_inputs(images: Any, most: int = 256) -> Tensor:
     """At most so many inputs `(N, ...)`, spread over a tensor or a data set whose rows are inputs, or begin with them.
@@ -341,10 +348,8 @@ def _planned(method: str, weights: list[float] | None, files: list[Weights], row
     if not fishers:
         fishers = [weights_of(_fisher_of(network_with(model, file), images), f"the Fisher information of {file.said}")
                    for file in files]
-    rule = _fisher_rule(fishers, weights, files, rows)
-    bare = {name: row._replace(note=", ".join(filter(None, (row.note, "no Fisher information, so the first file's"))))
-            for name, row in rows.items() if row.how == "merged" and name not in fishers[0].parts}
-    return _Pieces(files, rows | bare, rule, fishers, base), {}
+    rule, rows = _fisher_rule(fishers, weights, files, rows), _said_bare(rows, fishers[0])
+    return _Pieces(files, rows, rule, fishers, base), {}
 
 
 def _write(target: Path, pieces: _Pieces, model: nn.Module | None, images: Any, metadata: Mapping[str, str],

@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, jvp
 from torch.nn import functional as F
 
 from .. import checks
 from ..data import Images, batches
-from ..evaluation import accuracy
+from ..evaluation import accuracy, logits_of
 from ..training import cosine, cross_entropy, fit, train
 
 # %% auto #0
-__all__ = ['TaskVectorComposer', 'learn_scaling', 'ufm_loss', 'trusted_images', 'Negation', 'negate']
+__all__ = ['TaskVectorComposer', 'learn_scaling', 'LinearisedModel', 'LinearComposer', 'ufm_loss', 'trusted_images', 'Negation',
+           'negate']
 
 # %% ../../nbs/merging/learned_scaling.ipynb #composercode
 class TaskVectorComposer(nn.Module):
@@ -82,13 +83,16 @@ def _change(composer: TaskVectorComposer, i: int) -> Tensor | None:
     return ((c[:, i] @ masks).view_as(vectors) * vectors.to(c.dtype)).sum(0)
 
 
+def _changes(composer: TaskVectorComposer) -> dict[str, Tensor]:
+    found = {name: _change(composer, i) for i, name in enumerate(composer.blocks)}
+    return {name: change for name, change in found.items() if change is not None}
+
+
 def _composed(composer: TaskVectorComposer) -> dict[str, Tensor]:
     "The parameters that change, with one rounding where they are in half precision."
-    own, found = dict(composer.model.named_parameters()), {}
-    for i, name in enumerate(composer.blocks):
-        if (change := _change(composer, i)) is not None:
-            found[name] = (own[name].to(change.dtype) + change).to(own[name].dtype)
-    return found
+    own = dict(composer.model.named_parameters())
+    return {name: (own[name].to(change.dtype) + change).to(own[name].dtype)
+            for name, change in _changes(composer).items()}
 
 
 @torch.no_grad()
@@ -174,6 +178,55 @@ def learn_scaling(model: nn.Module, *tensors: Tensor, objective: Callable[..., T
     finally:
         model.eval()
     return model
+
+# %% ../../nbs/merging/learned_scaling.ipynb #linearcode
+def _expanded(model: nn.Module, changes: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    "What the model says, and what it would say more at its slope in the direction of `changes`; in evaluation mode."
+    model.eval()
+    start = {name: each for name, each in model.named_parameters() if name in changes}
+    said, more = jvp(lambda weights: logits_of(functional_call(model, weights, inputs)), (start,),
+                     ({name: changes[name].to(each.dtype) for name, each in start.items()},))
+    return said + more
+
+# %% ../../nbs/merging/learned_scaling.ipynb #lineartuncode
+class LinearisedModel(nn.Module):
+    """A network's expansion of first order around its weights: `f(x; theta_0) + J delta`, of which delta trains.
+
+    Args:
+        model: a network whose operations have forward derivatives; it is copied, frozen and put in evaluation mode.
+
+    Raises TypeError or ValueError for anything but a module with parameters of real numbers.
+    Source: Ortiz-Jimenez et al. (2023), "Task arithmetic in the tangent space"; Zhang et al. (2024), the authors' code,
+    `src/linearize.py`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = checks.copied("model", model).requires_grad_(False)
+        own = dict(self.model.named_parameters())
+        for name, each in own.items():
+            checks.tensor(f"model's {name!r}", each, kind="float", empty=True)
+        if not own:
+            raise ValueError("model must have parameters, got none")
+        self.names = list(own)
+        self.changes = nn.ParameterList(torch.zeros_like(each) for each in own.values())
+
+    def vector(self) -> dict[str, Tensor]:
+        "The task vector that was learned."
+        return {name: each.detach().clone() for name, each in zip(self.names, self.changes)}
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return _expanded(self.model, dict(zip(self.names, self.changes)), inputs)
+
+
+class LinearComposer(TaskVectorComposer):
+    """A `TaskVectorComposer` of the network's expansion of first order, in evaluation mode; see `LinearisedModel`.
+
+    Source: Zhang et al. (2024), the authors' `WeightedLinearizedModel` in `src/composition.py`.
+    """
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return _expanded(self.model, _changes(self), inputs)
 
 # %% ../../nbs/merging/learned_scaling.ipynb #ufmcode
 def ufm_loss(weak: Tensor, strong: Tensor, labels: Tensor | None = None, trusted: Tensor | None = None, *,
