@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 from check_site import exercises  # noqa: E402
 
 # Guides that are read from top to bottom, as lessons on a paper are; the others say what a part of the library does.
-READ_THROUGH = {"adaptation/corruptions", "own_images", "practice/examples", "start/fine_tuning", "upgrades/gallery",
-                "upgrades/measures"}
+READ_THROUGH = {"adaptation/corruptions", "merging/states", "own_images", "peft/tokens", "practice/examples",
+                "start/fine_tuning", "upgrades/gallery", "upgrades/measures"}
 TAUGHT = [path for path in NOTEBOOKS
           if read(path).metadata.get("xfer", {}).get("kind") == "paper" or NAMES[path] in READ_THROUGH]
 every_lesson = pytest.mark.parametrize("path", TAUGHT, ids=NAMES.get)
