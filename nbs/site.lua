@@ -104,6 +104,6 @@ end
 return {
   { traverse = "topdown", Code = code, Math = formula, Link = link, Table = tables, RawBlock = raw,
     CodeBlock = folded,
-    Header = function(el) return el, false end },
+    Header = function(el) return el:walk({ Link = link }), false end }, -- a name in a heading is no link
   { traverse = "topdown", Table = function(el) return scrolling(el), false end },
 }

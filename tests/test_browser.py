@@ -274,12 +274,48 @@ def test_folded_code_opens_by_keyboard_and_by_a_link_to_its_cell(page, site):
     page.wait_for_function("document.querySelector('main details.code-fold').open")
 
 
+def test_code_of_a_lesson_fits_beside_the_list_of_pages(page, site):
+    "88 characters, the width that tests/test_lessons.py asks of a line, stand without a break at 1280 px."
+    visit(page, site, page_with(site, 'class="flipbook"'))
+    needed, room = page.evaluate("""() => {
+        const code = document.querySelector("main pre.sourceCode > code"), pre = code.parentElement;
+        const pen = document.createElement("canvas").getContext("2d"), style = getComputedStyle(pre);
+        pen.font = getComputedStyle(code).font;
+        const inside = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+        return [pen.measureText("x".repeat(88)).width, inside];
+    }""")
+    assert 0 < needed <= room
+
+
+def test_the_button_that_copies_covers_no_code(page, site):
+    page.set_viewport_size({"width": 390, "height": 800})
+    visit(page, site, page_with(site, 'class="flipbook"'))
+    covered = """() => [...document.querySelectorAll(".code-copy-outer-scaffold")].filter((outer) => {
+        const button = outer.querySelector(".code-copy-button").getBoundingClientRect();
+        const words = document.createRange();
+        words.selectNodeContents(outer.querySelector("code"));
+        return button.width && [...words.getClientRects()].some((line) =>
+            line.right > button.left + 2 && line.top < button.bottom - 2 && line.bottom > button.top + 2);
+    }).length"""
+    assert page.locator(".code-copy-outer-scaffold").count() > 0 and page.evaluate(covered) == 0
+
+
+CUT = "[...document.querySelectorAll('.table-responsive')].filter((t) => t.scrollWidth > t.clientWidth + 1).length"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_atlas_hides_no_column(page, site, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    visit(page, site, "atlas.html")
+    assert page.locator("table.atlas tbody tr").first.locator("td:visible").count() == 3
+    assert page.evaluate(CUT) == 0
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_results_hide_no_column_and_break_no_verdict(page, site, width):
     page.set_viewport_size({"width": width, "height": 800})
     visit(page, site, "results.html")
-    cut = "[...document.querySelectorAll('.table-responsive')].filter((t) => t.scrollWidth > t.clientWidth + 1).length"
-    assert page.evaluate(cut) == 0
+    assert page.evaluate(CUT) == 0
     verdicts = page.locator("#all-claims-chapter-by-chapter tbody td:first-child")
     broken = """(cells) => cells.filter((cell) => !cell.textContent.includes("(")).map((cell) => {
         const words = document.createRange();

@@ -504,6 +504,7 @@ def test_several_quartos_share_the_pages_and_their_sites_are_joined(tmp_path):
 [ ! -e broken ] || exit 3
 mkdir _docs && cp styles.css _docs
 echo '<urlset>' > _docs/sitemap.xml
+echo elsewhere > _docs/index.html
 for page in *.ipynb; do
   echo $$ > _docs/${page%.ipynb}.html
   printf '  <url>\\n    <loc>%s</loc>\\n  </url>\\n' $page >> _docs/sitemap.xml
@@ -512,15 +513,16 @@ echo '</urlset>' >> _docs/sitemap.xml
 """)
     quarto.chmod(0o755)
     processed.mkdir()
-    for name in ("a.ipynb", "b.ipynb", "c.ipynb", "d.ipynb", "styles.css"):
+    for name in ("a.ipynb", "b.ipynb", "c.ipynb", "index.ipynb", "styles.css"):
         (processed / name).write_text(name)
     for processes in (1, 3):
         out = tmp_path / str(processes)
         docs.render(processed, out, str(quarto), processes)
-        assert len({(out / f"{name}.html").read_text() for name in "abcd"}) == processes
+        assert len({(out / f"{name}.html").read_text() for name in ("a", "b", "c", "index")}) == processes
+        assert (out / "index.html").read_text() != "elsewhere\n", "what a part without a first page has instead"
         assert (out / "styles.css").is_file()
         named = re.findall(r"<loc>(\w)", (out / "sitemap.xml").read_text())
-        assert sorted(named) == list("abcd") and (out / "sitemap.xml").read_text().count("urlset>") == 2
+        assert sorted(named) == list("abci") and (out / "sitemap.xml").read_text().count("urlset>") == 2
     (processed / "broken").touch()
     with pytest.raises(docs.click.ClickException, match="could not render"):
         docs.render(processed, tmp_path / "none", str(quarto), 2)

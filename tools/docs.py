@@ -136,6 +136,8 @@ def render(processed: Path, out: Path, quarto: str, processes: int) -> None:
         if any([process.wait() for process in running]):  # a list: every one is waited for
             raise click.ClickException("Quarto could not render the site; it says above why")
         for folder in folders:
+            if not any((folder / f"index{suffix}").exists() for suffix in PAGES):  # Quarto leads on from there instead
+                (folder / "_docs/index.html").unlink(missing_ok=True)
             shutil.copytree(folder / "_docs", out, dirs_exist_ok=True)
         (out / "sitemap.xml").write_text(joined([(folder / "_docs/sitemap.xml").read_text("utf-8")
                                                  for folder in folders]), "utf-8")
