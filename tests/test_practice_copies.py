@@ -241,7 +241,7 @@ def test_an_index_says_that_copies_have_two_labels_and_help_its_numbers():
 # --- new examples that look different
 
 
-def page_of(shift: float, shares=(1, 1, 1)) -> str:
+def page_of(shift: float, shares=(1, 1, 1), apply: str = "/new") -> str:
     points, truth = clouds(rows=240)
     new, kinds = clouds(rows=240, seed=1)
     rows = np.concatenate([np.flatnonzero(kinds == k)[: 30 * share] for k, share in enumerate(shares)])
@@ -249,7 +249,7 @@ def page_of(shift: float, shares=(1, 1, 1)) -> str:
     held = HeldOut(Examples(points, truth, ("a", "b", "c"), tuple(map(str, range(240)))), np.arange(180, 240),
                    linear.probabilities(points[180:]))
     new = new[rows] + np.float32(shift)
-    settings = {"path": "/mine", "test": None, "apply": "/new"}
+    settings = {"path": "/mine", "test": None, "apply": apply}
     return probe_page(settings, "none", linear, (points[:180], truth[:180]), held, points[180:],
                       linear.probabilities(new), 0, new).html
 
@@ -257,6 +257,7 @@ def page_of(shift: float, shares=(1, 1, 1)) -> str:
 def test_new_examples_that_look_different_are_said_with_what_to_do():
     page = page_of(3.0)
     assert "They look different from what it learned from" in page and "xfer adapt /mine /new" in page
+    assert "xfer adapt /mine &#x27;/neue Bilder&#x27; learns" in page_of(3.0, apply="/neue Bilder")
 
 
 @pytest.mark.parametrize("shares", [(1, 1, 1), (2, 0, 0), (2, 1, 0)])
