@@ -284,8 +284,8 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
                     "resnet18 (fetched once), or --weights with a file of yours.")
     there, here = _shares(source, found)
     if rare := [name for k, name in enumerate(source.classes) if here[k] < there[k] / 10]:
-        said.append(f"{', '.join(rare[:5])}{', ...' if len(rare) > 5 else ''}: hardly ever said of the target. If there "
-                    "are such examples, the names of others are wrong, too.")
+        said.append(f"{', '.join(rare[:5])}{', ...' if len(rare) > 5 else ''}: hardly ever said of the target. If "
+                    "there are such examples, the names of others are wrong, too.")
     if (apart := np.abs(there - here)).max() > 0.15:
         k = int(apart.argmax())
         said.append(f"{source.classes[k]} is {there[k]:.0%} of the source and {here[k]:.0%} of what the target was "
