@@ -17,14 +17,17 @@ from torch import nn
 
 from xfer_course import practice
 from xfer_course.cli import main
-from xfer_course.data import DataFileError
+from xfer_course.data import DataFileError, lazy
 from xfer_course.practice import (
+    Adapted,
     AdaptOptions,
     Examples,
     Page,
     ResultFolder,
     adapt_examples,
     adaptable_network,
+    adaptation_page,
+    backbones,
     choose_strength,
     csv_text,
     cut_head,
@@ -33,6 +36,7 @@ from xfer_course.practice import (
     load_adapted,
     load_backbone,
     read_examples,
+    rotation_backbone,
     same_kind,
     stored_backbone,
 )
@@ -542,3 +546,72 @@ def test_what_is_left_out_is_said_once_and_by_the_line_that_reads(tmp_path, recw
     (said,) = recwarn.list
     files = "2 files left out (damaged images: 1, " if options.get("skip_damaged") else "1 file left out ("
     assert f"{folder}: {files}no images (.txt): 1)" in str(said.message) and said.filename == __file__
+
+
+# --- what users bring
+
+
+@pytest.mark.parametrize("name, values, kind", [
+    ("labels", np.array(["left", "right", "left", "right"], dtype=object), "str"),
+    ("names", np.array(["a", 2, None, "d"], dtype=object), "str"),
+    ("features", np.array([[1.0, "x"], [2.0, None], [1, 2], [3, 4]], dtype=object), "float"),
+])
+def test_python_objects_in_a_file_are_named_and_it_is_not_called_damaged(tmp_path, name, values, kind):
+    arrays = {"features": np.eye(4), "labels": np.array(["left", "right"] * 2)} | {name: values}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(TypeError, match=rf"{name} of mine.npz must hold numbers or texts, .* \.astype\({kind}\)"):
+        read_examples(tmp_path / "mine.npz")
+
+
+def test_python_objects_that_are_not_read_are_left_out(tmp_path):
+    np.savez(tmp_path / "mine.npz", features=np.eye(4), notes=np.array([None, "x"], dtype=object))
+    with pytest.warns(UserWarning, match="mine.npz: notes left out"):
+        assert len(read_examples(tmp_path / "mine.npz")) == 4
+
+
+def counted(monkeypatch) -> list[str]:
+    "The files that are decoded from now on."
+    read, found = lazy.read_picture, []
+    monkeypatch.setattr(lazy, "read_picture", lambda file, *rest: found.append(Path(file).name) or read(file, *rest))
+    return found
+
+
+def test_a_backbone_that_learns_here_decodes_each_picture_once_and_learns_the_same(tmp_path, monkeypatch):
+    pictures = read_examples(write_pictures(tmp_path / "p", {"cat": "red", "dog": "blue"})).at_size(32)
+    decoded = counted(monkeypatch)
+    once = rotation_backbone(pictures, steps=5, batch_size=4).state_dict()
+    assert len(decoded) == len(pictures)
+    monkeypatch.setattr(backbones, "_DecodedOnce", lambda images: images)
+    each_time = rotation_backbone(pictures, steps=5, batch_size=4).state_dict()
+    assert len(decoded) >= len(pictures) + 5 * 4
+    assert all(torch.equal(once[key], each_time[key]) for key in once)
+
+
+def test_a_backbone_that_learns_here_asks_a_transform_in_every_pass(tmp_path):
+    pictures, asked = read_examples(write_pictures(tmp_path / "p", {"cat": "red", "dog": "blue"})).at_size(32), []
+    pictures.transform = lambda image: asked.append(1) or image.flip(-1)
+    rotation_backbone(pictures, steps=5, batch_size=4)
+    assert len(asked) >= 5 * 4
+
+
+def page_of(truth: int, said: list[int]) -> str:
+    "The page of rows of three classes, all of one class in truth, and what they were called."
+    labels = np.arange(30) % 3
+    source = Examples(np.zeros((30, 2), np.float32), labels, ("a", "b", "c"), tuple(map(str, range(30))))
+    target = Examples(np.zeros((30, 2), np.float32), np.full(30, truth), ("a", "b", "c"), source.names)
+    after = np.eye(3)[np.resize(said, 30)]
+    rng = np.random.default_rng(0)
+    features = {f"{each}, {when}": rng.random((30, 2)) for each in ("source", "target") for when in ("before", "after")}
+    found = Adapted({0.0: np.array([0.0, 0.1]), 1.0: np.array([0.2, 0.1])}, 0.0, after, after, features, {})
+    return adaptation_page(source, target, found, None, AdaptOptions(strengths=(0.0, 1.0), trips=2)).html
+
+
+@pytest.mark.parametrize("said, words", [
+    ([0], ("Only 0% of the target are named rightly", "b, c: hardly ever said of the target")),
+    ([0, 1], ("c: hardly ever said of the target",)),
+    ([0, 1, 2], ("Only 33% of the target are named rightly",)),
+])
+def test_a_page_says_what_speaks_against_the_names(said, words):
+    page = page_of(1 if len(said) != 2 else 0, said)
+    assert all(each in page for each in words) and "not how often the names of the target are wrong" in page
+    assert ("hardly ever" in page) == (len(said) < 3)

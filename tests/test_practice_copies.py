@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from test_practice_labels import clouds, feature_file, picture_folder, short
+from xfer_course.data import DataFileError
 from xfer_course.mrl import FunnelRetrieval
 from xfer_course.practice import (
     AdaptOptions,
@@ -18,7 +19,9 @@ from xfer_course.practice import (
     IndexFacts,
     adapt_examples,
     check_copies,
+    content_numbers,
     contents,
+    copies,
     fit_prompts,
     index_page,
     probe_examples,
@@ -146,6 +149,68 @@ def test_a_turned_picture_is_the_same_if_its_note_turns_it_back(tmp_path):
     assert first == turned != other
 
 
+def photo(seed: int = 0, size: tuple[int, int] = (300, 260)) -> Image.Image:
+    "Coarse noise, so large that it is not decoded at once."
+    noise = np.random.default_rng(seed).integers(0, 255, (20, 24, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def with_comment(file: Path) -> None:
+    content = (file.parent / "0.jpg").read_bytes()
+    file.write_bytes(content[:2] + b"\xff\xfe\x00\x07hello" + content[2:])
+
+
+def as_other_format(file: Path) -> None:
+    Image.open(file.parent / "0.jpg").save(file.with_suffix(".webp"), lossless=True, exact=True)
+
+
+def turned_by_its_note(file: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = Image.open(file.parent / "0.jpg")
+    upright.transpose(Image.Transpose.ROTATE_90).save(file.with_suffix(".tif"), exif=exif)
+
+
+@pytest.mark.parametrize("write", [with_comment, as_other_format, turned_by_its_note])
+def test_copies_among_large_pictures_are_found_as_by_their_pixels(tmp_path, write):
+    photo().save(tmp_path / "0.jpg")
+    for i in (1, 2):
+        photo(i).save(tmp_path / f"{i}.jpg")
+    write(tmp_path / "3.jpg")
+    examples = read_examples(tmp_path)
+    assert content_numbers(examples) == [[0, 1, 2, 0]]
+    assert content_numbers(examples, examples) == [[0, 1, 2, 0]] * 2
+    hashes = contents(examples)
+    assert hashes[0] == hashes[3] and len({*hashes}) == 3
+
+
+def test_pictures_whose_blocks_have_the_same_means_are_two(tmp_path):
+    board = np.indices((304, 304)).sum(0) % 2
+    for name, pixels in (("a", board), ("b", 1 - board)):
+        Image.fromarray((100 + 40 * pixels).astype(np.uint8)).save(tmp_path / f"{name}.jpg", quality=100)
+    assert content_numbers(read_examples(tmp_path)) == [[0, 1]]
+
+
+def test_large_pictures_are_decoded_only_where_they_may_be_copies(tmp_path, monkeypatch):
+    decoded = []
+    pixels = copies._pixels
+    monkeypatch.setattr(copies, "_pixels", lambda file: decoded.append(Path(file).name) or pixels(file))
+    for i in range(4):
+        photo(i).save(tmp_path / f"{i}.jpg")
+    photo(0, (320, 280)).save(tmp_path / "0 larger.png")
+    assert len({*content_numbers(read_examples(tmp_path))[0]}) == 5 and not decoded
+    shutil.copy(tmp_path / "2.jpg", tmp_path / "9.jpg")
+    assert len({*content_numbers(read_examples(tmp_path))[0]}) == 5 and sorted(decoded) == ["2.jpg", "9.jpg"]
+
+
+def test_a_damaged_picture_that_may_be_a_copy_is_refused_by_name(tmp_path):
+    for i in range(2):
+        photo(i).save(tmp_path / f"{i}.jpg")
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:2000])
+    with pytest.raises(DataFileError, match="1.jpg is not an image that can be read"):
+        content_numbers(read_examples(tmp_path))
+
+
 def test_equal_rows_of_a_coarse_table_are_no_copies(recwarn):
     rows = np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.float32)
     table = Examples(rows, np.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
@@ -176,7 +241,7 @@ def test_an_index_says_that_copies_have_two_labels_and_help_its_numbers():
 # --- new examples that look different
 
 
-def page_of(shift: float, shares=(1, 1, 1)) -> str:
+def page_of(shift: float, shares=(1, 1, 1), apply: str = "/new") -> str:
     points, truth = clouds(rows=240)
     new, kinds = clouds(rows=240, seed=1)
     rows = np.concatenate([np.flatnonzero(kinds == k)[: 30 * share] for k, share in enumerate(shares)])
@@ -184,7 +249,7 @@ def page_of(shift: float, shares=(1, 1, 1)) -> str:
     held = HeldOut(Examples(points, truth, ("a", "b", "c"), tuple(map(str, range(240)))), np.arange(180, 240),
                    linear.probabilities(points[180:]))
     new = new[rows] + np.float32(shift)
-    settings = {"path": "/mine", "test": None, "apply": "/new"}
+    settings = {"path": "/mine", "test": None, "apply": apply}
     return probe_page(settings, "none", linear, (points[:180], truth[:180]), held, points[180:],
                       linear.probabilities(new), 0, new).html
 
@@ -192,6 +257,7 @@ def page_of(shift: float, shares=(1, 1, 1)) -> str:
 def test_new_examples_that_look_different_are_said_with_what_to_do():
     page = page_of(3.0)
     assert "They look different from what it learned from" in page and "xfer adapt /mine /new" in page
+    assert "xfer adapt /mine &#x27;/neue Bilder&#x27; learns" in page_of(3.0, apply="/neue Bilder")
 
 
 @pytest.mark.parametrize("shares", [(1, 1, 1), (2, 0, 0), (2, 1, 0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -540,11 +541,21 @@ def said(*arguments) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.parametrize("name", ["meine Zeilen", "Autos & Lkw", "it's mine"])
+def test_a_command_to_copy_from_the_shell_works_in_folders_of_any_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    rows_file(tmp_path / f"{name}.npz", [[1, 0], [0, 1], [1, 1]], names=["a", "b", "c"])
+    code, output = said("embed", f"{name}.npz")
+    command = shlex.split(output.splitlines()[-1].removeprefix("search: xfer "))
+    assert code == 0 and command == ["search", f"{name}-index", "ROW"]
+    assert said(*command[:2], "a")[0] == 0
+
+
 def test_the_commands_make_an_index_where_one_stands_and_search_it(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows_file(tmp_path / "rows.npz", [[1, 0], [0, 1], [1, 1]], names=["a", "b", "c"])
     code, output = said("embed", "rows.npz")
-    assert (code, output) == (0, "page: rows-index/report.html\nsearch: xfer search rows-index PICTURE\n")
+    assert (code, output) == (0, "page: rows-index/report.html\nsearch: xfer search rows-index ROW\n")
     code, output = said("search", "rows-index", "a", "b", "-k", "1")
     assert code == 0 and output.split("\n\n") == [
         "\na\nscore  name\n-----  ----\n0.707  c", "b\nscore  name\n-----  ----\n0.707  c\n"]

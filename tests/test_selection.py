@@ -252,3 +252,12 @@ def test_pictures_of_another_size_are_refused_by_name():
     fitted = DANNClassifier(build, steps=1, batch_size=2).fit(images, np.arange(8) % 2, X_target=images)
     with pytest.raises(ValueError, match=r"X must have rows of shape \(1, 6, 6\), as .*, got .* \(8, 1, 8, 8\)"):
         fitted.predict(np.zeros((8, 1, 8, 8)))
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"network": network, "steps": 1}, {"network": nn.Identity}])
+def test_a_fit_that_fails_leaves_the_earlier_one_in_use(wrong):
+    fitted = classifier(steps=1).fit(X, Y, X_target=X_TARGET)
+    expected = fitted.predict(X)
+    with pytest.raises((ValueError, TypeError, RuntimeError)):
+        fitted.set_params(**wrong).fit(X[:, :1], Y, X_target=X_TARGET[:, :1])
+    np.testing.assert_array_equal(fitted.predict(X), expected)

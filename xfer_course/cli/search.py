@@ -5,6 +5,7 @@
 # %% ../../nbs/practice/cli_search.ipynb #add048f4
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -38,7 +39,8 @@ def embed(folder, out, backbone, weights, first_stage, steps, seed, skip_damaged
     out = out or Path(f"{folder.expanduser().absolute().name.removesuffix(folder.suffix)}-index")
     page = embed_examples(folder, out, backbone=backbone, weights=weights, first_stage=first_stage, steps=steps,
                           seed=seed, skip_damaged=skip_damaged, fresh=fresh, progress=True)
-    click.echo(f"page: {page}\nsearch: xfer search {page.parent} PICTURE")
+    what = "PICTURE" if folder.expanduser().is_dir() else "ROW"
+    click.echo(f"page: {page}\nsearch: xfer search {shlex.quote(str(page.parent))} {what}")
 
 # %% ../../nbs/practice/cli_search.ipynb #d3785640
 def _from_here(file: str) -> str:

@@ -259,18 +259,18 @@ class DANNClassifier(ClassifierMixin, BaseEstimator):
         classes, codes = _classes_and_codes(self, y)
         X = _check_fit(self, X, X_target, codes)
         self.model_, self.history_ = _train(self, Images(X, torch.as_tensor(codes)), X_target, len(classes))
-        self.classes_ = classes
+        self.classes_, self.row_shape_ = classes, tuple(X.shape[1:])
         return self
 
     def transform(self, X) -> np.ndarray:
         """The features (n, d) of inputs `X` (n, ...), whose rows must have the shape of those of `fit`."""
-        _check_shape(self, X)
-        return predict(_fitted(self).feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
+        _check_row_shape(self, X)
+        return predict(self.model_.feature_extractor, torch.as_tensor(np.asarray(X, np.float32))).numpy()
 
     def predict_proba(self, X) -> np.ndarray:
         """Class probabilities (n, classes) of inputs `X` (n, ...), columns in the order of `classes_`."""
-        _check_shape(self, X)
-        outputs = predict(_fitted(self), torch.as_tensor(np.asarray(X, np.float32)))
+        _check_row_shape(self, X)
+        outputs = predict(self.model_, torch.as_tensor(np.asarray(X, np.float32)))
         logits = checks.logits("what network returns", outputs)
         return logits[:, : len(self.classes_)].softmax(1).numpy()  # a network may have room for more classes
 
@@ -290,11 +290,6 @@ def _train(classifier: DANNClassifier, source: Images, X_target, classes: int) -
     history = fit(step, loader, optimizer, epochs=1, seed=classifier.random_state, progress=False, model=model,
                   accelerator=choose_accelerator(classifier.device))
     return model.eval(), history
-
-
-def _fitted(classifier: DANNClassifier) -> DANN:
-    check_is_fitted(classifier)
-    return classifier.model_
 
 
 def _batches_and_step(classifier: DANNClassifier, model: DANN, source: Images, X_target):
@@ -331,7 +326,6 @@ def _check_fit(classifier: DANNClassifier, X, X_target, codes: np.ndarray) -> to
         raise ValueError("X_target must be unlabelled target examples unless lambda_=0, got None")
     X = checks.tensor("X", torch.as_tensor(np.asarray(X, np.float32)), finite=True)
     checks.same_length("X", X, "y", codes)
-    _check_shape(classifier, X, anew=True)
     return X
 
 
@@ -347,12 +341,10 @@ def _classes_and_codes(classifier: DANNClassifier, y) -> tuple[np.ndarray, np.nd
     return classes, np.searchsorted(classes, y).astype(np.int64)
 
 
-def _check_shape(classifier: DANNClassifier, X, anew: bool = False) -> None:
-    "Remember the shape of a row that a classifier is fitted with, or refuse inputs of another one."
-    if anew:
-        classifier.row_shape_ = tuple(X.shape[1:])
-    elif hasattr(classifier, "row_shape_"):
-        rows = checks.array("X", X)
-        if tuple(rows.shape[1:]) != classifier.row_shape_ or rows.ndim < 2:
-            raise ValueError(f"X must have rows of shape {classifier.row_shape_}, as those of fit, got an array of "
-                             f"shape {tuple(rows.shape)}")
+def _check_row_shape(classifier: DANNClassifier, X) -> None:
+    "Raises ValueError for inputs whose rows have another shape than those that a classifier was fitted with."
+    check_is_fitted(classifier)
+    rows = checks.array("X", X)
+    if tuple(rows.shape[1:]) != classifier.row_shape_ or rows.ndim < 2:
+        raise ValueError(f"X must have rows of shape {classifier.row_shape_}, as those of fit, got an array of "
+                         f"shape {tuple(rows.shape)}")

@@ -13,7 +13,7 @@ from .adapt_page import adapt_examples, adaptation_page, advice, load_adapted
 from .backbones import (IMAGENET_MEAN, IMAGENET_STD, ROTATION_SIZE, Backbone, cached_weights, features_of,
                         load_backbone, rotation_backbone, stored_backbone)
 from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision, usual_distance)
-from .copies import check_copies, check_other_place, contents
+from .copies import check_copies, check_other_place, content_numbers, contents
 from .embed import embed_examples
 from .embed_page import IndexFacts, index_page, show_items
 from .kept import keep_backbone, kept_backbone, result_backbone
@@ -46,6 +46,7 @@ __all__ = [
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
     "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
     "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "csv_text", "file_pieces",
-    "weights_fingerprint", "check_copies", "check_other_place", "contents", "merge_advice", "merge_page",
+    "weights_fingerprint", "check_copies", "check_other_place", "content_numbers", "contents", "merge_advice",
+    "merge_page",
     "merge_results", "split_examples",
 ]

@@ -149,7 +149,8 @@ def adaptation_page(source: Examples, target: Examples, found: Adapted, backbone
 def _say_what_was_chosen(page: Page, found: Adapted, backbone: Backbone | None, options: AdaptOptions) -> None:
     page.heading("What was learned")
     page.say(_what_it_reads(found, backbone, options),
-             f"{len(found.risks)} strengths of adaptation were tried, each with {options.trips} round "
+             f"{len(found.risks)} strengths λ of adaptation were tried, from {min(found.risks):g}, which is none, to "
+             f"{max(found.risks):g}, each with {options.trips} round "
              f"trip{'s' if options.trips > 1 else ''}: train on the source, let the network name the target, train a "
              "second network on these names alone, and count its errors on source examples that were set aside. No "
              "label of the target is needed for that.")
@@ -158,11 +159,15 @@ def _say_what_was_chosen(page: Page, found: Adapted, backbone: Backbone | None, 
     other = "" if best == found.strength else (
         f"λ = {best:g} has {means[best]:.1%}, which is not clearly less; the weaker one is taken then.")
     page.say(f"Chosen: λ = {found.strength:g}, with an error of {means[found.strength]:.1%} in the round trips.",
-             other)
+             other, "This error is counted on the source. It says which strength to take, not how often the names of "
+             "the target are wrong, which may be much more often.")
     arms = {f"λ = {strength:g}" + (" (no adaptation)" if not strength else ""): errors
             for strength, errors in found.risks.items()}
-    page.figure(arms_figure(arms, unit="error of the round trip",
-                            colours={name: "baseline" if "no ad" in name else "method" for name in arms}),
+    figure = arms_figure(arms, unit="error of the round trip",
+                         colours={name: "baseline" if "no ad" in name else "method" for name in arms})
+    low, high = figure.axes[0].get_xlim()
+    figure.axes[0].set_xlim(max(low, -0.02), min(high, 1.02))  # an interval may go on where there are no errors
+    page.figure(figure,
                 "Errors of the round trips by strength: a dot for each trip, and the mean" + (
                     " with its 95 % interval. Smaller is better, and differences within the intervals mean nothing."
                     if options.trips > 1 else ". Smaller is better, but one trip does not tell what luck does."))
@@ -244,6 +249,7 @@ def _show_examples(page: Page, source: Examples, target: Examples, found: Adapte
     page.heading("Examples that went wrong" if wrong else "Examples that it is least sure of")
     if not len(rows):
         return page.say("None.")
+    page.say("What they were called, with the probability in brackets" + (", and what they are." if wrong else "."))
     truth = [f", is {source.classes[target.labels[i]]}" if wrong else "" for i in rows]
     said = [f"{source.classes[named[i]]} ({sure[i]:.2f}){text}" for i, text in zip(rows, truth)]
     if target.are_pictures:
@@ -271,10 +277,15 @@ def advice(source: Examples, target: Examples, found: Adapted, backbone: Backbon
     if lowest > 0.8 * guess:
         said = [f"Even the best round trips have an error of {lowest:.0%}, and guessing would have {guess:.0%}: the "
                 "names of the target are hardly better than guesses, adapted or not. Train longer, with --steps."]
+    if target.labels is not None and (right := float((found.after.argmax(1) == target.labels).mean())) < 0.5:
+        said.insert(0, f"Only {right:.0%} of the target are named rightly: do not use these names.")
     if source.are_pictures and (backbone is None or backbone.trained_here):
         said.append("A pretrained network knows much more about photographs than one that is trained here: --backbone "
                     "resnet18 (fetched once), or --weights with a file of yours.")
     there, here = _shares(source, found)
+    if rare := [name for k, name in enumerate(source.classes) if here[k] < there[k] / 10]:
+        said.append(f"{', '.join(rare[:5])}{', ...' if len(rare) > 5 else ''}: hardly ever said of the target. If "
+                    "there are such examples, the names of others are wrong, too.")
     if (apart := np.abs(there - here)).max() > 0.15:
         k = int(apart.argmax())
         said.append(f"{source.classes[k]} is {there[k]:.0%} of the source and {here[k]:.0%} of what the target was "

@@ -172,6 +172,21 @@ def _rotation_network() -> NetworkInNetwork:
     "Narrower than the paper's, so that a laptop trains it in a minute."
     return NetworkInNetwork(num_classes=None, num_blocks=3, channels=32)
 
+# %% ../../nbs/practice/backbones.ipynb #9f6d9c7a
+class _DecodedOnce(Dataset):
+    "Pictures whose squares stay in memory once they are decoded, with 8 bits for each value."
+
+    def __init__(self, images: LazyImages) -> None:
+        self.images, self.squares = images, {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index not in self.squares:
+            self.squares[index] = (self.images[index][0] * 255).round().to(torch.uint8)
+        return self.squares[index] / 255, int(self.images.labels[index])
+
 # %% ../../nbs/practice/backbones.ipynb #9f6d9c75
 def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 200, batch_size: int = 32,
                       progress: bool = False) -> Backbone:
@@ -185,6 +200,8 @@ def rotation_backbone(images: LazyImages, *, seed: int = 0, steps: int = 200, ba
     seed_everything(seed)
     network = _rotation_network()
     pretext = RotationPretext(network, network.feature_dim)
+    if isinstance(images, LazyImages) and images.transform is None:  # a transform may draw anew in each pass
+        images = _DecodedOnce(images)
     loader = batches(images, batch_size=min(batch_size, len(images)), steps=checks.whole("steps", steps), seed=seed)
     fit(lambda batch, p: (pretext.loss(batch[0]), {}), loader, torch.optim.Adam(pretext.parameters(), lr=2e-3),
         epochs=1, seed=seed, progress=progress, model=pretext)

@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import checks
 from ..data import read_picture
+from ..data.decoding import reading_image, upright_rgb
 from .examples import Examples
 
 # %% auto #0
-__all__ = ['contents', 'check_copies', 'check_other_place']
+__all__ = ['contents', 'content_numbers', 'check_copies', 'check_other_place']
 
 # %% ../../nbs/practice/copies.ipynb #c0b1e506
-def _pixels(file: str) -> str:
-    seen = read_picture(file, None, file)
+def _hash(pixels: Any) -> str:  # an array, or an image of Pillow
+    seen = np.asarray(pixels)
     return hashlib.blake2b(f"{seen.shape}".encode() + seen.tobytes(), digest_size=16).hexdigest()
+
+
+def _pixels(file: str) -> str:
+    return _hash(read_picture(file, None, file))
 
 
 def contents(examples: Examples) -> list[str]:
@@ -37,6 +44,56 @@ def contents(examples: Examples) -> list[str]:
     rows = np.ascontiguousarray(examples.inputs)
     return [hashlib.blake2b(row.tobytes(), digest_size=16).hexdigest() for row in rows]
 
+# %% ../../nbs/practice/copies.ipynb #c0b1e511
+def _outline(file: str) -> tuple[tuple[int, ...], str, bool]:
+    """The two sides of a picture, the shorter one first since a note may turn it, the hash of its pixels if they are
+    so few that there is nothing to save, and whether it is a JPEG file."""
+    from PIL import Image
+
+    with reading_image(file), Image.open(file) as image:
+        sides, is_jpeg = tuple(sorted(image.size)), image.format in ("JPEG", "MPO")
+        return sides, _hash(upright_rgb(image)) if sides[0] * sides[1] <= 2**16 else "", is_jpeg
+
+
+def _means(file: str) -> str:
+    "A hash of the means of the blocks of a JPEG file."
+    from PIL import Image
+
+    with reading_image(file), Image.open(file) as image:
+        image.draft(None, (1, 1))  # the coarsest that there is: an eighth of the size
+        return _hash(upright_rgb(image))
+
+# %% ../../nbs/practice/copies.ipynb #c0b1e512
+def content_numbers(*parts: Examples) -> list[list[int]]:
+    """For each part a number for each example, equal where `contents` are, within a part and between parts.
+
+    A picture is decoded only where others have its height and width and, among JPEG files, the means of its blocks.
+    Raises DataFileError for a picture that cannot be read as far as it is looked at, and TypeError for anything but
+    examples.
+    """
+    if not all(checks.module("each part", part, Examples).are_pictures for part in parts):
+        keys = [key for part in parts for key in contents(part)]
+    else:
+        keys = _picture_keys([part.inputs.path(i) for part in parts for i in range(len(part))])
+    numbers: dict = {}
+    found = iter([numbers.setdefault(key, len(numbers)) for key in keys])
+    return [[next(found) for _ in range(len(part))] for part in parts]
+
+
+def _picture_keys(files: Sequence[str]) -> list[tuple]:
+    "For each file what is equal for the same pictures."
+    with ThreadPoolExecutor() as pool:
+        outlines = list(pool.map(_outline, files))
+        other_formats = {sides for sides, _, is_jpeg in outlines if not is_jpeg}
+        keys: list[tuple] = [outline[:2] for outline in outlines]
+        for look in (_means, _pixels):
+            counts = Counter(keys)
+            rows = [i for i, key in enumerate(keys)
+                    if counts[key] > 1 and (look is _pixels or key[0] not in other_formats)]
+            for i, seen in zip(rows, pool.map(look, [files[i] for i in rows])):
+                keys[i] = *keys[i], seen
+    return keys
+
 # %% ../../nbs/practice/copies.ipynb #c0b1e508
 def check_copies(examples: Examples, train: Sequence[int], judged: Examples, rows: Sequence[int],
                  names: tuple[str, str] = ("path", "test")) -> int:
@@ -49,10 +106,9 @@ def check_copies(examples: Examples, train: Sequence[int], judged: Examples, row
         judged: with the rows to judge by, `rows`; the same object where a share was kept back.
         names: what the two are called where all of `judged` are in `examples`, which is refused.
 
-    Raises ValueError for a part whose pictures are all in the other one, and what `contents` raises.
+    Raises ValueError for a part whose pictures are all in the other one, and what `content_numbers` raises.
     """
-    found = contents(examples)
-    others = found if judged is examples else contents(judged)
+    found, others = content_numbers(examples) * 2 if judged is examples else content_numbers(examples, judged)
     known = {found[row]: examples.names[row] for row in train}
     twice = [row for row in rows if others[row] in known]
     what = "pictures" if examples.are_pictures else "rows"
@@ -71,9 +127,9 @@ def check_copies(examples: Examples, train: Sequence[int], judged: Examples, row
 
 
 # %% ../../nbs/practice/copies.ipynb #c0b1e509
-def _say_two_classes(parts: Sequence[tuple[Examples, list[str]]]) -> None:
+def _say_two_classes(parts: Sequence[tuple[Examples, list[int]]]) -> None:
     "A warning for pictures that lie in two classes."
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[int, tuple[str, str]] = {}
     pairs = []
     for part, found in parts:
         for content, name, label in zip(found, part.names, part.labels if part.labels is not None else ()):

@@ -142,7 +142,8 @@ def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, f
                "and test data; a copy on the other side makes results look better than they are.")
     if count >= 50_000 and facts.index.first_stage == "float32":
         yield "At this size --first-stage int8 makes searches faster, and the file smaller."
-    yield "Search for a picture of your own: xfer search INDEX PICTURE --page found.html"
+    yield ("Search for a picture of your own: xfer search INDEX PICTURE --page found.html" if facts.are_pictures else
+           "Search for the rows nearest to another: xfer search INDEX ROW, with the name of that row.")
 
 # %% ../../nbs/practice/embed_page.ipynb #750a1a03
 def index_page(facts: IndexFacts) -> tuple[str, list[dict[str, str]]]:

@@ -148,10 +148,24 @@ def _pictures(path: Path, known: list[str] | None, skip_damaged: bool) -> Exampl
     return Examples(found, found.labels.numpy(), classes, _names_below(found))
 
 # %% ../../nbs/practice/examples.ipynb #fb5ce9ec
+def _plain(file: Any, name: str) -> np.ndarray | None:
+    "An array of a file; None for one of Python objects, which only pickle reads, and that could run anything."
+    try:
+        return file[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        return None
+
+
 def _npz(path: Path) -> tuple:
     "Features, labels and names of a file; what is not there is None."
     with reading(path), np.load(path, allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
+        found = {name: _plain(file, name) for name in file.files}
+    for name, kind in {"features": "float", "labels": "str", "classes": "str", "names": "str"}.items():
+        if name in found and found[name] is None:
+            raise TypeError(f"{name} of {path.name} must hold numbers or texts, got Python objects, such as pandas "
+                            f"makes of texts: save them with .astype({kind})")
     if "features" not in found:
         raise ValueError(f"{path.name} must hold an array features, got {', '.join(found) or 'nothing'}")
     features, labels, classes, names = (found.pop(name, None) for name in ("features", "labels", "classes", "names"))

@@ -5,6 +5,7 @@
 # %% ../../nbs/practice/probe_page.ipynb #5b60ae08
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,8 +236,9 @@ def _show_difference(page: Page, settings: Mapping[str, Any], learned: tuple[np.
     what = (f"a linear classifier of the same features tells the two apart in {told:.0%} of the cases, where 50 % is a "
             "guess.")
     judged = min(len(old_rows), 2000)
+    places = shlex.join(str(settings[name]) for name in ("path", "apply"))
     if told > 0.7 and binomtest(round(told * judged), judged, alternative="greater").pvalue < 0.001:
         page.say(f"They look different from what it learned from: {what} The numbers above do not say how good it is "
-                 f"on them. xfer adapt {settings['path']} {settings['apply']} learns for them; or label some.")
+                 f"on them. xfer adapt {places} learns for them; or label some.")
     else:
         page.say(f"They do not look different from what it learned from: {what}")
