@@ -205,10 +205,10 @@ def read_site(out: Path) -> dict[Path, _PageFacts]:
     return pages
 
 
-def site_problems(out: Path) -> list[str]:
+def site_problems(out: Path, pages: dict[Path, _PageFacts] | None = None) -> list[str]:
     """Dead internal links, missing images, images without alt text, raw directives, tracebacks, missing titles,
-    headings out of order."""
-    pages = read_site(out)
+    headings out of order; `pages` are what `read_site` has found there, if it was asked already."""
+    pages = read_site(out) if pages is None else pages
     if not pages:
         return [f"{out}: holds no page"]
     problems = []
@@ -261,9 +261,8 @@ def _link_problem(link: str, path: Path, out: Path, pages: dict[Path, _PageFacts
     return None
 
 
-def count_site(root: Path, out: Path) -> dict[str, int]:
-    "How many of what a site and its notebooks hold."
-    pages = read_site(out)
+def count_site(root: Path, pages: dict[Path, _PageFacts]) -> dict[str, int]:
+    "How many of what the pages of a site and its notebooks hold."
     links = [link for facts in pages.values() for link in facts.links]
     read = [nbformat.read(path, as_version=4) for path in notebooks(root)]
     done = [exercise for notebook in read for exercise in exercises(notebook)]
@@ -278,8 +277,8 @@ def count_site(root: Path, out: Path) -> dict[str, int]:
     }
 
 
-def report_of(root: Path, out: Path) -> str:
-    return ", ".join(f"{number} {name}" for name, number in count_site(root, out).items())
+def report_of(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
 if __name__ == "__main__":

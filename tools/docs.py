@@ -22,7 +22,13 @@ import nbformat
 COURSE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(COURSE), str(COURSE / "tools")]  # processes that prepare notebooks import `tools.site_procs`
 
-from check_site import report_of, site_problems, source_problems  # noqa: E402  (the path is set now)
+from check_site import (  # noqa: E402  (the path is set now)
+    count_site,
+    read_site,
+    report_of,
+    site_problems,
+    source_problems,
+)
 from papers import papers_page  # noqa: E402
 from reference import addresses, symbols, write_reference  # noqa: E402
 from site_navigation import take_sidebar  # noqa: E402
@@ -156,8 +162,9 @@ def main() -> None:
     if quarto is None:
         raise click.ClickException(NO_QUARTO)
     number = build(COURSE, out, quarto)
-    click.echo(f"{number} pages in {out}, built in {time.perf_counter() - started:.0f} s; {report_of(COURSE, out)}")
-    problems = source_problems(COURSE) + site_problems(out)
+    taken, pages = time.perf_counter() - started, read_site(out)
+    click.echo(f"{number} pages in {out}, built in {taken:.0f} s; {report_of(count_site(COURSE, pages))}")
+    problems = source_problems(COURSE) + site_problems(out, pages)
     for problem in problems:
         click.echo(problem, err=True)
     raise SystemExit(bool(problems))
