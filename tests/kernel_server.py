@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,10 +63,14 @@ def serve_one(listening: socket.socket) -> None:
         if kernel == 0:
             listening.close()
             line.close()
+            code = 1
             try:
                 run_kernel(*asked)
+                code = 0
+            except Exception:
+                traceback.print_exc()
             finally:
-                os._exit(0)
+                os._exit(code)
         code = wait(kernel, line)
         try:
             line.sendall(str(code).encode())
@@ -85,6 +90,7 @@ def serve(path: str) -> None:
         listening.bind(path)
         listening.listen()
         print("ready", flush=True)
+        os.dup2(2, 1)  # nobody reads on; a kernel that fills a pipe would wait for ever
         while True:
             serve_one(listening)
 
