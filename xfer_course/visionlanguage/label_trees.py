@@ -115,6 +115,7 @@ def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None
 def seen_labels(seen: Tensor | None, n: int, number: int | None = None) -> Tensor:
     """Numbers of seen labels as int64, all `n` of them if None. Raises TypeError or ValueError for labels outside 0 to
     n - 1 or twice, and where they are not as many as `number`."""
+    n, number = checks.whole("n", n), None if number is None else checks.whole("number", number, 0)
     seen = torch.arange(n) if seen is None else checks.labels("seen", seen, rows=number, classes=n).long()
     if number is not None and len(seen) != number:
         raise ValueError(f"seen must be given, as there are {n} labels and {number} probabilities")

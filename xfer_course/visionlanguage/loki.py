@@ -44,9 +44,12 @@ def frechet_scores(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
 def frechet_predict(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
     """The label with the smallest weighted squared distance, `(N,)` whole numbers; the first of several.
 
+    Scores that differ by no more than rounding are alike: ties are frequent where distances are whole numbers.
     Arguments and errors are those of `frechet_scores`.
     """
-    return frechet_scores(probabilities, squared_distances).argmin(1)
+    scores = frechet_scores(probabilities, squared_distances)
+    slack = 16 * torch.finfo(scores.dtype).eps * scores.amax(1, keepdim=True)
+    return (scores <= scores.amin(1, keepdim=True) + slack).int().argmax(1)
 
 # %% ../../nbs/visionlanguage/loki.ipynb #metriccode
 def grid_distances(*sizes: int, norm: str = "euclidean") -> Tensor:
@@ -73,6 +76,7 @@ def feature_distances(features: Tensor) -> Tensor:
     Source: Roberts et al. (2023), self-derived metrics: their squares are 2 - 2 cos.
     """
     rows = unit_vectors(checks.directions("features", checks.vectors("features", features)))
+    rows = rows if rows.dtype == torch.double else rows.float()  # half precision has no such distances
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 # %% ../../nbs/visionlanguage/loki.ipynb #reachcode
