@@ -46,7 +46,7 @@ def _rooted(edges: Tensor, lengths: Tensor | None = None, root: int = 0) -> _Roo
     ends = np.cumsum(np.bincount(depth[order]))[:-1]
     return _Rooted(parent, length, np.split(order, ends))
 
-
+# %% ../../nbs/visionlanguage/label_trees.ipynb #lengthcode
 def _lengths(lengths: Tensor | None, n: int) -> np.ndarray:
     "Lengths of `n - 1` edges, 1 each if None. Raises TypeError or ValueError for any that is not above 0."
     if lengths is None:
@@ -80,7 +80,7 @@ def _moved(moments: Tensor, length: Tensor) -> Tensor:
     length = length[:, None]
     return torch.stack([m0, m1 + length * m0, m2 + 2 * length * m1 + length.square() * m0])
 
-
+# %% ../../nbs/visionlanguage/label_trees.ipynb #scoremain
 def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None,
                 lengths: Tensor | None = None) -> Tensor:
     """The sum of squared distances to each label of a tree, weighted by probabilities: `(N, K)` to `(N, n)`.
@@ -111,7 +111,7 @@ def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None
         total[:, level] = own[:, level] + _moved(rest, length[level])
     return total[2].T
 
-
+# %% ../../nbs/visionlanguage/label_trees.ipynb #seencode
 def seen_labels(seen: Tensor | None, n: int, number: int | None = None) -> Tensor:
     """Numbers of seen labels as int64, all `n` of them if None. Raises TypeError or ValueError for labels outside 0 to
     n - 1 or twice, and where they are not as many as `number`."""

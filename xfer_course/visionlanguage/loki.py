@@ -122,14 +122,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Raises TypeError or ValueError for labels that have no row in the matrix, and what is no matrix of distances.
         """
-        far = _distance_matrix(self.squared_distances)
-        labels = np.arange(len(far)) if self.labels is None else checks.label_array("labels", self.labels, len(far))
-        if len(np.unique(labels)) < len(labels):
-            raise ValueError("labels must be different from each other, got some twice")
-        checks.number("temperature", self.temperature, above=0)
-        y = checks.label_array("y", y, like=("labels", labels))
-        if len(odd := np.setdiff1d(y, labels)):
-            raise ValueError(f"y must hold labels that squared_distances has a row for, got {odd[0]!r}")
+        far, labels, y = _fitting(self, y)
         self.estimator_ = clone(self.estimator).fit(X, y)
         place = {label: i for i, label in enumerate(labels.tolist())}
         self.classes_, self.seen_ = labels, np.array([place[each] for each in self.estimator_.classes_.tolist()])
@@ -149,6 +142,19 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         "The label with the smallest weighted squared distance, `(N,)`."
         return self.classes_[self.decision_function(X).argmax(1)]
+
+# %% ../../nbs/visionlanguage/loki.ipynb #matrixcode
+def _fitting(model: FrechetClassifier, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Squared distances, all labels and those of the examples. Raises TypeError or ValueError for what does not fit."
+    far = _distance_matrix(model.squared_distances)
+    labels = np.arange(len(far)) if model.labels is None else checks.label_array("labels", model.labels, len(far))
+    if len(np.unique(labels)) < len(labels):
+        raise ValueError("labels must be different from each other, got some twice")
+    checks.number("temperature", model.temperature, above=0)
+    y = checks.label_array("y", y, like=("labels", labels))
+    if len(odd := np.setdiff1d(y, labels)):
+        raise ValueError(f"y must hold labels that squared_distances has a row for, got {odd.tolist()[0]!r}")
+    return far, labels, y
 
 
 def _distance_matrix(squared: Any) -> np.ndarray:
@@ -177,7 +183,7 @@ def project_simplex(x: Tensor) -> Tensor:
     kept = (ordered * number > excess).sum(1, keepdim=True)  # how many entries stay above 0
     return (x - excess.gather(1, kept - 1) / kept).clamp(min=0)
 
-
+# %% ../../nbs/visionlanguage/loki.ipynb #onehotcode
 class _OneHot(torch.autograd.Function):
     @staticmethod
     def forward(ctx, probabilities, squared_distances, step):
