@@ -118,10 +118,8 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any) -> FrechetClassifier:
-        """Fit a clone of the estimator on examples of some labels.
-
-        Raises TypeError or ValueError for labels that have no row in the matrix, and what is no matrix of distances.
-        """
+        """Fit a clone of the estimator on examples of some labels. Raises TypeError or ValueError for labels that have no
+        row in the matrix, and what is no matrix of distances."""
         far, labels, y = _fitting(self, y)
         self.estimator_ = clone(self.estimator).fit(X, y)
         place = {label: i for i, label in enumerate(labels.tolist())}
@@ -131,9 +129,8 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def seen_probabilities(self, X: Any) -> np.ndarray:
         "Probabilities of the fitted labels after the temperature, `(N, K)`, columns in the order of `seen_`."
-        sure = np.asarray(self.estimator_.predict_proba(X), dtype=float)
-        with np.errstate(divide="ignore"):
-            return torch.from_numpy(np.log(sure) / self.temperature).softmax(1).numpy()
+        sure = torch.from_numpy(np.asarray(self.estimator_.predict_proba(X), dtype=float))
+        return (sure.log() / self.temperature).softmax(1).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
         "Minus the weighted squared distance to every label, `(N, L)`, columns in the order of `classes_`."
