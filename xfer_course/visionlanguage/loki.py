@@ -118,7 +118,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any) -> FrechetClassifier:
-        """Fit a clone of the estimator on examples of some labels. Raises TypeError or ValueError for labels that have no
+        """Fit a clone of the estimator on examples of some labels. Raises TypeError or ValueError for labels without a
         row in the matrix, and what is no matrix of distances."""
         far, labels, y = _fitting(self, y)
         self.estimator_ = clone(self.estimator).fit(X, y)
