@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from drawing import any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
+from drawing import NOT_DRAWN, any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
 from xfer_course import visionlanguage
 
 # --- trees of labels
@@ -73,3 +73,37 @@ fuzz("FrechetClassifier", fitted,
       "labels": st.none()},
      {"squared_distances": any_vectors, "temperature": any_float, "labels": st.lists(small_int, max_size=6)},
      lambda r, a: len(r) == 6)
+
+
+# --- m2-Mix
+
+NOT_DRAWN.update(["OneSidedLosses"])
+ROWS = vectors(4, 3).map(lambda x: torch.nn.functional.normalize(x, dim=1))
+SHARE = st.floats(0, 1)
+
+
+def finite(result, arguments) -> bool:
+    return bool(torch.isfinite(torch.as_tensor(result)).all())
+
+
+fuzz("geodesic_mix", visionlanguage.geodesic_mix, {"first": ROWS, "second": ROWS, "share": SHARE},
+     {"first": any_vectors, "second": any_vectors, "share": any_float}, lambda r, a: r.shape == a["first"].shape)
+fuzz("m2_mix_loss", visionlanguage.m2_mix_loss,
+     {"image": ROWS, "text": ROWS, "share": SHARE, "scale": st.just(10.0), "captions": st.none()},
+     {"image": any_vectors, "text": any_vectors, "share": any_float, "scale": any_float, "captions": any_labels},
+     finite)
+fuzz("uni_mix_losses", visionlanguage.uni_mix_losses,
+     {"image": ROWS, "text": ROWS, "share": SHARE, "scale": st.just(10.0)},
+     {"image": any_vectors, "text": any_vectors, "share": any_float, "scale": any_float}, lambda r, a: len(r) == 3)
+fuzz("hard_negative_loss", visionlanguage.hard_negative_loss,
+     {"first": ROWS, "second": ROWS, "tau_plus": st.just(0.0), "beta": st.floats(0, 2), "scale": st.just(2.0)},
+     {"first": any_vectors, "second": any_vectors, "tau_plus": any_float, "beta": any_float, "scale": any_float},
+     lambda r, a: r.shape == ())
+fuzz("modality_gap", visionlanguage.modality_gap, {"image": ROWS, "text": ROWS},
+     {"image": any_vectors, "text": any_vectors}, lambda r, a: 0 <= r <= 2.05)
+fuzz("alignment", visionlanguage.alignment, {"image": ROWS, "text": ROWS, "relative": st.booleans()},
+     {"image": any_vectors, "text": any_vectors, "relative": any_float}, finite)
+fuzz("uniformity", visionlanguage.uniformity, {"rows": ROWS, "t": st.just(2.0)},
+     {"rows": any_vectors, "t": any_float}, finite)
+fuzz("PairedMaps", lambda dim: visionlanguage.PairedMaps(dim)(torch.ones(2, dim), torch.ones(2, dim)),
+     {"dim": st.integers(1, 5)}, {"dim": small_int}, lambda r, a: len(r) == 2)

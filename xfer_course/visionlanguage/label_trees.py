@@ -181,7 +181,7 @@ def next_label(edges: Tensor, seen: Tensor, lengths: Tensor | None = None) -> in
     far = locus_distances(edges, seen, lengths)
     return int(far.argmax()) if far.max() > 0 else None
 
-
+# %% ../../nbs/visionlanguage/label_trees.ipynb #fardist
 def locus_distances(edges: Tensor, seen: Tensor, lengths: Tensor | None = None) -> Tensor:
     """How far each label is from the nearest one in the locus of the seen labels, `(n,)`, in double precision.
 

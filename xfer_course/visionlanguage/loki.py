@@ -40,7 +40,7 @@ def frechet_scores(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
                 ": .softmax(1) makes shares of logits" if name == "probabilities" else ""))
     return probabilities @ squared_distances.to(probabilities)
 
-
+# %% ../../nbs/visionlanguage/loki.ipynb #predictcode
 def frechet_predict(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
     """The label with the smallest weighted squared distance, `(N,)` whole numbers; the first of several.
 
@@ -68,7 +68,7 @@ def grid_distances(*sizes: int, norm: str = "euclidean") -> Tensor:
     p = 2.0 if checks.one_of("norm", norm, ("euclidean", "city block")) == "euclidean" else 1.0
     return torch.cdist(places, places, p=p, compute_mode="donot_use_mm_for_euclid_dist")
 
-
+# %% ../../nbs/visionlanguage/loki.ipynb #featuredist
 def feature_distances(features: Tensor) -> Tensor:
     """Distances between the directions of vectors, such as text features: `(L, D)` to `(L, L)`, from 0 to 2.
 
@@ -197,7 +197,7 @@ class _OneHot(torch.autograd.Function):
         handed = gradient if ctx.step is None else one_hot - project_simplex(one_hot - ctx.step * gradient)
         return handed, None, None
 
-
+# %% ../../nbs/visionlanguage/loki.ipynb #onehotmain
 def frechet_one_hot(probabilities: Tensor, squared_distances: Tensor, step: float | None = 0.01) -> Tensor:
     """The Fréchet mean as one-hot rows `(N, K)`, with a stand-in for its gradient by the probabilities.
 
