@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from drawing import NOT_DRAWN, any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
 from xfer_course import visionlanguage
+from xfer_course.clip import Attention, Transformer
 
 # --- trees of labels
 
@@ -107,3 +108,38 @@ fuzz("uniformity", visionlanguage.uniformity, {"rows": ROWS, "t": st.just(2.0)},
      {"rows": any_vectors, "t": any_float}, finite)
 fuzz("PairedMaps", lambda dim: visionlanguage.PairedMaps(dim)(torch.ones(2, dim), torch.ones(2, dim)),
      {"dim": st.integers(1, 5)}, {"dim": small_int}, lambda r, a: len(r) == 2)
+
+
+# --- approximated prompts
+
+NOT_DRAWN.update(["SplitAttention"])
+HEADS, PROMPTS = vectors(12, 4).map(lambda x: x.view(2, 2, 3, 4)), vectors(10, 4).map(lambda x: x.view(2, 5, 4))
+ROWS_OF_TOKENS = vectors(6, 4).map(lambda x: x.view(2, 3, 4))
+
+
+def tower():
+    torch.manual_seed(0)
+    return Transformer(8, 2, 2)
+
+
+fuzz("prompt_attention", visionlanguage.prompt_attention,
+     {"q": HEADS, "k": HEADS, "v": HEADS, "prompt_k": PROMPTS, "prompt_v": PROMPTS},
+     dict.fromkeys(("q", "k", "v", "prompt_k", "prompt_v"), any_tensor), lambda r, a: r.out.shape == a["q"].shape)
+fuzz("ApproximatePrompt", lambda dim, tokens, rank, x, res: visionlanguage.ApproximatePrompt(dim, tokens, rank)(x, res),
+     {"dim": st.just(4), "tokens": st.integers(1, 5), "rank": st.integers(1, 5), "x": ROWS_OF_TOKENS,
+      "res": ROWS_OF_TOKENS},
+     {"dim": small_int, "tokens": small_int, "rank": small_int, "x": any_tensor, "res": any_tensor},
+     lambda r, a: r.shape == a["x"].shape)
+fuzz("DeepPromptAttention", lambda tokens, x: visionlanguage.DeepPromptAttention(Attention(4, 2), tokens)(x),
+     {"tokens": st.integers(1, 5), "x": ROWS_OF_TOKENS}, {"tokens": small_int}, lambda r, a: r.shape == a["x"].shape)
+fuzz("ApproximatedAttention", lambda tokens, x: visionlanguage.ApproximatedAttention(
+    Attention(4, 2), visionlanguage.ApproximatePrompt(4, tokens))(x),
+     {"tokens": st.integers(1, 5), "x": ROWS_OF_TOKENS}, {"tokens": small_int}, lambda r, a: r.shape == a["x"].shape)
+fuzz("attach_prompts", lambda tokens, rank: visionlanguage.attach_prompts(tower(), tokens, rank),
+     {"tokens": st.integers(1, 5), "rank": st.none() | st.integers(1, 5)}, {"tokens": small_int, "rank": small_int},
+     lambda r, a: len(r) == 2)
+fuzz("detach_prompts", lambda network: visionlanguage.detach_prompts(network), {"network": st.builds(tower)}, {},
+     lambda r, a: r == [])
+fuzz("prompt_cost", visionlanguage.prompt_cost,
+     dict.fromkeys(("length", "width", "prompts", "rank", "batch"), st.integers(1, 9)),
+     dict.fromkeys(("length", "width", "prompts", "rank", "batch"), any_int), lambda r, a: min(r.values()) > 0)
