@@ -270,6 +270,8 @@ for kind in ("TaskVectorComposer", "LinearComposer"):
          {"vectors": ANY_SEVERAL, "scaling": st.one_of(small_int, st.text(max_size=2)), "parts": PARTIAL,
           "seed": any_int, "released": any_int},
          lambda r, a: r(torch.zeros(2, 16)).shape == (2, 3) and len(r.coefficients) == len(a["vectors"]))
+fuzz("live_parameters", merging.live_parameters, {"model": PAIR["first"]}, {"model": OTHERS},
+     lambda r, a: r.keys() == dict(a["model"].named_parameters()).keys())
 fuzz("LinearisedModel", merging.LinearisedModel, {"model": PAIR["first"]}, {"model": OTHERS},
      lambda r, a: r.vector().keys() == a["model"].state_dict().keys())
 fuzz("learn_scaling",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from replicas import assert_two_processes_learn_alike, replica_of
 from xfer_course.clip import Transformer
 from xfer_course.merging import (
     LinearExpansion,
@@ -90,6 +91,40 @@ def test_nothing_that_is_the_callers_changes_and_expanded_blocks_are_free():
 def test_other_precisions(dtype):
     made = stack().to(dtype)
     assert made(TOKENS.to(dtype)).dtype == dtype and made.expand(2)(TOKENS.to(dtype)).dtype == dtype
+
+
+class Twice(nn.Module):
+    "A block with one matrix in two places."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.leave.weight = self.enter.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.leave(self.enter(x).relu())
+
+
+@pytest.mark.parametrize("made", [stack(), LinearExpansion(Twice(), 3, spread=0.3)], ids=["transformer", "tied"])
+def test_a_replica_says_and_learns_what_the_stack_does(made):
+    said, again = made(TOKENS), replica_of(made)(TOKENS)
+    torch.testing.assert_close(again, said)
+    slopes = [torch.autograd.grad(each.square().sum(), list(made.parameters())) for each in (said, again)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    assert_two_processes_learn_alike(stack(3), torch.randn(4, 5, 8), tmp_path)
+
+
+@pytest.mark.parametrize("tied", (False, True))
+def test_a_compiled_stack_says_the_same_and_autocast_nearly(tied):
+    made = LinearExpansion(Twice(), 3, spread=0.3) if tied else stack()
+    torch.testing.assert_close(torch.compile(made, backend="eager")(TOKENS), made(TOKENS))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = made(TOKENS)
+    torch.testing.assert_close(found.float(), made(TOKENS), rtol=0.1, atol=0.1)
 
 
 def test_a_descendant_of_the_same_depth_is_the_network_and_a_new_head_is_new():

@@ -1,17 +1,23 @@
 """Loki and trees of labels: theory by brute force, limits, the estimator, and bad input."""
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from itertools import combinations
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.csgraph import shortest_path
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from xfer_course.visionlanguage import (
     FrechetClassifier,
@@ -64,6 +70,35 @@ def test_two_passes_have_the_gradient_of_the_matrix():
     torch.autograd.gradcheck(lambda p: tree_scores(edges, p), given)
 
 
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32))
+def test_two_passes_give_it_in_any_precision(dtype):
+    "On a path of a thousand labels, where squares pass what half precision can hold."
+    edges = torch.stack([torch.arange(999), torch.arange(1, 1000)], 1)
+    given = torch.rand(2, 1000, generator=torch.Generator().manual_seed(0)).softmax(1).to(dtype)
+    found = tree_scores(edges, given)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), given.double() @ tree_distances(edges) ** 2, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("edges", (torch.empty(0, 2, dtype=torch.long), torch.tensor([[1, 0]])))
+def test_trees_of_one_or_two_labels(edges):
+    n = len(edges) + 1
+    assert tree_distances(edges).tolist() == (1.0 - torch.eye(n)).tolist()
+    assert tree_scores(edges, torch.eye(n)).tolist() == (1.0 - torch.eye(n)).tolist()
+    assert locus(edges, torch.tensor([n - 1])).tolist() == [False] * (n - 1) + [True]
+    assert next_label(edges, torch.tensor([n - 1])) == (None if n == 1 else 0)
+
+
+def test_deep_and_wide_trees_are_walked_without_recursion():
+    n = 20_000
+    path = torch.stack([torch.arange(1, n), torch.arange(n - 1)], 1).flip(0)
+    star = torch.stack([torch.zeros(n - 1, dtype=torch.int32), torch.arange(1, n, dtype=torch.int32)], 1)
+    assert next_label(path, torch.tensor([n // 2])) == 0 and locus(path, torch.tensor([0, n - 1])).all()
+    assert next_label(star, torch.tensor([0, 1])) == 2 and locus(star, torch.tensor([5, 6])).sum() == 3
+    one = torch.zeros(1, n).index_fill(1, torch.tensor([1]), 1.0)
+    assert tree_scores(star, one)[0].unique(return_counts=True)[1].tolist() == [1, 1, n - 2]
+
+
 def test_two_passes_on_a_long_path_are_exact():
     n = 2000
     edges = torch.stack([torch.arange(n - 1), torch.arange(1, n)], 1)
@@ -103,6 +138,11 @@ def test_the_farthest_label_brings_the_most_into_the_locus(seed):
 def test_nothing_is_next_where_all_can_be_predicted():
     assert next_label(PATH, torch.tensor([0, 4])) is None
     assert next_label(torch.empty(0, 2, dtype=torch.long), torch.tensor([0])) is None
+
+
+def test_all_labels_seen_and_lengths_that_learn():
+    assert locus_distances(PATH, None).tolist() == [0.0] * 5
+    assert tree_distances(PATH, torch.ones(4, requires_grad=True))[0, 4] == 4
 
 
 def test_edges_have_lengths():
@@ -169,6 +209,34 @@ def test_ties_go_to_the_first_label_whatever_the_rounding():
     assert frechet_predict(torch.tensor([[0.5, 0.0, 0.0, 0.5]]), grid_distances(4) ** 2).tolist() == [1]
 
 
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32))
+def test_neighbours_among_many_labels_are_told_apart_in_any_precision(dtype):
+    "One of ten thousand places in a row: scores of neighbours differ in the eighth digit."
+    shares = torch.rand(30, 5, generator=torch.Generator().manual_seed(0)).softmax(1).to(dtype)
+    places = torch.linspace(0, 9999, 5).double().round()
+    squared = (places[:, None] - torch.arange(10_000.0)).square()
+    weights = shares.double() / shares.double().sum(1, keepdim=True)
+    for given in (squared, squared.long()):
+        with torch.autocast("cpu"):
+            said = frechet_predict(shares, given)
+        assert (said == (weights @ places).round().long()).all()
+    assert frechet_scores(shares, squared).dtype == torch.float32
+
+
+def test_a_faraway_label_blurs_nothing():
+    "Kilometres between towns, and one label on another planet."
+    squared = (torch.tensor([0.0, 1.0, 2.0, 1e8])[:, None] - torch.tensor([0.0, 1.0, 2.0, 1e8])).square()
+    shares = torch.tensor([[0.1, 0.2, 0.7, 0.0], [0.1, 0.8, 0.1, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    assert frechet_predict(shares, squared).tolist() == [2, 1, 3]
+
+
+@pytest.mark.parametrize("scale", (1e-8, 1.0, 1e8))
+def test_what_can_be_predicted_does_not_depend_on_the_unit(scale):
+    squared = scale * grid_distances(3, 3)[[0, 8]] ** 2
+    wanted = [True, True, False, True, True, True, False, True, True]
+    assert reachable(squared).tolist() == wanted, "four of them in ties alone"
+
+
 def test_features_at_right_angles_are_root_two_apart():
     far = feature_distances(torch.tensor([[3.0, 0.0], [0.0, 0.5], [-1.0, 0.0]]))
     torch.testing.assert_close(far, torch.tensor([[0.0, 2**0.5, 2.0], [2**0.5, 0.0, 2**0.5], [2.0, 2**0.5, 0.0]]))
@@ -182,6 +250,16 @@ def test_a_projection_is_the_nearest_point_of_the_simplex():
     others = others / others.sum(1, keepdim=True)
     nearest = torch.cdist(x, others).min(1).values
     assert ((x - found).norm(dim=1) <= nearest + 1e-12).all()
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float32))
+def test_projections_of_many_and_of_large_entries_stay_in_the_simplex(dtype):
+    many = torch.randn(4, 3000, generator=torch.Generator().manual_seed(0)) * 1e-4
+    torch.testing.assert_close(project_simplex(many.to(dtype)).double().sum(1), torch.ones(4, dtype=torch.double),
+                               atol=0, rtol=2e-2)
+    large = torch.tensor([[3e4, 3e4, 0.0], [3e4, 0.0, -3e4]]).to(dtype)
+    assert project_simplex(large).tolist() == [[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]
+    assert project_simplex(torch.tensor([[1e30, 0.0]])).tolist() == [[1.0, 0.0]]
 
 
 def test_straight_through_hands_the_gradient_on():
@@ -230,6 +308,65 @@ def test_an_estimator_takes_names_and_works_in_a_search():
     assert search.score(x, names[y]) == 1 and clone(model).get_params()["labels"].tolist() == names.tolist()
 
 
+def test_an_estimator_says_what_the_rule_says_ties_included():
+    "Five examples, one of each label, and three neighbours: three labels have a third each."
+    x = np.arange(5.0)[:, None]
+    model = FrechetClassifier(KNeighborsClassifier(3), 1.0 - np.eye(5)).fit(x, np.arange(5))
+    np.testing.assert_allclose(model.seen_probabilities(x).max(1), 1 / 3)
+    assert model.predict(x).tolist() == [0, 0, 1, 2, 2]
+
+
+def test_of_two_labels_the_scores_are_one_column_as_scikit_learn_wants_it():
+    x, y = line(100)
+    model = FrechetClassifier(LogisticRegression(), grid_distances(2) ** 2)
+    assert (cross_val_score(model, x, y > 2, scoring="roc_auc", cv=3) == 1).all()
+    model.fit(x, y > 2, sample_weight=np.ones(100))
+    assert ((model.decision_function(x) > 0) == model.predict(x)).all()
+
+
+def test_squares_that_rounding_has_put_below_zero_are_zeros():
+    features = torch.nn.functional.normalize(torch.randn(5, 512, generator=torch.Generator().manual_seed(0)), dim=1)
+    squared = 2 - 2 * features @ features.T
+    assert squared.min() < 0
+    x, y = line()
+    assert FrechetClassifier(LogisticRegression(), squared).fit(x, y).rows_.min() == 0
+    assert (frechet_predict(torch.eye(5), squared) == torch.arange(5)).all() and reachable(squared).all()
+
+
+@pytest.mark.parametrize("kind", (np.float16, np.float32, np.int8, torch.bfloat16, torch.float16, torch.int32))
+def test_a_matrix_of_any_kind_of_numbers_will_do(kind):
+    x, y = line()
+    far = grid_distances(5) ** 2
+    far = far.to(kind) if isinstance(kind, torch.dtype) else far.numpy().astype(kind)
+    assert FrechetClassifier(LogisticRegression(), far).fit(x, y).rows_.tolist() == (grid_distances(5) ** 2).tolist()
+
+
+def test_an_estimator_goes_through_pipelines_folds_and_files(tmp_path):
+    x, y = line(100)
+    model = make_pipeline(StandardScaler(), FrechetClassifier(LogisticRegression(), grid_distances(5) ** 2))
+    assert (cross_val_score(model, x, y, cv=3) > 0.6).all(), "one of five by chance"
+    inside = FrechetClassifier(make_pipeline(StandardScaler(), LogisticRegression()), grid_distances(5) ** 2)
+    search = GridSearchCV(inside, {"estimator__logisticregression__C": [0.1, 10.0], "temperature": [1.0, 2.0]}, cv=2)
+    found = search.fit(x, y).best_estimator_
+    joblib.dump(found, tmp_path / "model")
+    for again in (pickle.loads(pickle.dumps(found)), joblib.load(tmp_path / "model")):
+        assert (again.predict(x) == found.predict(x)).all()
+
+
+def test_what_cannot_predict_says_so():
+    x, y = line()
+    with pytest.raises(NotFittedError):
+        FrechetClassifier(LogisticRegression(), grid_distances(5) ** 2).predict(x)
+    with pytest.raises(TypeError, match="estimator must have predict_proba, got LinearSVC"):
+        FrechetClassifier(LinearSVC(), grid_distances(5) ** 2).fit(x, y)
+    with pytest.raises(TypeError, match="numbers, got bool"):
+        FrechetClassifier(LogisticRegression(), ~np.eye(5, dtype=bool)).fit(x, y)
+    model = FrechetClassifier(RadiusNeighborsClassifier(1.0, outlier_label=0), grid_distances(5) ** 2).fit(x, y)
+    model.estimator_.predict_proba = lambda x: np.zeros((len(x), 5))  # as of one-against-rest that is sure of nothing
+    with pytest.raises(ValueError, match="probabilities of the estimator must be finite"):
+        model.predict(x)
+
+
 def test_a_probability_of_zero_stays_zero():
     x, y = line()
     model = FrechetClassifier(KNeighborsClassifier(1), grid_distances(5) ** 2, temperature=3.0).fit(x, y)
@@ -251,6 +388,7 @@ def test_what_are_no_distances_is_refused(matrix, sentence):
     (lambda: tree_distances(PATH, torch.tensor([1.0, 0.0, 1.0, 1.0])), "lengths must be above 0"),
     (lambda: tree_scores(PATH, torch.rand(2, 3)), "seen must be given"),
     (lambda: locus(PATH, torch.tensor([0, 5])), "below 5"), (lambda: locus(PATH, torch.tensor([1, 1])), "1 twice"),
+    (lambda: locus_distances(PATH[:, 0], torch.tensor([0])), "edges must be of shape"),
     (lambda: frechet_scores(torch.tensor([[-1.0, 2.0]]), torch.zeros(2, 2)), "softmax"),
     (lambda: frechet_scores(torch.rand(1, 3), torch.zeros(2, 2)), "of shape"),
     (lambda: grid_distances(), "got none"), (lambda: grid_distances(3, norm="l3"), "norm must be"),

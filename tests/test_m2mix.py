@@ -93,6 +93,41 @@ def test_measures_of_known_arrangements():
     assert uniformity(north) == 0 and abs(uniformity(torch.cat([north[:1], south[:1]])) + 8) < 1e-9
 
 
+def test_relative_alignment_is_that_of_the_rows_as_they_are():
+    "Half precision leaves lengths a little off one; both distances have to feel that alike."
+    image, text = 1.015 * rows(6, 0), 0.985 * rows(6, 1)
+    far = torch.tensor([[float((u - v).square().sum()) for v in text] for u in image])
+    own, nearest = far.diagonal(), far.clone().fill_diagonal_(9).amin(1)
+    assert abs(alignment(image, text, relative=True) - float((own - nearest).mean())) < 1e-6
+
+
+def test_uniformity_at_a_steep_weight_is_a_number():
+    poles = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
+    assert abs(uniformity(poles, t=1000.0) + 4000) < 1e-9
+
+
+def test_a_hard_negative_loss_at_the_scale_of_clip_is_a_number():
+    x, y = rows(8, 0, 16, torch.float), rows(8, 1, 16, torch.float)
+    for scale, beta in ((100.0, 0.0), (100.0, 2.0), (1000.0, 1.0)):
+        loss = hard_negative_loss(x, y, tau_plus=0.0, beta=beta, scale=scale)
+        wanted = hard_negative_loss(x.double(), y.double(), tau_plus=0.0, beta=beta, scale=scale)
+        assert wanted.isfinite()
+        torch.testing.assert_close(loss.double(), wanted, rtol=1e-4, atol=1e-3)
+    expected = torch.nn.functional.cross_entropy(100 * x @ y.T, torch.arange(8))
+    torch.testing.assert_close(hard_negative_loss(x, y, tau_plus=0.0, beta=0.0, scale=100.0), expected)
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+def test_losses_of_half_precision_are_near_those_of_single(dtype):
+    image, text = rows(64, 0, 32, torch.float).to(dtype), rows(64, 1, 32, torch.float).to(dtype)
+    wide = unit_vectors(image.float()), unit_vectors(text.float())
+    for loss in (lambda x, y: m2_mix_loss(x, y, 0.3), hard_negative_loss,
+                 lambda x, y: sum(uni_mix_losses(x, y, 0.3, 10.0))):
+        found = loss(image, text)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, loss(*wide), rtol=2e-2, atol=1e-2)
+
+
 def test_without_reweighting_the_hard_negative_loss_is_a_contrastive_loss():
     "beta 0 and no expected false negatives: the sum of all negatives but the own, in one direction."
     x, y = rows(8, 0), rows(8, 1)
@@ -132,6 +167,7 @@ def test_maps_begin_as_the_identity():
     (lambda x, y: alignment(x[:1], y[:1], relative=True), "at least two"),
     (lambda x, y: uniformity(x[:1]), "at least two"), (lambda x, y: hard_negative_loss(x[:1], y[:1]), "at least two"),
     (lambda x, y: hard_negative_loss(x, y, tau_plus=1.0), "tau_plus must be"), (lambda x, y: PairedMaps(0), "dim"),
+    (lambda x, y: PairedMaps(6)(x[:, :4], y), "image must be of shape"),
 ])
 def test_bad_input_is_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):

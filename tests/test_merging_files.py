@@ -485,3 +485,21 @@ def test_a_tie_that_files_do_not_know_is_kept_by_fisher_merging(tmp_path):
                    method="fisher", fishers=[tmp_path / f"fisher{seed}.safetensors" for seed in range(2)])
     notes = {tensor.name: tensor.note for tensor in report.tensors}
     assert notes["leave.weight"] == "no Fisher information, so the first file's" and not notes["enter.weight"]
+
+
+def test_a_tie_that_files_know_is_kept_where_the_fisher_files_have_one_name(tmp_path):
+    "Files of PyTorch know ties; `fisher_diagonal` names a tied tensor once."
+    models, x = [], torch.randn(40, 5)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append(TwoNames())
+        torch.save(models[-1].state_dict(), tmp_path / f"{seed}.pt")
+        save_file(fisher_diagonal(models[-1], x), tmp_path / f"fisher{seed}.safetensors")
+    report = merge(tmp_path / "0.pt", tmp_path / "1.pt", out=tmp_path / "out.safetensors", method="fisher",
+                   fishers=[tmp_path / f"fisher{seed}.safetensors" for seed in range(2)])
+    found, fishers = load_file(tmp_path / "out.safetensors"), [fisher_diagonal(model, x) for model in models]
+    assert torch.equal(found["enter.weight"], found["leave.weight"])
+    wanted = fisher_merge([{name: model.state_dict()[name] for name in fishers[0]} for model in models], fishers)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value)
+    assert not any("no Fisher" in tensor.note for tensor in report.tensors)

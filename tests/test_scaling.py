@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from replicas import assert_two_processes_learn_alike, replica_of
 from xfer_course.data import Images
 from xfer_course.merging import (
     LinearComposer,
@@ -372,3 +373,59 @@ def test_coefficients_of_an_expansion_learn_without_touching_statistics(base, ve
     composer = learn_scaling(LinearComposer(base, vectors), IMAGES, LABELS, steps=3)
     assert composer.coefficients[:, :2].abs().min() > 0, "those of the kernel; norms are alike in all networks"
     assert torch.equal(composer.model.norm.running_mean, base.norm.running_mean)
+
+
+# Replicas, processes, autocast, compilation
+
+
+@pytest.mark.parametrize("tied", (False, True))
+@pytest.mark.parametrize("kind", (TaskVectorComposer, LinearComposer))
+def test_a_replica_says_and_learns_what_the_module_does(kind, tied):
+    base = small(0, tied=tied)
+    composer = randomised(kind(base, [task_vector(base.state_dict(), small(1, tied=tied).state_dict())]))
+    replica = replica_of(composer)
+    assert not list(replica.parameters())
+    slopes = []
+    for each in (composer, replica):
+        said = each(IMAGES)
+        slopes.append(torch.autograd.grad(F.cross_entropy(said, LABELS), composer.coefficients)[0])
+        torch.testing.assert_close(said, composer(IMAGES))
+    torch.testing.assert_close(*slopes)
+    assert slopes[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("tied", (False, True))
+def test_a_replica_of_a_linearised_network_says_and_learns_what_it_does(tied):
+    tuned = LinearisedModel(small(0, tied=tied))
+    for each in tuned.changes:
+        nn.init.normal_(each, std=0.1)
+    said, again = tuned(IMAGES), replica_of(tuned)(IMAGES)
+    torch.testing.assert_close(again, said)
+    slopes = [torch.autograd.grad(F.cross_entropy(each, LABELS), list(tuned.changes)) for each in (said, again)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_autocast_does_not_round_the_composed_weights(base, vectors, scaling):
+    composer = randomised(TaskVectorComposer(base, vectors, scaling))
+    wanted = composer.merged_state()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert composer(IMAGES).isfinite().all()
+        found = composer.merged_state()
+    assert all(torch.equal(each, found[name]) for name, each in wanted.items())
+
+
+@pytest.mark.parametrize("kind", (TaskVectorComposer, LinearComposer))
+def test_a_compiled_composer_says_the_same(base, vectors, kind):
+    composer = randomised(kind(base, vectors))
+    compiled = torch.compile(composer, backend="eager")
+    torch.testing.assert_close(compiled(IMAGES), composer(IMAGES))
+    F.cross_entropy(compiled(IMAGES), LABELS).backward()
+    assert composer.coefficients.grad.abs().max() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", (TaskVectorComposer, LinearComposer, LinearisedModel))
+def test_two_processes_learn_what_one_does(base, vectors, kind, tmp_path):
+    network = kind(base) if kind is LinearisedModel else randomised(kind(base, vectors))
+    assert_two_processes_learn_alike(network.eval(), IMAGES, tmp_path)

@@ -13,7 +13,8 @@ from .merge_report import (
 from .permutations import Blocks, Matching, alike_states, match_permutation, permuted, unit_blocks
 from .pleas import fit_layers, least_squares_merge, partial_merge
 from .scaling import (
-    LinearComposer, LinearisedModel, Negation, TaskVectorComposer, learn_scaling, negate, trusted_images, ufm_loss,
+    LinearComposer, LinearisedModel, Negation, TaskVectorComposer, learn_scaling, live_parameters, negate,
+    trusted_images, ufm_loss,
 )
 from .states import (
     State, add_vectors, barrier, interpolate, loss_along, merge_shares, merge_states, reset_statistics, task_vector,
@@ -30,10 +31,11 @@ __all__ = [
     "alike_states", "averaged_weights", "balanced_step", "barrier", "checked_groups", "closeness", "colour_network",
     "descendant", "distillation_loss", "expand_linear", "feature_votes", "fine_tune", "fisher_diagonal",
     "fisher_merge", "fisher_norm", "fit_layers", "grid_weights", "interpolate", "layer_of", "learn_scaling",
-    "least_squares_merge", "linearity", "loss_along", "match_permutation", "merge", "merge_grid", "merge_shares",
-    "merge_states", "mixup", "multicolour_digits", "negate", "network_with", "open_weights", "output_weights",
-    "partial_merge", "permuted", "reordered", "report_from_json", "report_sentences", "report_tables",
-    "reset_statistics", "right_votes", "safetensors_path", "score_merge", "shifted_digits", "signal_to_noise",
-    "smooth_labels", "some_inputs", "task_vector", "train_network", "trusted_images", "ufm_loss", "unit_activations",
-    "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean", "weights_of", "write_weights",
+    "least_squares_merge", "linearity", "live_parameters", "loss_along", "match_permutation", "merge", "merge_grid",
+    "merge_shares", "merge_states", "mixup", "multicolour_digits", "negate", "network_with", "open_weights",
+    "output_weights", "partial_merge", "permuted", "reordered", "report_from_json", "report_sentences",
+    "report_tables", "reset_statistics", "right_votes", "safetensors_path", "score_merge", "shifted_digits",
+    "signal_to_noise", "smooth_labels", "some_inputs", "task_vector", "train_network", "trusted_images", "ufm_loss",
+    "unit_activations", "unit_blocks", "unit_groups", "unit_rows", "vote_scores", "weighted_mean", "weights_of",
+    "write_weights",
 ]

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .. import checks
+from .scaling import live_parameters
 from ..training import cross_entropy
 
 # %% auto #0
@@ -71,7 +72,7 @@ class LinearExpansion(nn.Module):
 
     def states(self, depth: int | None = None) -> list[dict[str, Tensor]]:
         "The weights of every layer by name, of which gradients lead to base and slope."
-        pair = [dict(each.named_parameters()) for each in (self.base, self.slope)]
+        pair = [live_parameters(each) for each in (self.base, self.slope)]
         return expand_linear(*pair, self.depth if depth is None else depth)
 
     def expand(self, depth: int | None = None) -> nn.Sequential:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial, reduce
 from pathlib import Path
@@ -115,6 +116,12 @@ def _fisher_of(network: nn.Module, images: Any) -> dict[str, Tensor]:
     return found | {name: found[first] for name, first in ties.items() if first in found}
 
 
+def _with_ties(fisher: Weights, file: Weights) -> Weights:
+    "Fisher information, of which a file of it has one name, under every name of a tensor that is tied in `file`."
+    more = {name: fisher.parts[first] for name, first in file.ties.items() if first in fisher.parts}
+    return replace(fisher, parts=more | dict(fisher.parts))
+
+
 def _by_fisher(weights: Sequence[float], name: str, parts: list[Tensor], more: list[Tensor]) -> Tensor:
     if not more:
         return parts[0]  # no Fisher information, as of batch norm's statistics: the first one's
@@ -164,7 +171,8 @@ def _fisher_rule(fishers: Sequence[Weights], weights: Sequence[float] | None, fi
             raise ValueError(f"{fisher.said} must hold a Fisher value for each number of {odd or 'a merged tensor'!r}, "
                              "got none, or another shape")
     shares = weights or [1.0] * len(files)
-    norms = [_norm(fisher, [name for name in names if fisher.ties[name] == name]) for fisher in fishers]
+    norms = [_norm(fisher, [name for name in names if fisher.ties[name] == files[0].ties[name] == name])
+             for fisher in fishers]
     return partial(_by_fisher, [share / norm for share, norm in zip(shares, norms)])
 
 
@@ -348,6 +356,7 @@ def _planned(method: str, weights: list[float] | None, files: list[Weights], row
     if not fishers:
         fishers = [weights_of(_fisher_of(network_with(model, file), images), f"the Fisher information of {file.said}")
                    for file in files]
+    fishers = [_with_ties(fisher, files[0]) for fisher in fishers]
     rule, rows = _fisher_rule(fishers, weights, files, rows), _said_bare(rows, fishers[0])
     return _Pieces(files, rows, rule, fishers, base), {}
 

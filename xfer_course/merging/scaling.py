@@ -19,8 +19,8 @@ from ..evaluation import accuracy, logits_of
 from ..training import cosine, cross_entropy, fit, train
 
 # %% auto #0
-__all__ = ['TaskVectorComposer', 'learn_scaling', 'LinearisedModel', 'LinearComposer', 'ufm_loss', 'trusted_images', 'Negation',
-           'negate']
+__all__ = ['TaskVectorComposer', 'live_parameters', 'learn_scaling', 'LinearisedModel', 'LinearComposer', 'ufm_loss',
+           'trusted_images', 'Negation', 'negate']
 
 # %% ../../nbs/merging/learned_scaling.ipynb #composercode
 class TaskVectorComposer(nn.Module):
@@ -84,15 +84,16 @@ def _change(composer: TaskVectorComposer, i: int) -> Tensor | None:
 
 
 def _changes(composer: TaskVectorComposer) -> dict[str, Tensor]:
-    found = {name: _change(composer, i) for i, name in enumerate(composer.blocks)}
+    "What is added to each block; autocast would round these sums, and so every weight, to half precision."
+    with torch.autocast(composer.coefficients.device.type, enabled=False):
+        found = {name: _change(composer, i) for i, name in enumerate(composer.blocks)}
     return {name: change for name, change in found.items() if change is not None}
 
 
 def _composed(composer: TaskVectorComposer) -> dict[str, Tensor]:
     "The parameters that change, with one rounding where they are in half precision."
-    own = dict(composer.model.named_parameters())
-    return {name: (own[name].to(change.dtype) + change).to(own[name].dtype)
-            for name, change in _changes(composer).items()}
+    return {name: (own.to(change.dtype) + change).to(own.dtype)
+            for name, (own, change) in _with_weights(composer.model, _changes(composer)).items()}
 
 
 @torch.no_grad()
@@ -102,6 +103,25 @@ def _merged_state(composer: TaskVectorComposer) -> dict[str, Tensor]:
     first, changed = {id(each): name for name, each in composer.model.named_parameters()}, composer.composed()
     named = composer.model.named_parameters(remove_duplicate=False)
     return state | {name: changed[first[id(each)]] for name, each in named if first[id(each)] in changed}
+
+# %% ../../nbs/merging/learned_scaling.ipynb #livecode
+def live_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module by name, also in a replica that `nn.DataParallel` has made, whose list is empty.
+
+    There a tied weight stands under each of its names, as `functional_call` does not know about the tie. Raises
+    TypeError for anything but a module.
+    """
+    if not getattr(checks.module("model", model), "_is_replica", False):
+        return dict(model.named_parameters())
+    return {f"{place}.{name}".removeprefix("."): each for place, layer in model.named_modules()
+            for name, each in layer._former_parameters.items()}
+
+
+def _with_weights(model: nn.Module, changes: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    "Parameters that change, and by what, under all their names in `live_parameters`."
+    own = live_parameters(model)
+    of = {id(own[name]): change for name, change in changes.items()}
+    return {name: (each, of[id(each)]) for name, each in own.items() if id(each) in of}
 
 # %% ../../nbs/merging/learned_scaling.ipynb #checkcode
 def _stacked(model: nn.Module, vectors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -183,9 +203,10 @@ def learn_scaling(model: nn.Module, *tensors: Tensor, objective: Callable[..., T
 def _expanded(model: nn.Module, changes: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
     "What the model says, and what it would say more at its slope in the direction of `changes`; in evaluation mode."
     model.eval()
-    start = {name: each for name, each in model.named_parameters() if name in changes}
-    said, more = jvp(lambda weights: logits_of(functional_call(model, weights, inputs)), (start,),
-                     ({name: changes[name].to(each.dtype) for name, each in start.items()},))
+    pairs = _with_weights(model, changes)
+    said, more = jvp(lambda weights: logits_of(functional_call(model, weights, inputs)),
+                     ({name: own for name, (own, _) in pairs.items()},),
+                     ({name: change.to(own.dtype) for name, (own, change) in pairs.items()},))
     return said + more
 
 # %% ../../nbs/merging/learned_scaling.ipynb #lineartuncode

@@ -51,7 +51,8 @@ def _lengths(lengths: Tensor | None, n: int) -> np.ndarray:
     "Lengths of `n - 1` edges, 1 each if None. Raises TypeError or ValueError for any that is not above 0."
     if lengths is None:
         return np.ones(n - 1)
-    found = checks.tensor("lengths", lengths, f"{n - 1}", kind="real", finite=True, empty=True).cpu().double().numpy()
+    lengths = checks.tensor("lengths", lengths, f"{n - 1}", kind="real", finite=True, empty=True)
+    found = lengths.detach().cpu().double().numpy()
     if (found <= 0).any():
         raise ValueError(f"lengths must be above 0, got {found.min():g}")
     return found
@@ -86,7 +87,8 @@ def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None
     """The sum of squared distances to each label of a tree, weighted by probabilities: `(N, K)` to `(N, n)`.
 
     The same as `probabilities @ tree_distances(edges, lengths)[seen] ** 2`, with time and memory that grow with n, not
-    with its square.
+    with its square (its gradient's time grows with n times the depth). In double precision, since large sums are
+    subtracted; the result is in single precision at least.
 
     Args:
         edges, lengths: the tree, as for `tree_distances`.
@@ -98,9 +100,9 @@ def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None
     rows, known = checks.tensor("probabilities", probabilities, "N K", kind="float", finite=True).shape
     tree, n = _rooted(edges, lengths), len(edges) + 1
     seen = seen_labels(seen, n, known).to(probabilities.device)
-    length = torch.from_numpy(tree.length).to(probabilities)
-    own = probabilities.new_zeros(3, n, rows)
-    own[0, seen] = probabilities.T
+    length = torch.from_numpy(tree.length).to(probabilities.device)
+    own = torch.zeros(3, n, rows, dtype=torch.double, device=probabilities.device)
+    own[0, seen] = probabilities.T.double()
     levels = [torch.from_numpy(level).to(seen) for level in tree.levels]
     parent = torch.from_numpy(tree.parent).to(seen)
     for level in reversed(levels[1:]):  # upwards: what lies below each label
@@ -109,7 +111,7 @@ def tree_scores(edges: Tensor, probabilities: Tensor, seen: Tensor | None = None
     for level in levels[1:]:            # downwards: and what does not
         rest = total[:, parent[level]] - _moved(own[:, level], length[level])
         total[:, level] = own[:, level] + _moved(rest, length[level])
-    return total[2].T
+    return total[2].T.to(torch.promote_types(probabilities.dtype, torch.float32))
 
 # %% ../../nbs/visionlanguage/label_trees.ipynb #seencode
 def seen_labels(seen: Tensor | None, n: int, number: int | None = None) -> Tensor:
@@ -159,9 +161,9 @@ def locus(edges: Tensor, seen: Tensor) -> Tensor:
     Raises TypeError or ValueError for what is no tree, or labels outside it. Source: Roberts et al. (2023), the locus
     of a tree; the authors' code, `TreeWithLocus.py`.
     """
-    seen = seen_labels(seen, len(edges) + 1)
+    n = len(checks.tensor("edges", edges, "E 2", kind="integer", empty=True)) + 1
+    seen, found = seen_labels(seen, n), np.zeros(n, bool)
     tree = _rooted(edges, root=int(seen[0]))
-    found = np.zeros(len(edges) + 1, bool)
     found[seen.cpu().numpy()] = True
     for level in reversed(tree.levels[1:]):  # from a seen root: a label below which one was seen lies between
         found[tree.parent[level[found[level]]]] = True
@@ -188,7 +190,7 @@ def locus_distances(edges: Tensor, seen: Tensor, lengths: Tensor | None = None) 
     Raises TypeError or ValueError for what is no tree, or labels outside it.
     """
     inside = locus(edges, seen).numpy()
-    tree, far = _rooted(edges, lengths, root=int(seen[0])), np.zeros(len(inside))
+    tree, far = _rooted(edges, lengths, root=int(inside.argmax())), np.zeros(len(inside))
     for level in tree.levels[1:]:
         far[level] = np.where(inside[level], 0, far[tree.parent[level]] + tree.length[level])
     return torch.from_numpy(far)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import linprog
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .. import checks
@@ -29,16 +30,28 @@ def frechet_scores(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
         probabilities: of the K seen labels, `(N, K)`; not logits.
         squared_distances: from each seen label to each of all L labels, `(K, L)`; `distances[seen] ** 2`.
 
+    Computed in double precision; the result is in single precision at least.
     Raises TypeError or ValueError for negative or infinite numbers, and shapes that do not fit.
     Source: Roberts et al. (2023), the Fréchet mean; the authors' code, `clip_exp/run_cifar.py`.
     """
+    return _scores(probabilities, squared_distances).to(torch.promote_types(probabilities.dtype, torch.float32))
+
+
+def _scores(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
+    "The scores in double precision: between many labels in a row they differ in late digits."
     seen = checks.tensor("probabilities", probabilities, "N K", kind="float", finite=True).shape[1]
-    checks.tensor("squared_distances", squared_distances, f"{seen} L", kind="real", finite=True)
-    for name, values in (("probabilities", probabilities), ("squared_distances", squared_distances)):
-        if values.min() < 0:
-            raise ValueError(f"{name} must be at least 0, got {values.min():g}" + (
-                ": .softmax(1) makes shares of logits" if name == "probabilities" else ""))
-    return probabilities @ squared_distances.to(probabilities)
+    if probabilities.min() < 0:
+        raise ValueError(f"probabilities must be at least 0, got {probabilities.min():g}: .softmax(1) makes shares of "
+                         "logits")
+    return probabilities.double() @ _squares(squared_distances, f"{seen} L").to(probabilities.device)
+
+
+def _squares(squared: Tensor, dims: str) -> Tensor:
+    "Squared distances in double precision. Rounding may have put some, such as 2 - 2 cos, a little below 0."
+    wide = checks.tensor("squared_distances", squared, dims, kind="real", finite=True).double()
+    if (low := wide.min()) < -1e-4 * wide.max():
+        raise ValueError(f"squared_distances must be at least 0, got {low:g}")
+    return wide.clamp(min=0)
 
 # %% ../../nbs/visionlanguage/loki.ipynb #predictcode
 def frechet_predict(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
@@ -47,9 +60,9 @@ def frechet_predict(probabilities: Tensor, squared_distances: Tensor) -> Tensor:
     Scores that differ by no more than rounding are alike: ties are frequent where distances are whole numbers.
     Arguments and errors are those of `frechet_scores`.
     """
-    scores = frechet_scores(probabilities, squared_distances)
-    slack = 16 * torch.finfo(scores.dtype).eps * scores.amax(1, keepdim=True)
-    return (scores <= scores.amin(1, keepdim=True) + slack).int().argmax(1)
+    scores = _scores(probabilities, squared_distances)
+    slack = 16 * torch.finfo(scores.dtype).eps  # of the score itself: it is a sum of numbers that are not below 0
+    return (scores <= (1 + slack) * scores.amin(1, keepdim=True)).int().argmax(1)
 
 # %% ../../nbs/visionlanguage/loki.ipynb #metriccode
 def grid_distances(*sizes: int, norm: str = "euclidean") -> Tensor:
@@ -75,8 +88,8 @@ def feature_distances(features: Tensor) -> Tensor:
     Raises TypeError or ValueError for vectors that are zero or not finite.
     Source: Roberts et al. (2023), self-derived metrics: their squares are 2 - 2 cos.
     """
-    rows = unit_vectors(checks.directions("features", checks.vectors("features", features)))
-    rows = rows if rows.dtype == torch.double else rows.float()  # half precision has no such distances
+    rows = checks.directions("features", checks.vectors("features", features))
+    rows = unit_vectors(rows if rows.dtype == torch.double else rows.float())  # half precision has no such distances
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
 
 # %% ../../nbs/visionlanguage/loki.ipynb #reachcode
@@ -86,14 +99,12 @@ def reachable(squared_distances: Tensor) -> Tensor:
     Args:
         squared_distances: from each seen label to each of all L labels, `(K, L)`.
 
-    One linear program per label, solved to about 1e-7. For trees `locus` says the same in one walk.
+    One linear program per label, solved to about 1e-7 of the largest square. For trees `locus` says the same in one
+    walk.
     Raises TypeError or ValueError for negative or infinite numbers. Source: Roberts et al. (2023), the locus.
     """
-    checks.tensor("squared_distances", squared_distances, "K L", kind="real", finite=True)
-    if squared_distances.min() < 0:
-        raise ValueError(f"squared_distances must be at least 0, got {squared_distances.min():g}")
-    far = squared_distances.detach().cpu().double().numpy()
-    seen, labels = far.shape
+    far = _squares(squared_distances, "K L").detach().cpu().numpy()
+    far, (seen, labels) = far / (far.max() or 1.0), far.shape  # the solver's tolerance is a number, not a share
     found = [linprog(np.zeros(seen), A_ub=(far[:, [label]] - far).T, b_ub=np.zeros(labels),
                      A_eq=np.ones((1, seen)), b_eq=[1.0]).success for label in range(labels)]
     return torch.tensor(found)
@@ -117,11 +128,13 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.estimator, self.squared_distances = estimator, squared_distances
         self.labels, self.temperature = labels, temperature
 
-    def fit(self, X: Any, y: Any) -> FrechetClassifier:
-        """Fit a clone of the estimator on examples of some labels. Raises TypeError or ValueError for labels without a
-        row in the matrix, and what is no matrix of distances."""
+    def fit(self, X: Any, y: Any, **options: Any) -> FrechetClassifier:
+        """Fit a clone of the estimator on examples of some labels; `options` go to its `fit`. Raises TypeError or
+        ValueError for labels without a row in the matrix, and what is no matrix of distances."""
         far, labels, y = _fitting(self, y)
-        self.estimator_ = clone(self.estimator).fit(X, y)
+        self.estimator_ = clone(self.estimator).fit(X, y, **options)
+        if not hasattr(self.estimator_, "predict_proba"):
+            raise TypeError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
         place = {label: i for i, label in enumerate(labels.tolist())}
         self.classes_, self.seen_ = labels, np.array([place[each] for each in self.estimator_.classes_.tolist()])
         self.rows_ = far[self.seen_]
@@ -129,16 +142,21 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def seen_probabilities(self, X: Any) -> np.ndarray:
         "Probabilities of the fitted labels after the temperature, `(N, K)`, columns in the order of `seen_`."
+        check_is_fitted(self)
         sure = torch.from_numpy(np.asarray(self.estimator_.predict_proba(X), dtype=float))
-        return (sure.log() / self.temperature).softmax(1).numpy()
+        shares = (sure.log() / checks.number("temperature", self.temperature, above=0)).softmax(1)
+        return checks.finite_values("probabilities of the estimator", shares).numpy()
 
     def decision_function(self, X: Any) -> np.ndarray:
-        "Minus the weighted squared distance to every label, `(N, L)`, columns in the order of `classes_`."
-        return -self.seen_probabilities(X) @ self.rows_
+        """Minus the weighted squared distance to every label, `(N, L)`, columns in the order of `classes_`; of two
+        labels the difference `(N,)`, as scikit-learn wants it, above 0 for the second."""
+        scores = -self.seen_probabilities(X) @ self.rows_
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> np.ndarray:
-        "The label with the smallest weighted squared distance, `(N,)`."
-        return self.classes_[self.decision_function(X).argmax(1)]
+        "The label with the smallest weighted squared distance, `(N,)`; the first of several, as `frechet_predict`."
+        shares, far = torch.from_numpy(self.seen_probabilities(X)), torch.from_numpy(self.rows_)
+        return self.classes_[frechet_predict(shares, far).numpy()]
 
 # %% ../../nbs/visionlanguage/loki.ipynb #matrixcode
 def _fitting(model: FrechetClassifier, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,17 +174,18 @@ def _fitting(model: FrechetClassifier, y: Any) -> tuple[np.ndarray, np.ndarray, 
 
 def _distance_matrix(squared: Any) -> np.ndarray:
     "Squared distances between labels as an array. Raises TypeError or ValueError for anything else."
-    array = squared.detach().cpu().numpy() if isinstance(squared, Tensor) else squared
+    real = isinstance(squared, Tensor) and squared.is_floating_point()  # NumPy has no bfloat16
+    array = (squared.detach().double() if real else squared).cpu().numpy() if isinstance(squared, Tensor) else squared
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise TypeError(f"squared_distances must be an array or a tensor of numbers, got {type(squared).__name__}")
+        raise TypeError("squared_distances must be an array or a tensor of numbers, got "
+                        f"{getattr(squared, 'dtype', type(squared).__name__)}")
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
         raise ValueError(f"squared_distances must be of shape (L, L), got {array.shape}")
-    if not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError("squared_distances must be finite and at least 0, got other values")
-    if np.abs(array - array.T).max() > 1e-6 * array.max() or array.diagonal().max() > 1e-6 * array.max():
+    array = _squares(torch.from_numpy(array.astype(float)), "L L").numpy()
+    if np.abs(array - array.T).max() > 1e-4 * array.max() or array.diagonal().max() > 1e-4 * array.max():
         raise ValueError("squared_distances must be symmetric with zeros on the diagonal, got other values: are they "
                          "similarities?")
-    return array.astype(float)
+    return array
 
 # %% ../../nbs/visionlanguage/loki.ipynb #throughcode
 def project_simplex(x: Tensor) -> Tensor:
@@ -174,11 +193,13 @@ def project_simplex(x: Tensor) -> Tensor:
 
     Raises TypeError or ValueError for anything but finite rows. Source: Held et al. (1974); by sorting.
     """
-    ordered = checks.tensor("x", x, "N K", kind="float", finite=True).sort(1, descending=True).values
+    wide = checks.tensor("x", x, "N K", kind="float", finite=True).to(torch.promote_types(x.dtype, torch.float32))
+    wide = wide - wide.amax(1, keepdim=True)  # the same nearest point, and a 1 is not lost beside large numbers
+    ordered = wide.sort(1, descending=True).values
     excess = ordered.cumsum(1) - 1
     number = torch.arange(1, x.shape[1] + 1, device=x.device)
     kept = (ordered * number > excess).sum(1, keepdim=True)  # how many entries stay above 0
-    return (x - excess.gather(1, kept - 1) / kept).clamp(min=0)
+    return (wide - excess.gather(1, kept - 1) / kept).clamp(min=0).to(x.dtype)
 
 # %% ../../nbs/visionlanguage/loki.ipynb #onehotcode
 class _OneHot(torch.autograd.Function):

@@ -5,6 +5,7 @@
 # %% ../../nbs/visionlanguage/m2mix.ipynb #imports
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,12 +19,12 @@ __all__ = ['geodesic_mix', 'modality_gap', 'alignment', 'uniformity', 'm2_mix_lo
            'uni_mix_losses', 'hard_negative_loss']
 
 # %% ../../nbs/visionlanguage/m2mix.ipynb #mixcode
-def geodesic_mix(first: Tensor, second: Tensor, share: float | Tensor) -> Tensor:
+def geodesic_mix(first: Tensor, second: Tensor, share: float) -> Tensor:
     """Points on the shortest arcs between rows of length 1, `(N, D)` to `(N, D)`, of length 1 again.
 
     Args:
         first, second: rows of length 1; opposite ones have no shortest arc, and their mixture means nothing.
-        share: how much of the first, from 0 to 1.
+        share: how much of the first, from 0 to 1: a number, through which no gradient goes.
 
     Computed in single precision at least. Raises TypeError or ValueError for rows that are not of length 1 (on a GPU
     values are not looked at), or shapes that differ. Source: Oh et al. (2023), geodesic mixup; `main.py`, `sph_inter`.
@@ -50,7 +51,7 @@ def _pair(name: str, first: Tensor, other: str, second: Tensor) -> tuple[Tensor,
 def modality_gap(image: Tensor, text: Tensor) -> float:
     "The distance between the means of two sets of unit rows, `(N, D)` each. Source: Liang et al. (2022)."
     image, text = _pair("image", image, "text", text)
-    return float((image.double().mean(0) - text.double().mean(0)).norm())
+    return (image.double().mean(0) - text.double().mean(0)).norm().item()
 
 # %% ../../nbs/visionlanguage/m2mix.ipynb #aligncode
 def alignment(image: Tensor, text: Tensor, relative: bool = False) -> float:
@@ -63,11 +64,11 @@ def alignment(image: Tensor, text: Tensor, relative: bool = False) -> float:
     image, text = _pair("image", image, "text", text)
     far = (image.double() - text.double()).square().sum(1)
     if not checks.one_of("relative", relative, (True, False)):
-        return float(far.mean())
+        return far.mean().item()
     if len(image) < 2:
         raise ValueError("image must have at least two rows with relative=True, got one")
-    others = 2 - 2 * image.double() @ text.double().T
-    return float((far - others.fill_diagonal_(torch.inf).amin(1)).mean())
+    others = torch.cdist(image.double(), text.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    return (far - others.fill_diagonal_(torch.inf).amin(1)).mean().item()
 
 # %% ../../nbs/visionlanguage/m2mix.ipynb #uniformcode
 def uniformity(rows: Tensor, t: float = 2.0) -> float:
@@ -79,7 +80,8 @@ def uniformity(rows: Tensor, t: float = 2.0) -> float:
     _pair("rows", rows, "rows", rows)
     if len(rows) < 2:
         raise ValueError("rows must be at least two, got one")
-    return float(torch.pdist(rows.double()).square().mul(-checks.number("t", t, above=0)).exp().mean().log())
+    logs = torch.pdist(rows.double()).square() * -checks.number("t", t, above=0)
+    return logs.logsumexp(0).item() - math.log(len(logs))  # the mean itself may be too small for a number
 
 # %% ../../nbs/visionlanguage/m2mix.ipynb #losscode
 def m2_mix_loss(image: Tensor, text: Tensor, share: float, scale: float = 1 / 0.07,
@@ -126,7 +128,9 @@ class PairedMaps(nn.Module):
             nn.init.eye_(each.weight)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        "Features `(N, dim)` of both kinds to unit rows `(N, dim)`."
+        "Features `(N, dim)` of both kinds to unit rows `(N, dim)`. Raises ValueError or TypeError for other shapes."
+        for name, x in (("image", image), ("text", text)):
+            checks.tensor(name, x, f"N {self.image.in_features}", kind="float")
         return tuple(nn.functional.normalize(each(x), dim=1) for each, x in ((self.image, image), (self.text, text)))
 
 # %% ../../nbs/visionlanguage/m2mix.ipynb #unicode
@@ -183,9 +187,12 @@ def hard_negative_loss(first: Tensor, second: Tensor, tau_plus: float = 0.1, bet
     n = len(first)
     if n < 2:
         raise ValueError("first must have at least two rows, got one")
-    every = (checks.number("scale", scale, above=0) * first @ second.T).exp()
+    wide, scale = torch.promote_types(first.dtype, torch.float32), checks.number("scale", scale, above=0)
+    every = (scale * first @ second.T).to(wide)  # logarithms throughout: at a scale of 100 no number is as large
     positive = every.diagonal()
     negative = every[~torch.eye(n, dtype=torch.bool, device=every.device)].view(n, n - 1)
-    weight = negative**beta
-    against = ((weight * negative).sum(1) / weight.mean(1) - tau_plus * n * positive) / (1 - tau_plus)
-    return -(positive / (positive + against)).log().mean()
+    weighed = ((1 + beta) * negative).logsumexp(1) - (beta * negative).logsumexp(1) + math.log(n - 1)
+    top = torch.maximum(positive, weighed).detach()
+    own = (positive - top).exp()
+    against = ((weighed - top).exp() - tau_plus * n * own) / (1 - tau_plus)
+    return ((own + against).log() + top - positive).mean()
