@@ -278,6 +278,17 @@ def test_bad_input_gives_one_clear_sentence(case):
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize("call, words", [
+    (lambda x: mnist_dann()(x), "x / 255"),
+    (lambda x: mnist_dann().loss(x, torch.zeros(2).long(), x.float()), "source_x / 255"),
+    (lambda x: mnist_dann().loss(x.float(), torch.zeros(2).long(), x), "target_x / 255"),
+    (lambda x: gradient_reversal(x), "x / 255"),
+])
+def test_pixels_as_bytes_are_told_how_they_become_floats(call, words):
+    with pytest.raises(TypeError, match=f"must hold float numbers, got torch.uint8: .*{words} makes floats in"):
+        call(torch.zeros(2, 3, 28, 28, dtype=torch.uint8))
+
+
 def test_nan_images_stop_training_with_the_loss_named():
     model, broken = small_dann(), SOURCE_X.clone()
     broken[0] = NAN

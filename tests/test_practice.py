@@ -29,6 +29,7 @@ from xfer_course.practice import (
     adaptation_page,
     backbones,
     choose_strength,
+    counted,
     csv_text,
     cut_head,
     features_of,
@@ -348,11 +349,20 @@ def test_a_page_escapes_what_it_is_given(tmp_path):
     page.points([])
     page.table([{"<k>": "<v>"}])
     page.pictures([tmp_path / "a<b>.png"], ["<c>"])
+    page.code("x < y", "z")
     check_page(page.html)
+    assert "<pre>x &lt; y\nz</pre>" in page.html
     assert page.html.count("<ul>") == 1 and "a &amp; b" in page.html and "&lt;v&gt;" in page.html
     assert csv_text([{"a": 'x,"y"', "b": 1}]) == 'a,b\n"x,""y""",1\n'
     with pytest.raises(ValueError, match="rows must be at least one"):
         csv_text([])
+
+
+def test_one_thing_is_not_said_as_many():
+    said = [counted(n, "picture") for n in range(3)] + [counted(n, "query is", "queries are") for n in range(3)]
+    assert said == ["0 pictures", "1 picture", "2 pictures", "0 queries are", "1 query is", "2 queries are"]
+    with pytest.raises(ValueError, match="count must be a whole number of at least 0, got -1"):
+        counted(-1, "picture")
 
 
 # --- adaptation
@@ -569,7 +579,7 @@ def test_python_objects_that_are_not_read_are_left_out(tmp_path):
         assert len(read_examples(tmp_path / "mine.npz")) == 4
 
 
-def counted(monkeypatch) -> list[str]:
+def watched(monkeypatch) -> list[str]:
     "The files that are decoded from now on."
     read, found = lazy.read_picture, []
     monkeypatch.setattr(lazy, "read_picture", lambda file, *rest: found.append(Path(file).name) or read(file, *rest))
@@ -578,7 +588,7 @@ def counted(monkeypatch) -> list[str]:
 
 def test_a_backbone_that_learns_here_decodes_each_picture_once_and_learns_the_same(tmp_path, monkeypatch):
     pictures = read_examples(write_pictures(tmp_path / "p", {"cat": "red", "dog": "blue"})).at_size(32)
-    decoded = counted(monkeypatch)
+    decoded = watched(monkeypatch)
     once = rotation_backbone(pictures, steps=5, batch_size=4).state_dict()
     assert len(decoded) == len(pictures)
     monkeypatch.setattr(backbones, "_DecodedOnce", lambda images: images)

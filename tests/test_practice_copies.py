@@ -102,7 +102,7 @@ def test_copies_in_a_test_part_are_named(tmp_path):
     folder, test = folder_of(tmp_path / "mine"), folder_of(tmp_path / "test", seed=1)
     Image.open(folder / "dog/2.png").save(test / "dog/again.bmp")
     learned, judged = read_examples(folder), read_examples(test)
-    with pytest.warns(UserWarning, match="1 of the 9 pictures of test are also among those to learn from, such as "
+    with pytest.warns(UserWarning, match="1 of the 9 pictures of test is also among those to learn from, such as "
                                          "'dog/again.bmp', the same as 'dog/2.png'"):
         assert check_copies(learned, range(8), judged, range(9)) == 1
 
@@ -124,7 +124,7 @@ def test_a_picture_in_two_classes_is_said(tmp_path, monkeypatch, command):
     short(monkeypatch)
     folder = folder_of(tmp_path / "mine")
     Image.open(folder / "cat/0.png").save(folder / "dog/9.bmp")
-    with pytest.warns(UserWarning, match="1 pictures lie in two classes, such as 'cat/0.png' and 'dog/9.bmp': one"):
+    with pytest.warns(UserWarning, match="1 picture lies in two classes, such as 'cat/0.png' and 'dog/9.bmp': one"):
         COMMANDS[command](folder, None, tmp_path / "out")
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from pathlib import Path
@@ -465,13 +466,21 @@ def test_doubles_in_both_parts_are_counted(tmp_path):
     points, truth = clouds(rows=30)
     np.savez(tmp_path / "twice.npz", features=np.tile(points[:15], (2, 1)), labels=NAMES[np.tile(truth[:15], 2)])
     page = probe_examples(tmp_path / "twice.npz", tmp_path / "out").read_text("utf-8")
-    assert re.search(r"[1-6] of the 6 held-out examples have exactly the features", page)
+    assert re.search(r"[1-6] of the 6 held-out examples (has|have) exactly the features", page)
 
 
 def test_mistakes_are_shown_the_surest_first():
     page = Page("title", "lead")
     show_mistakes(page, held_out([0, 0, 0, 1], [1, 1, 0, 1], [0.7, 0.9, 0.8, 0.8]))
     assert page.html.index("<td style=\"text-align:left\">0.90") < page.html.index("0.70") and "0.80" not in page.html
+
+
+@pytest.mark.parametrize("wrong, words", [(1, "There is one. A wrong"), (2, "All of them, the surest first."),
+                                          (3, "The 2 surest of 3.")])
+def test_the_number_of_mistakes_that_are_shown_is_said_as_one_would(wrong, words):
+    page = Page("title", "lead")
+    show_mistakes(page, held_out([0, 0, 0, 0], [1] * wrong + [0] * (4 - wrong)), most=2)
+    assert words in page.html
 
 
 def compared_with(probe, frequent=None, nearest=None, half=None) -> Compared:
@@ -547,10 +556,33 @@ def test_a_resumed_context_is_not_learned_again(shapes, tmp_path, monkeypatch):
     assert page.is_file() and not (tmp_path / "out" / "partial").exists()
 
 
+@pytest.mark.parametrize("clip", ["tiny", "a file"])
+def test_the_lines_that_a_page_gives_load_the_context(shapes, tmp_path, monkeypatch, clip):
+    weights = "tiny" if clip == "tiny" else shipped("checkpoints/tiny_clip.safetensors")
+    page = fit_prompts(shapes, tmp_path / "out", clip=weights, shots=2, steps=1).read_text("utf-8")
+    monkeypatch.chdir(tmp_path / "out")
+    known = {"images": read_examples(shapes).at_size(64)[0][0][None]}
+    exec(html.unescape(re.search(r"<pre>(.*?)</pre>", page, re.DOTALL)[1]), known)
+    assert known["shares"].shape == (1, 2) and torch.equal(
+        known["coop"].ctx, load_file("context.safetensors")["ctx"]), "the context that was learned, not a new one"
+
+
+def test_words_near_a_context_are_said_as_one_would():
+    said = {}
+    for close in (0, 2):
+        page = Page("title", "lead")
+        show_nearest(page, NearestWords([[""], ["sun"]], torch.full((2, 1), 0.1 if close else 1.0), torch.ones(2)))
+        said[close] = page.html
+    assert "None of 2 vectors are nearer" in said[0] and "Their nearest words say nothing." in said[0]
+    assert "2 of 2 vectors are nearer" in said[2] and "others" not in said[2] and "(blank)" in said[2]
+
+
 def test_shots_are_capped_at_the_rarest_class(tmp_path):
     folder = picture_folder(tmp_path / "mine", {"heart": 8, "moon": 3}, pixels=64)
     page = fit_prompts(folder, tmp_path / "out", clip="tiny", shots=16, steps=1).read_text("utf-8")
     assert "Only 2 pictures of each class were learned from" in page
+    settings = {"path": "mine", "clip": "clip.safetensors", "shots": 16}
+    assert "Only 1 picture of each class was learned from" in " ".join(prompts_advice(three(60, 90), settings, 1, 1))
 
 
 def test_prompts_refuse_what_a_clip_cannot_use(shapes, tmp_path):
@@ -637,7 +669,8 @@ def test_only_words_nearer_than_chance_count():
     page = Page("title", "lead")
     show_nearest(page, NearestWords([["dog", "cat"], ["sky", "sun"]], torch.tensor([[0.2, 0.4], [0.95, 0.99]]),
                                     torch.tensor([1.0, 1.0])))
-    assert "1 of 2 vectors are nearer" in page.html and "dog&#x27;, &#x27;cat" in page.html
+    assert "1 of 2 vectors is nearer" in page.html and "The others say nothing" in page.html
+    assert "dog&#x27;, &#x27;cat" in page.html
 
 
 # --- the commands

@@ -151,7 +151,10 @@ def tensor(name: str, x: Any, dims: str | None = None, *, kind: str | None = Non
     if dims and not any(_fits(x.shape, each) for each in dims.split("|")):
         raise ValueError(f"{name} must be of shape ({dims}), got {tuple(x.shape)}")
     if kind and not _KINDS[kind](x):
-        raise TypeError(f"{name} must hold {kind} numbers, got {x.dtype}")
+        # a name that says where its values come from, in brackets, needs no other advice
+        pixels = kind == "float" and x.dtype == torch.uint8 and x.ndim > 2 and "(" not in name
+        raise TypeError(f"{name} must hold {kind} numbers, got {x.dtype}"
+                        + (f": {name} / 255 makes floats in [0, 1] of pixels" if pixels else ""))
     if not empty and not x.numel():
         raise ValueError(f"{name} must hold at least one value, got shape {tuple(x.shape)}")
     if finite:

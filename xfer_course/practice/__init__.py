@@ -28,7 +28,7 @@ from .probe import Probe, load_probe, probe_examples
 from .probe_page import Compared, compared, curve_figure, probe_advice, probe_page, still_rises
 from .prompts import VOCABULARIES, fit_prompts
 from .prompts_page import prompts_advice, prompts_page, show_nearest
-from .report import RESULT_FILES, Page, ResultFolder, csv_text
+from .report import RESULT_FILES, Page, ResultFolder, counted, csv_text
 from .search import PictureIndex, search_pictures
 
 __all__ = [
@@ -45,7 +45,7 @@ __all__ = [
     "VOCABULARIES", "fit_prompts", "prompts_advice", "prompts_page", "show_nearest",
     "Nearest", "farthest", "near_duplicates", "nearest_others", "retrieval_precision", "usual_distance",
     "embed_examples", "IndexFacts", "index_page", "show_items", "keep_backbone", "kept_backbone", "result_backbone",
-    "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "csv_text", "file_pieces",
+    "PictureIndex", "search_pictures", "RESULT_FILES", "Page", "ResultFolder", "counted", "csv_text", "file_pieces",
     "weights_fingerprint", "check_copies", "check_other_place", "content_numbers", "contents", "merge_advice",
     "merge_page",
     "merge_results", "split_examples",

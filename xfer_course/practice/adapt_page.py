@@ -202,7 +202,8 @@ def _shares(source: Examples, found: Adapted) -> tuple[np.ndarray, np.ndarray]:
 def _say_what_is_unknown(page: Page, target: Examples) -> None:
     page.heading("The target's folders are not the source's classes")
     names = ", ".join(target.unknown[:5]) + (", ..." if len(target.unknown) > 5 else "")
-    page.say(f"{len(target.unknown)} of the target's folders ({names}) are no classes of the source. So the names of "
+    are = "is no class" if len(target.unknown) == 1 else "are no classes"
+    page.say(f"{len(target.unknown)} of the target's folders ({names}) {are} of the source. So the names of "
              "folders were taken for no labels, and nothing is compared with them. Whatever lies there was given one "
              "of the source's names: take such pictures out, or give the folders the source's names.")
 
@@ -234,6 +235,7 @@ def _say_how_sure(page: Page, found: Adapted) -> None:
             ax.hist(found.before.max(1), bins, histtype="step", color=PALETTE["baseline"], label="without adaptation")
             ax.legend()
         ax.set(xlabel="probability of the class that was named", ylabel="examples of the target")
+        ax.yaxis.get_major_locator().set_params(integer=True)
     page.figure(fig, "How many examples of the target were named with which probability.")
     unsure = float((found.after.max(1) < 0.5).mean())
     page.say(f"{unsure:.1%} of the target have a name with a probability below one half. A high probability is no "

@@ -19,6 +19,7 @@ from .. import checks
 from ..data import read_picture
 from ..data.decoding import reading_image, upright_rgb
 from .examples import Examples
+from .report import counted
 
 # %% auto #0
 __all__ = ['contents', 'content_numbers', 'check_copies', 'check_other_place']
@@ -118,9 +119,9 @@ def check_copies(examples: Examples, train: Sequence[int], judged: Examples, row
         return 0
     if twice:
         kept = "held-out examples" if judged is examples else f"{what} of {names[1]}"
-        warnings.warn(f"{len(twice)} of the {len(rows)} {kept} are also among those to learn from, such as "
-                      f"{judged.names[twice[0]]!r}, the same as {known[others[twice[0]]]!r}: what is said of them is "
-                      "too good, leave copies out", stacklevel=4)
+        warnings.warn(f"{len(twice)} of the {len(rows)} {kept} {'is' if len(twice) == 1 else 'are'} also among "
+                      f"those to learn from, such as {judged.names[twice[0]]!r}, the same as "
+                      f"{known[others[twice[0]]]!r}: what is said of them is too good, leave copies out", stacklevel=4)
     if examples.are_pictures:
         _say_two_classes([(examples, found)] + ([] if judged is examples else [(judged, others)]))
     return len(twice)
@@ -137,8 +138,9 @@ def _say_two_classes(parts: Sequence[tuple[Examples, list[int]]]) -> None:
             if other[0] != part.classes[label]:
                 pairs.append((other[1], name))
     if pairs:
-        warnings.warn(f"{len(pairs)} pictures lie in two classes, such as {pairs[0][0]!r} and {pairs[0][1]!r}: one of "
-                      "the labels must be wrong", stacklevel=5)
+        lie = counted(len(pairs), "picture lies", "pictures lie")
+        warnings.warn(f"{lie} in two classes, such as {pairs[0][0]!r} and {pairs[0][1]!r}: one of the labels must be "
+                      "wrong", stacklevel=5)
 
 
 def check_other_place(name: str, other: str | Path | None, path: str | Path, of: str = "path") -> None:

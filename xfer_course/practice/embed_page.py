@@ -15,7 +15,7 @@ from .. import checks
 from ..mrl import FunnelRetrieval
 from .collection import (Nearest, farthest, near_duplicates, nearest_others, retrieval_precision,
                                              usual_distance)
-from .report import Page
+from .report import Page, counted
 
 # %% auto #0
 __all__ = ['IndexFacts', 'show_items', 'index_page']
@@ -95,8 +95,8 @@ def _twice(page: Page, facts: IndexFacts, pairs: list[tuple[int, int, float]], u
     odd = [(ids[one], ids[other]) for one, other, _ in pairs if all(facts.labels)
            and facts.labels[one] != facts.labels[other]]
     if odd:
-        page.say(f"{len(odd)} of these pairs have two labels, such as {odd[0][0]} and {odd[0][1]}: if they are copies, "
-                 "one of the labels is wrong.")
+        page.say(f"{len(odd)} of these pairs {'has' if len(odd) == 1 else 'have'} two labels, such as {odd[0][0]} "
+                 f"and {odd[0][1]}: if they are copies, one of the labels is wrong.")
     for one, other, cosine in pairs[:6]:
         show_items(page, _root(facts), [ids[one], ids[other]], [ids[one], f"{ids[other]} {cosine:.4f}"])
 
@@ -121,7 +121,8 @@ def _labels(page: Page, precision: tuple[float, float, float] | None, nearest: N
                 {"measure": f"precision at {nearest.found.shape[1]} (share of them)", "value": f"{at_k:.3f}"},
                 {"measure": "chance", "value": f"{chance:.3f}"}])
     if twice:
-        page.say(f"Copies find each other: the {twice} pairs above make precision look better than it is.")
+        page.say(f"Copies find each other: the {counted(twice, 'pair')} above make{'s' if twice == 1 else ''} "
+                 "precision look better than it is.")
 
 # %% ../../nbs/practice/embed_page.ipynb #f72d8d9c
 def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, float] | None) -> Iterator[str]:
@@ -134,12 +135,13 @@ def _advice(facts: IndexFacts, duplicates: int, precision: tuple[float, float, f
         yield (f"The nearest has the same label in {precision[0]:.0%} of the searches, chance has {precision[2]:.0%}: "
                "the features see other things than your labels. Try another --backbone.")
     if duplicates > count / 2:
-        yield (f"{duplicates} pairs are as near as copies would be. Look at them: if they are none, these features are "
-               "too coarse to find copies, and another --backbone may do so.")
+        yield (f"{counted(duplicates, 'pair is', 'pairs are')} as near as copies would be. Look: if they are "
+               "none, these features are too coarse to find copies, and another --backbone may do so.")
     elif duplicates > count / 20:
         doubt = " (look at them first: a small network sees colours better than shapes)" if facts.trained_here else ""
-        yield (f"{duplicates} pairs are nearly the same{doubt}. Take one of each out before you split into training "
-               "and test data; a copy on the other side makes results look better than they are.")
+        yield (f"{counted(duplicates, 'pair is', 'pairs are')} nearly the same{doubt}. Take one of each out "
+               "before you split into training and test data; a copy on the other side makes results look better than "
+               "they are.")
     if count >= 50_000 and facts.index.first_stage == "float32":
         yield "At this size --first-stage int8 makes searches faster, and the file smaller."
     yield ("Search for a picture of your own: xfer search INDEX PICTURE --page found.html" if facts.are_pictures else

@@ -17,7 +17,7 @@ from .. import checks
 from ..figures import PALETTE, STYLE, confusion_figure
 from .copies import check_copies, check_other_place
 from .examples import Examples, columns_in_order, read_examples
-from .report import Page
+from .report import Page, counted
 
 # %% auto #0
 __all__ = ['labelled_examples', 'same_kind', 'check_apart', 'fingerprint', 'file_pieces', 'weights_fingerprint', 'hold_out',
@@ -320,6 +320,7 @@ def certainty_figure(held: HeldOut) -> Any:
         ax.hist([held.certainty[held.right], held.certainty[~held.right]], bins=np.linspace(0, 1, 21), stacked=True,
                 label=["right", "wrong"], color=[PALETTE["method"], PALETTE["target"]])
         ax.set(xlabel="probability of what was said", ylabel="held-out examples", xlim=(0, 1))
+        ax.yaxis.get_major_locator().set_params(integer=True)
         ax.legend()
     return fig
 
@@ -332,7 +333,9 @@ def show_mistakes(page: Page, held: HeldOut, most: int = 12) -> None:
     if not len(order):
         page.say("All held-out examples were decided right.")
         return
-    page.say(f"The {len(order)} surest of {len(wrong)}. A wrong label is found here first.")
+    which = (f"The {len(order)} surest of {len(wrong)}." if len(order) < len(wrong) else
+             "All of them, the surest first." if len(wrong) > 1 else "There is one.")
+    page.say(which, "A wrong label is found here first.")
     told = [(held.classes[held.predicted[i]], held.certainty[i], held.classes[held.labels[i]]) for i in order]
     if held.examples.are_pictures:
         page.pictures([held.examples.inputs.path(held.rows[i]) for i in order],
@@ -355,6 +358,7 @@ def class_advice(held: HeldOut, trained: np.ndarray, few: int = 10) -> list[str]
         advice.append(f"{worst!r} is recognised in {np.nanmin(judged):.0%} of its cases only, and mostly taken for "
                       f"{taken!r}: look at the labels of both, and at whether pictures can tell them apart.")
     if len(held) < 50:
-        advice.append(f"Only {len(held)} examples were held out, so that the interval is wide: a test part of your own "
+        were = counted(len(held), "example was", "examples were")
+        advice.append(f"Only {were} held out, so that the interval is wide: a test part of your own "
                       "(--test) with a hundred or more says more exactly how good this is.")
     return advice

@@ -82,8 +82,9 @@ def _kinds(paths: Sequence[str | Path]) -> _Kind:
                                  f" and {', '.join(getattr(first, what)[:8])}")
         one, two = _answers(first), _answers(other)
         if one.shape != two.shape or not np.allclose(one, two, rtol=1e-3, atol=1e-3):
-            raise ValueError(f"{path} must have the backbone of {paths[0]}: the features of two networks have nothing "
-                             "to do with each other, got another")
+            raise ValueError(f"{path} must have the backbone of {paths[0]}, got another: the features of two networks "
+                             "have nothing to do with each other. Make both results with one that has learned before, "
+                             "such as --backbone resnet18")
     return first
 
 

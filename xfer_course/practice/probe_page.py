@@ -173,8 +173,8 @@ def _show_accuracy(page: Page, held: HeldOut, found: Compared, doubles: int) -> 
         f"always {found.usual!r}": found.frequent}.items()])
     page.say(f"Balanced accuracy, which counts each class alike, is {balanced(held):.3f}.")
     if doubles:
-        page.say(f"{doubles} of the {len(held)} held-out examples have exactly the features of an example to learn "
-                 "from: doubles make these numbers too good.")
+        page.say(f"{doubles} of the {len(held)} held-out examples {'has' if doubles == 1 else 'have'} exactly the "
+                 "features of an example to learn from: doubles make these numbers too good.")
 
 
 def _doubles(learned: np.ndarray, held: np.ndarray) -> int:

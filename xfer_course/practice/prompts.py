@@ -84,12 +84,19 @@ def _pictures_of(path: str | Path, test: str | Path | None, skip_damaged: bool) 
     return {"path": found} | ({} if others is None else {"test": others})
 
 
+def _vocabulary_of(clip: str | Path, vocabulary: str | Path | None) -> Path | None:
+    "The file of merges: the given one, or one that lies beside the weights; None where there is none."
+    if clip == "tiny" or vocabulary is not None:
+        return vocabulary and Path(vocabulary)
+    file = Path(clip).expanduser()
+    beside = [(file if file.is_dir() else file.parent) / name for name in VOCABULARIES]
+    return next((each for each in beside if each.is_file()), None)
+
+
 def _clip_of(clip: str | Path, vocabulary: str | Path | None) -> CLIP:
     if clip == "tiny":
         return tiny_clip()
-    file = Path(clip).expanduser()
-    beside = [(file if file.is_dir() else file.parent) / name for name in VOCABULARIES]
-    found = next((each for each in beside if each.is_file()), None) if vocabulary is None else Path(vocabulary)
+    file, found = Path(clip).expanduser(), _vocabulary_of(clip, vocabulary)
     if found is None and file.exists():
         raise ValueError(f"vocabulary must be given with --vocabulary, as none of {', '.join(VOCABULARIES)} lies "
                          f"beside {clip}, got none")
@@ -122,8 +129,10 @@ def _learned(result: ResultFolder, parts: dict[str, Examples], split: tuple, nam
                                        seed=settings["seed"]).probabilities(seen.numpy())}
     held = {name: HeldOut(parts[judged], rows, probabilities) for name, probabilities in said.items()}
     result.write("predictions.csv", csv_text(_rows(held, labelled.classes)))
-    return result.finish(prompts_page(settings, held, coop.nearest_words(top=3), names, few=len(few) // len(names),
-                                      most=smallest, copies=copies).html)
+    words = _whole(_vocabulary_of(settings["clip"], settings["vocabulary"]))
+    page = prompts_page(settings | {"vocabulary": words}, held, coop.nearest_words(top=3), names,
+                        few=len(few) // len(names), most=smallest, copies=copies)
+    return result.finish(page.html)
 
 
 def _coop(result: ResultFolder, model: CLIP, names: list[str], features: Tensor, labels: Tensor,

@@ -14,7 +14,7 @@ from .. import checks
 from ..coop import NearestWords
 from .held_out import (HeldOut, balanced, chance_of_difference, class_advice, share_interval,
                                            share_text, show_certainty, show_classes, show_mistakes)
-from .report import Page
+from .report import Page, counted
 
 # %% auto #0
 __all__ = ['prompts_advice', 'show_nearest', 'prompts_page']
@@ -43,10 +43,11 @@ def prompts_advice(held: Mapping[str, HeldOut], settings: Mapping[str, Any], few
         advice.append("The names of the classes say next to nothing to this CLIP: name the folders as one would "
                       "describe such a picture, or take the weights of a CLIP that knows such pictures (--clip).")
     if few < settings["shots"]:
-        advice.append(f"Only {few} pictures of each class were learned from, as the rarest class has no more: label "
-                      "more of it.")
+        advice.append(f"Only {counted(few, 'picture')} of each class {'was' if few == 1 else 'were'} learned from, as "
+                      "the rarest class has no more: label more of it.")
     elif most > few and coop.accuracy < 1:
-        advice.append(f"Each class has {most} pictures to learn from, and {few} were used: --shots {most}.")
+        advice.append(f"Each class has {most} pictures to learn from, and {few} {'was' if few == 1 else 'were'} used: "
+                      f"--shots {most}.")
     return advice + class_advice(coop, np.full(len(coop.classes), few), few=1)
 
 # %% ../../nbs/practice/prompts_page.ipynb #ed82be1d
@@ -66,8 +67,8 @@ def _which(zero: HeldOut, coop: HeldOut) -> str:
 
 # %% ../../nbs/practice/prompts_page.ipynb #af57f3f4
 def _readable(word: str) -> str:
-    "A token in quotes; one that is a piece of a character cannot be shown."
-    return "(part of a character)" if "\ufffd" in word else repr(word)
+    "A token in quotes; one that is a piece of a character, or a blank, cannot be shown."
+    return "(part of a character)" if "\ufffd" in word else repr(word) if word else "(blank)"
 
 
 def show_nearest(page: Page, nearest: NearestWords) -> None:
@@ -77,9 +78,10 @@ def show_nearest(page: Page, nearest: NearestWords) -> None:
     page.table([{"vector": place, "nearest words": ", ".join(map(_readable, words)), "distance": f"{found[0]:.3f}",
                  "of a random vector": f"{random:.3f}"} for place, (words, found, random) in enumerate(rows, 1)])
     close = int((nearest.distances[:, 0] < 0.9 * nearest.random).sum())
-    page.say(f"{close} of {len(nearest.words)} vectors are nearer to a word than nine tenths of the distance of a "
-             "random vector. The others say nothing by their nearest word, and even a near word is no proof that the "
-             "network reads it so.")
+    page.say(f"{close or 'None'} of {len(nearest.words)} vectors {'is' if close == 1 else 'are'} nearer to a word than "
+             "nine tenths of the distance of a random vector.", "Their nearest words say nothing." if not close else
+             ("The others say nothing by their nearest word, and " if close < len(nearest.words) else "But ")
+             + "even a near word is no proof that the network reads it so.")
 
 # %% ../../nbs/practice/prompts_page.ipynb #c6cb191a
 def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], nearest: NearestWords,
@@ -98,16 +100,16 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
     advice, (zero, coop, probe) = prompts_advice(held, settings, few, most), held.values()
     page = Page(f"{len(names)} classes by their names",
                 f"Of {len(coop)} pictures, the sentence 'a photo of a ...' is right in {zero.accuracy:.3f}, a context "
-                f"learned from {few} pictures of each class in {coop.accuracy:.3f}, a linear probe with the same in "
-                f"{probe.accuracy:.3f}; a guess would be in {1 / len(names):.3f}.")
+                f"learned from {counted(few, 'picture')} of each class in {coop.accuracy:.3f}, a linear probe with the "
+                f"same in {probe.accuracy:.3f}; a guess would be in {1 / len(names):.3f}.")
     _show_done(page, settings, names, few, len(coop))
     page.heading("How good it is")
     page.say("On the held-out pictures, with 95 % intervals (Wilson).")
     page.table([{"what": name, "accuracy": share_text(int(one.right.sum()), len(one)),
                  "balanced": f"{balanced(one):.3f}"} for name, one in held.items()])
     if copies:
-        page.say(f"{copies} of the {len(coop)} held-out pictures are also among those to learn from: copies make these "
-                 "numbers too good.")
+        page.say(f"{copies} of the {len(coop)} held-out pictures {'is' if copies == 1 else 'are'} also among those to "
+                 "learn from: copies make these numbers too good.")
     page.say("Below is what the learned context says.")
     show_classes(page, coop, np.full(len(names), few))
     show_certainty(page, coop)
@@ -115,7 +117,7 @@ def prompts_page(settings: Mapping[str, Any], held: Mapping[str, HeldOut], neare
     show_nearest(page, nearest)
     page.heading("What to try next")
     page.points(advice)
-    _show_files(page)
+    _show_files(page, settings, names)
     return page
 
 # %% ../../nbs/practice/prompts_page.ipynb #14ce2742
@@ -123,14 +125,22 @@ def _show_done(page: Page, settings: Mapping[str, Any], names: Sequence[str], fe
     page.heading("What was done")
     page.table([{"": name, "value": value} for name, value in {
         "data": settings["path"], "names as the CLIP reads them": ", ".join(names), "CLIP": settings["clip"],
-        "learned from": f"{few} pictures of each class", "context": f"{settings['n_ctx']} vectors, the same for all",
+        "learned from": f"{counted(few, 'picture')} of each class",
+        "context": f"{counted(settings['n_ctx'], 'vector')}, the same for all",
         "held out": f"{held}, " + (f"from {settings['test']}" if settings["test"] else "a fifth of each class"),
     }.items()])
 
 
-def _show_files(page: Page) -> None:
+def _show_files(page: Page, settings: Mapping[str, Any], names: Sequence[str]) -> None:
     page.heading("Files")
     page.points(["predictions.csv: what was said of each held-out picture, by all three",
                  "settings.json: all that decided this result, and the versions it was made with",
-                 "context.safetensors: the learned context; in Python, from xfer_course.coop import CoOp; "
-                 "CoOp.from_context(clip, names, 'context.safetensors')"])
+                 "context.safetensors: the learned context; in Python, where this page lies:"])
+    tiny, words = settings["clip"] == "tiny", settings.get("vocabulary")
+    reader = f", Tokenizer.from_file({words!r})" if words else ""
+    made = "tiny_clip()" if tiny else f"CLIP.from_checkpoint({settings['clip']!r}{reader})"
+    page.code(f"from xfer_course.clip import {'tiny_clip' if tiny else 'CLIP, Tokenizer' if words else 'CLIP'}",
+              "from xfer_course.coop import CoOp",
+              f"clip = {made}",
+              f"coop = CoOp.from_context(clip, {list(names)!r}, 'context.safetensors').eval()",
+              "shares = coop(clip.preprocess(images)).softmax(1)  # images (N, 3, H, W), values in [0, 1]")

@@ -23,7 +23,7 @@ from ..data import make_writable, read_picture, write_atomically
 from ..labs import html_table, measuring_environment
 
 # %% auto #0
-__all__ = ['RESULT_FILES', 'ResultFolder', 'csv_text', 'Page']
+__all__ = ['RESULT_FILES', 'ResultFolder', 'csv_text', 'counted', 'Page']
 
 # %% ../../nbs/practice/report.ipynb #a03e0250
 RESULT_FILES = ("report.html", "model.safetensors", "context.safetensors", "index.safetensors", "predictions.csv",
@@ -142,6 +142,16 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writerows(rows)
     return text.getvalue()
 
+# %% ../../nbs/practice/report.ipynb #9e8a91c0
+def counted(count: int, one: str, more: str | None = None) -> str:
+    """A number with the words for one or for several: `counted(1, "picture lies", "pictures lie")`.
+
+    Without `more` the words for several are those for one with an s. Raises ValueError or TypeError for a count that is
+    no whole number from 0 up.
+    """
+    checks.whole("count", count, 0)
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
 # %% ../../nbs/practice/report.ipynb #52504fe2
 class Page:
     "A page of HTML that needs nothing beside it, with a title and a sentence below it."
@@ -161,6 +171,10 @@ class Page:
         "A list of sentences; nothing where there are none."
         inside = "".join(f"<li>{html.escape(item)}</li>" for item in items)
         self._parts += [f"<ul>{inside}</ul>"] if inside else []
+
+    def code(self, *lines: str) -> None:
+        "Lines of Python to be copied."
+        self._parts.append(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
 
     def table(self, rows: Sequence[Mapping[str, object]]) -> None:
         "Rows with the same keys, the keys above."
@@ -217,7 +231,7 @@ h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(-
 .lead { font-size: 1.15rem; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 figcaption { font-size: .9rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; }
+.wide, pre { overflow-x: auto; } pre { font-size: .85rem; } table { border-collapse: collapse; margin: 1rem 0; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line); }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.2rem .8rem; } .pictures figure { margin: 0; width: 7rem; }
 .pictures figcaption { font-size: .8rem; overflow-wrap: anywhere; }

@@ -20,7 +20,7 @@ from .backbones import features_of
 from .embed_page import show_items
 from .examples import Examples, read_examples
 from .kept import kept_backbone
-from .report import Page
+from .report import Page, counted
 
 # %% auto #0
 __all__ = ['PictureIndex', 'search_pictures']
@@ -53,7 +53,8 @@ def _files(given: Sequence[str | Path]) -> list[str]:
 # %% ../../nbs/practice/search.ipynb #50542cbe
 def _found_page(title: str, root: Path | None, queries: Sequence[str],
                 found: Sequence[Sequence[tuple[str, float]]]) -> str:
-    page = Page(f"Found in {title}", f"{len(queries)} queries, the nearest first, with their cosines.")
+    number = counted(len(queries), "query", "queries")
+    page = Page(f"Found in {title}", f"{number}, the nearest first, with their cosines.")
     for query, names in zip(queries, found):
         page.heading(Path(query).name if root else query)
         if root:
