@@ -65,7 +65,7 @@ def test_the_committed_file_holds_whole_measurements():
     content = json.loads((ROOT / "data/benchmarks.json").read_text())
     assert all({"device", "versions", "date"} <= set(run) for run in content["runs"].values())
     measured = [Measurement(**each) for each in content["measurements"]]
-    chapters = {"data", "training", "rotation", "dann", "mrl", "coop", "peft"}
+    chapters = {"data", "training", "rotation", "dann", "mrl", "coop", "peft", "merging", "visionlanguage"}
     assert {each.chapter for each in measured} == set(content["runs"]) == chapters
     assert {each.unit for each in measured} == {"s", "bytes"}
     for each in measured:
@@ -95,3 +95,11 @@ def test_merging_is_measured_beside_the_released_procedure():
     before, closed, adam = map(float, measured[2].notes.values())
     assert closed < before and adam < before
     assert all("released" in way for each in measured for way in list(each.values)[-1:])
+
+
+def test_lokis_passes_are_measured_beside_the_matrix():
+    from benchmarks.visionlanguage import scores_on_trees
+
+    measured = scores_on_trees(labels=60, pictures=3, rounds=1)
+    assert [each.unit for each in measured] == ["s", "bytes"] * 2
+    assert all(value > 0 for each in measured for values in each.values.values() for value in values)

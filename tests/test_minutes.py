@@ -10,7 +10,7 @@ import pytest
 from house import LABS, LESSONS, NAMES, ROOT, read
 
 NUMBERS = {word: number for number, word in enumerate(
-    "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"a": 1, "an": 1, "twenty": 20}
+    "zero one two three four five six seven eight nine ten eleven twelve".split())} | {"a": 1, "an": 1, "twenty": 20, "forty": 40}
 NUMBER = rf"(?:\d+|{'|'.join(sorted(NUMBERS, key=len, reverse=True))})"
 FREE = 0.0040  # the speed probe, in seconds, where nothing else ran on the machine of the records
 LOADED = "of a machine that had other work"

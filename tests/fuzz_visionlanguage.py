@@ -1,0 +1,145 @@
+"""How fuzzing calls the public functions of the chapter visionlanguage."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from drawing import NOT_DRAWN, any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
+from xfer_course import visionlanguage
+from xfer_course.clip import Attention, Transformer
+
+# --- trees of labels
+
+EDGES = st.integers(0, 9).map(lambda seed: visionlanguage.random_tree(6, seed))
+ANY_EDGES = st.one_of(any_tensor, st.lists(st.tuples(st.integers(-1, 6), st.integers(-1, 6)), max_size=6).map(
+    lambda pairs: torch.tensor(pairs, dtype=torch.long).view(-1, 2)))
+SEEN = st.permutations(range(6)).map(lambda order: torch.tensor(order[:3]))
+LENGTHS = st.none() | vectors(1, 5).map(lambda x: x[0].abs() + 0.1)
+SHARES = vectors(4, 3).map(lambda x: x.softmax(1))
+ANY_LENGTHS = st.one_of(any_vectors.map(lambda x: x.flatten()), any_tensor, any_float)
+
+fuzz("random_tree", visionlanguage.random_tree, {"n": st.integers(2, 9), "seed": st.integers(0, 9)},
+     {"n": small_int, "seed": any_int}, lambda r, a: r.shape == (a["n"] - 1, 2))
+fuzz("tree_distances", visionlanguage.tree_distances, {"edges": EDGES, "lengths": LENGTHS},
+     {"edges": ANY_EDGES, "lengths": ANY_LENGTHS}, lambda r, a: r.shape[0] == len(a["edges"]) + 1 and (r == r.T).all())
+fuzz("tree_scores", visionlanguage.tree_scores,
+     {"edges": EDGES, "probabilities": SHARES, "seen": SEEN, "lengths": LENGTHS},
+     {"edges": ANY_EDGES, "probabilities": any_tensor, "seen": any_labels, "lengths": ANY_LENGTHS},
+     lambda r, a: r.shape == (len(a["probabilities"]), len(a["edges"]) + 1))
+fuzz("seen_labels", visionlanguage.seen_labels, {"seen": SEEN, "n": st.just(6), "number": st.none()},
+     {"seen": any_labels, "n": st.integers(1, 9), "number": small_int}, lambda r, a: len(r.unique()) == len(r))
+fuzz("locus", visionlanguage.locus, {"edges": EDGES, "seen": SEEN}, {"edges": ANY_EDGES, "seen": any_labels},
+     lambda r, a: r[a["seen"].long()].all())
+fuzz("locus_distances", visionlanguage.locus_distances, {"edges": EDGES, "seen": SEEN, "lengths": LENGTHS},
+     {"edges": ANY_EDGES, "seen": any_labels, "lengths": ANY_LENGTHS}, lambda r, a: (r >= 0).all())
+fuzz("next_label", visionlanguage.next_label, {"edges": EDGES, "seen": SEEN, "lengths": LENGTHS},
+     {"edges": ANY_EDGES, "seen": any_labels, "lengths": ANY_LENGTHS}, lambda r, a: r is None or r not in a["seen"])
+
+# --- Loki
+
+SQUARED = st.just(visionlanguage.grid_distances(5).float()[[0, 2, 4]] ** 2)
+SQUARE = st.just(visionlanguage.grid_distances(3).float() ** 2)
+
+fuzz("grid_distances", lambda sizes, norm: visionlanguage.grid_distances(*sizes, norm=norm),
+     {"sizes": st.lists(st.integers(1, 4), min_size=1, max_size=3), "norm": st.just("city block")},
+     {"sizes": st.lists(small_int, max_size=3), "norm": st.sampled_from(("l2", 2, None))},
+     lambda r, a: (r == r.T).all() and (r.diagonal() == 0).all())
+fuzz("feature_distances", visionlanguage.feature_distances, {"features": vectors(4, 3)}, {"features": any_vectors},
+     lambda r, a: r.shape == (len(a["features"]),) * 2 and (r <= 2.01).all())
+fuzz("frechet_scores", visionlanguage.frechet_scores, {"probabilities": SHARES, "squared_distances": SQUARED},
+     {"probabilities": any_vectors, "squared_distances": any_vectors}, lambda r, a: (r >= 0).all())
+fuzz("frechet_predict", visionlanguage.frechet_predict, {"probabilities": SHARES, "squared_distances": SQUARED},
+     {"probabilities": any_vectors, "squared_distances": any_vectors},
+     lambda r, a: ((r >= 0) & (r < a["squared_distances"].shape[1])).all())
+fuzz("frechet_one_hot", visionlanguage.frechet_one_hot,
+     {"probabilities": SHARES, "squared_distances": SQUARE, "step": st.none()},
+     {"probabilities": any_vectors, "squared_distances": any_vectors, "step": any_float},
+     lambda r, a: (r.sum(1) == 1).all())
+fuzz("project_simplex", visionlanguage.project_simplex, {"x": vectors(3, 4)}, {"x": any_vectors},
+     lambda r, a: (r >= 0).all())
+fuzz("reachable", visionlanguage.reachable, {"squared_distances": SQUARED}, {"squared_distances": any_vectors},
+     lambda r, a: r.dtype == torch.bool)
+
+
+def fitted(squared_distances, temperature, labels):
+    x = torch.arange(6.0).view(3, 2).repeat(2, 1).numpy()
+    return visionlanguage.FrechetClassifier(LogisticRegression(), squared_distances, labels, temperature).fit(
+        x, [0, 2, 4] * 2).predict(x)
+
+
+fuzz("FrechetClassifier", fitted,
+     {"squared_distances": st.just(visionlanguage.grid_distances(5) ** 2), "temperature": st.floats(0.5, 3),
+      "labels": st.none()},
+     {"squared_distances": any_vectors, "temperature": any_float, "labels": st.lists(small_int, max_size=6)},
+     lambda r, a: len(r) == 6)
+
+
+# --- m2-Mix
+
+NOT_DRAWN.update(["OneSidedLosses"])
+ROWS = vectors(4, 3).map(lambda x: torch.nn.functional.normalize(x, dim=1))
+SHARE = st.floats(0, 1)
+
+
+def finite(result, arguments) -> bool:
+    return bool(torch.isfinite(torch.as_tensor(result)).all())
+
+
+fuzz("geodesic_mix", visionlanguage.geodesic_mix, {"first": ROWS, "second": ROWS, "share": SHARE},
+     {"first": any_vectors, "second": any_vectors, "share": any_float}, lambda r, a: r.shape == a["first"].shape)
+fuzz("m2_mix_loss", visionlanguage.m2_mix_loss,
+     {"image": ROWS, "text": ROWS, "share": SHARE, "scale": st.just(10.0), "captions": st.none()},
+     {"image": any_vectors, "text": any_vectors, "share": any_float, "scale": any_float, "captions": any_labels},
+     finite)
+fuzz("uni_mix_losses", visionlanguage.uni_mix_losses,
+     {"image": ROWS, "text": ROWS, "share": SHARE, "scale": st.just(10.0)},
+     {"image": any_vectors, "text": any_vectors, "share": any_float, "scale": any_float}, lambda r, a: len(r) == 3)
+fuzz("hard_negative_loss", visionlanguage.hard_negative_loss,
+     {"first": ROWS, "second": ROWS, "tau_plus": st.just(0.0), "beta": st.floats(0, 2), "scale": st.just(2.0)},
+     {"first": any_vectors, "second": any_vectors, "tau_plus": any_float, "beta": any_float, "scale": any_float},
+     lambda r, a: r.shape == ())
+fuzz("modality_gap", visionlanguage.modality_gap, {"image": ROWS, "text": ROWS},
+     {"image": any_vectors, "text": any_vectors}, lambda r, a: 0 <= r <= 2.05)
+fuzz("alignment", visionlanguage.alignment, {"image": ROWS, "text": ROWS, "relative": st.booleans()},
+     {"image": any_vectors, "text": any_vectors, "relative": any_float}, finite)
+fuzz("uniformity", visionlanguage.uniformity, {"rows": ROWS, "t": st.just(2.0)},
+     {"rows": any_vectors, "t": any_float}, finite)
+fuzz("PairedMaps", lambda dim: visionlanguage.PairedMaps(dim)(torch.ones(2, dim), torch.ones(2, dim)),
+     {"dim": st.integers(1, 5)}, {"dim": small_int}, lambda r, a: len(r) == 2)
+
+
+# --- approximated prompts
+
+NOT_DRAWN.update(["SplitAttention"])
+HEADS, PROMPTS = vectors(12, 4).map(lambda x: x.view(2, 2, 3, 4)), vectors(10, 4).map(lambda x: x.view(2, 5, 4))
+ROWS_OF_TOKENS = vectors(6, 4).map(lambda x: x.view(2, 3, 4))
+
+
+def tower():
+    torch.manual_seed(0)
+    return Transformer(8, 2, 2)
+
+
+fuzz("prompt_attention", visionlanguage.prompt_attention,
+     {"q": HEADS, "k": HEADS, "v": HEADS, "prompt_k": PROMPTS, "prompt_v": PROMPTS},
+     dict.fromkeys(("q", "k", "v", "prompt_k", "prompt_v"), any_tensor), lambda r, a: r.out.shape == a["q"].shape)
+fuzz("ApproximatePrompt", lambda dim, tokens, rank, x, res: visionlanguage.ApproximatePrompt(dim, tokens, rank)(x, res),
+     {"dim": st.just(4), "tokens": st.integers(1, 5), "rank": st.integers(1, 5), "x": ROWS_OF_TOKENS,
+      "res": ROWS_OF_TOKENS},
+     {"dim": small_int, "tokens": small_int, "rank": small_int, "x": any_tensor, "res": any_tensor},
+     lambda r, a: r.shape == a["x"].shape)
+fuzz("DeepPromptAttention", lambda tokens, x: visionlanguage.DeepPromptAttention(Attention(4, 2), tokens)(x),
+     {"tokens": st.integers(1, 5), "x": ROWS_OF_TOKENS}, {"tokens": small_int}, lambda r, a: r.shape == a["x"].shape)
+fuzz("ApproximatedAttention", lambda tokens, x: visionlanguage.ApproximatedAttention(
+    Attention(4, 2), visionlanguage.ApproximatePrompt(4, tokens))(x),
+     {"tokens": st.integers(1, 5), "x": ROWS_OF_TOKENS}, {"tokens": small_int}, lambda r, a: r.shape == a["x"].shape)
+fuzz("attach_prompts", lambda tokens, rank: visionlanguage.attach_prompts(tower(), tokens, rank),
+     {"tokens": st.integers(1, 5), "rank": st.none() | st.integers(1, 5)}, {"tokens": small_int, "rank": small_int},
+     lambda r, a: len(r) == 2)
+fuzz("detach_prompts", lambda network: visionlanguage.detach_prompts(network), {"network": st.builds(tower)}, {},
+     lambda r, a: r == [])
+fuzz("prompt_cost", visionlanguage.prompt_cost,
+     dict.fromkeys(("length", "width", "prompts", "rank", "batch"), st.integers(1, 9)),
+     dict.fromkeys(("length", "width", "prompts", "rank", "batch"), any_int), lambda r, a: min(r.values()) > 0)
