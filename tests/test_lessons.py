@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 from check_site import exercises  # noqa: E402
 
 # Guides that are read from top to bottom, as lessons on a paper are; the others say what a part of the library does.
-READ_THROUGH = {"adaptation/corruptions", "merging/states", "own_images", "peft/tokens", "practice/examples",
+READ_THROUGH = {"adaptation/corruptions", "merging/files", "merging/states", "own_images", "peft/files",
+                "peft/injection", "peft/tokens", "peft/updates", "peft/which_method", "practice/examples",
                 "start/fine_tuning", "upgrades/gallery", "upgrades/measures"}
 TAUGHT = [path for path in NOTEBOOKS
           if read(path).metadata.get("xfer", {}).get("kind") == "paper" or NAMES[path] in READ_THROUGH]
