@@ -234,8 +234,8 @@ def test_an_index_says_that_copies_have_two_labels_and_help_its_numbers():
     facts = IndexFacts(index=index, labels=("a", "b") * 10, data="x.npz", features="none", are_pictures=False,
                        trained_here=False, changes="", nbytes=1, seed=0)
     page, _ = index_page(facts)
-    assert "1 of these pairs have two labels, such as item 0 and item 1" in page
-    assert "the 1 pairs above make precision look better than it is" in page
+    assert "1 of these pairs has two labels, such as item 0 and item 1" in page
+    assert "the 1 pair above makes precision look better than it is" in page
 
 
 # --- new examples that look different
