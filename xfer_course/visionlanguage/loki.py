@@ -129,8 +129,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any, **options: Any) -> FrechetClassifier:
-        """Fit a clone of the estimator on examples of some labels; `options` go to its `fit`. Raises TypeError or
-        ValueError for labels without a row in the matrix, and what is no matrix of distances."""
+        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for labels or a matrix that do not fit."
         far, labels, y = _fitting(self, y)
         self.estimator_ = _fitted(self.estimator, X, y, options)
         place = {label: i for i, label in enumerate(labels.tolist())}
@@ -149,8 +148,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         "The label with the smallest weighted squared distance, `(N,)`; the first of several, as `frechet_predict`."
-        shares = torch.from_numpy(self.seen_probabilities(X))
-        return self.classes_[frechet_predict(shares, torch.from_numpy(self.rows_)).numpy()]
+        return self.classes_[frechet_predict(*map(torch.from_numpy, (self.seen_probabilities(X), self.rows_))).numpy()]
 
 # %% ../../nbs/visionlanguage/loki.ipynb #sharescode
 def _fitted(estimator: Any, X: Any, y: np.ndarray, options: dict[str, Any]) -> Any:
