@@ -288,7 +288,7 @@ def merge(first: str | Path, second: str | Path, *others: str | Path, out: str |
     files, target = [open_weights(each) for each in (first, second, *others)], safetensors_path("out", out)
     rows, given = _rows(files, checks.texts("keep", keep, 0)), _weights_for(method, weights, len(files))
     origin = None if base is None else _base(base, rows, files[0])
-    known = [open_weights(each) for each in fishers or ()]
+    known = [_with_ties(open_weights(each), files[0]) for each in fishers or ()]
     _check_apart(target, [*files, *([origin] if origin else []), *known])
     pieces, units = _planned(method, given, files, rows, origin, known, model, images)
     measured = _write(target, pieces, model, images, _metadata(method, files, given), progress)
@@ -356,7 +356,6 @@ def _planned(method: str, weights: list[float] | None, files: list[Weights], row
     if not fishers:
         fishers = [weights_of(_fisher_of(network_with(model, file), images), f"the Fisher information of {file.said}")
                    for file in files]
-    fishers = [_with_ties(fisher, files[0]) for fisher in fishers]
     rule, rows = _fisher_rule(fishers, weights, files, rows), _said_bare(rows, fishers[0])
     return _Pieces(files, rows, rule, fishers, base), {}
 

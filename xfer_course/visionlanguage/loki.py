@@ -129,12 +129,9 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any, **options: Any) -> FrechetClassifier:
-        """Fit a clone of the estimator on examples of some labels; `options` go to its `fit`. Raises TypeError or
-        ValueError for labels without a row in the matrix, and what is no matrix of distances."""
+        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for labels or a matrix that do not fit."
         far, labels, y = _fitting(self, y)
-        self.estimator_ = clone(self.estimator).fit(X, y, **options)
-        if not hasattr(self.estimator_, "predict_proba"):
-            raise TypeError(f"estimator must have predict_proba, got {type(self.estimator).__name__}")
+        self.estimator_ = _fitted(self.estimator, X, y, options)
         place = {label: i for i, label in enumerate(labels.tolist())}
         self.classes_, self.seen_ = labels, np.array([place[each] for each in self.estimator_.classes_.tolist()])
         self.rows_ = far[self.seen_]
@@ -142,21 +139,32 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def seen_probabilities(self, X: Any) -> np.ndarray:
         "Probabilities of the fitted labels after the temperature, `(N, K)`, columns in the order of `seen_`."
-        check_is_fitted(self)
-        sure = torch.from_numpy(np.asarray(self.estimator_.predict_proba(X), dtype=float))
-        shares = (sure.log() / checks.number("temperature", self.temperature, above=0)).softmax(1)
-        return checks.finite_values("probabilities of the estimator", shares).numpy()
+        return _shares(self, X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Minus the weighted squared distance to every label, `(N, L)`, columns in the order of `classes_`; of two
-        labels the difference `(N,)`, as scikit-learn wants it, above 0 for the second."""
+        "Minus the weighted squared distances, `(N, L)`, in the order of `classes_`; of two labels the difference `(N,)`."
         scores = -self.seen_probabilities(X) @ self.rows_
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> np.ndarray:
         "The label with the smallest weighted squared distance, `(N,)`; the first of several, as `frechet_predict`."
-        shares, far = torch.from_numpy(self.seen_probabilities(X)), torch.from_numpy(self.rows_)
-        return self.classes_[frechet_predict(shares, far).numpy()]
+        return self.classes_[frechet_predict(*map(torch.from_numpy, (self.seen_probabilities(X), self.rows_))).numpy()]
+
+# %% ../../nbs/visionlanguage/loki.ipynb #sharescode
+def _fitted(estimator: Any, X: Any, y: np.ndarray, options: dict[str, Any]) -> Any:
+    "A fitted clone. Raises TypeError for one without probabilities."
+    found = clone(estimator).fit(X, y, **options)
+    if not hasattr(found, "predict_proba"):
+        raise TypeError(f"estimator must have predict_proba, got {type(estimator).__name__}")
+    return found
+
+
+def _shares(model: FrechetClassifier, X: Any) -> np.ndarray:
+    "Probabilities after the temperature. Raises ValueError where they are no numbers, or nothing was fitted."
+    check_is_fitted(model)
+    sure = torch.from_numpy(np.asarray(model.estimator_.predict_proba(X), dtype=float))
+    shares = (sure.log() / checks.number("temperature", model.temperature, above=0)).softmax(1)
+    return checks.finite_values("probabilities of the estimator", shares).numpy()
 
 # %% ../../nbs/visionlanguage/loki.ipynb #matrixcode
 def _fitting(model: FrechetClassifier, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
