@@ -142,7 +142,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return _shares(self, X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        "Minus the weighted squared distances, `(N, L)`, in the order of `classes_`; of two labels the difference `(N,)`."
+        "Minus the weighted squared distances `(N, L)`, columns as in `classes_`; of two labels the difference `(N,)`."
         scores = -self.seen_probabilities(X) @ self.rows_
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
