@@ -129,7 +129,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any, **options: Any) -> FrechetClassifier:
-        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for labels or a matrix that do not fit."
+        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for what does not fit."
         far, labels, y = _fitting(self, y)
         self.estimator_ = _fitted(self.estimator, X, y, options)
         place = {label: i for i, label in enumerate(labels.tolist())}
@@ -142,7 +142,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return _shares(self, X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        "Minus the weighted squared distances, `(N, L)`, in the order of `classes_`; of two labels the difference `(N,)`."
+        "Minus weighted squared distances, `(N, L)`, in the order of `classes_`; of two labels the difference `(N,)`."
         scores = -self.seen_probabilities(X) @ self.rows_
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
