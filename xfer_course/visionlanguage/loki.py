@@ -129,7 +129,7 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels, self.temperature = labels, temperature
 
     def fit(self, X: Any, y: Any, **options: Any) -> FrechetClassifier:
-        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for labels or a matrix that do not fit."
+        "Fit a clone; `options` go to its `fit`. Raises TypeError or ValueError for what does not fit."
         far, labels, y = _fitting(self, y)
         self.estimator_ = _fitted(self.estimator, X, y, options)
         place = {label: i for i, label in enumerate(labels.tolist())}
@@ -142,13 +142,13 @@ class FrechetClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return _shares(self, X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        "Minus the weighted squared distances `(N, L)`, columns as in `classes_`; of two labels the difference `(N,)`."
+        "Minus weighted squared distances, `(N, L)`, in the order of `classes_`; of two labels the difference `(N,)`."
         scores = -self.seen_probabilities(X) @ self.rows_
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict(self, X: Any) -> np.ndarray:
         "The label with the smallest weighted squared distance, `(N,)`; the first of several, as `frechet_predict`."
-        return self.classes_[frechet_predict(*map(torch.from_numpy, (self.seen_probabilities(X), self.rows_))).numpy()]
+        return _said(self, self.seen_probabilities(X))
 
 # %% ../../nbs/visionlanguage/loki.ipynb #sharescode
 def _fitted(estimator: Any, X: Any, y: np.ndarray, options: dict[str, Any]) -> Any:
@@ -165,6 +165,10 @@ def _shares(model: FrechetClassifier, X: Any) -> np.ndarray:
     sure = torch.from_numpy(np.asarray(model.estimator_.predict_proba(X), dtype=float))
     shares = (sure.log() / checks.number("temperature", model.temperature, above=0)).softmax(1)
     return checks.finite_values("probabilities of the estimator", shares).numpy()
+
+
+def _said(model: FrechetClassifier, shares: np.ndarray) -> np.ndarray:
+    return model.classes_[frechet_predict(torch.from_numpy(shares), torch.from_numpy(model.rows_)).numpy()]
 
 # %% ../../nbs/visionlanguage/loki.ipynb #matrixcode
 def _fitting(model: FrechetClassifier, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
