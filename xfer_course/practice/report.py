@@ -13,6 +13,7 @@ import shutil
 import weakref
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +183,12 @@ class Page:
 
     def figure(self, figure: Any, alt: str) -> None:
         "A matplotlib figure, which is closed, with the same sentence below it and for those who cannot see it."
-        said = html.escape(checks.texts("alt", [alt])[0])
-        image = f'<img alt="{said}" src="{_png_of(figure)}">'
-        self._parts.append(f"<figure>{image}<figcaption>{said}</figcaption></figure>")
+        self._parts.append(_shown(figure, checks.texts("alt", [alt])[0]))
 
     def pictures(self, files: Sequence[str | Path], captions: Sequence[str], size: int = 112) -> None:
         "Small pictures of files with a caption each, side by side."
         checks.same_length("captions", captions, "files", files)
-        inside = "".join(_small_picture(file, said, size) for file, said in zip(files, captions))
-        self._parts.append(f'<div class="pictures">{inside}</div>')
+        self._parts += ['<div class="pictures">', *map(_small_picture, files, captions, repeat(size)), "</div>"]
 
     @property
     def html(self) -> str:
@@ -202,6 +200,12 @@ def _document(title: str, lead: str, parts: str) -> str:
     return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>\n'
             f'<body><main><h1>{title}</h1><p class="lead">{lead}</p>\n{parts}\n</main></body></html>\n')
+
+
+def _shown(figure: Any, alt: str) -> str:
+    said = html.escape(alt)
+    image = f'<img alt="{said}" src="{_png_of(figure)}">'
+    return f"<figure>{image}<figcaption>{said}</figcaption></figure>"
 
 
 def _png_of(figure: Any) -> str:
