@@ -133,6 +133,12 @@ class ParityCase:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.data[name]
 
+    def tensor(self, name: str):
+        "An array of the case as a tensor."
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(self.data[name]))
+
     def assert_close(self, got, name: str, tolerance: float | None = None) -> None:
         "Largest difference at most `tolerance` (default: the case's own) times the largest reference value."
         reference, got = self.data[name], np.asarray(got)

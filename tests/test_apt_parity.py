@@ -2,27 +2,21 @@
 (the largest activation) has no gradient."""
 from __future__ import annotations
 
-import numpy as np
 import pytest
-import torch
 
 from conftest import parity_cases
 from xfer_course.visionlanguage import ApproximatePrompt
 
 
-def of(case, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(case[name]))
-
-
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "apt"))
 def test_output_and_gradients(parity, name):
     case = parity("visionlanguage", name)
-    tokens, dim = of(case, "tokens").shape
-    prompt = ApproximatePrompt(dim, tokens, len(of(case, "down"))).double()
-    prompt.load_state_dict({each: of(case, each) for each in ("tokens", "down", "up", "log_scale")})
-    x, res = (of(case, each).requires_grad_() for each in ("x", "res"))
+    tokens, dim = case.tensor("tokens").shape
+    prompt = ApproximatePrompt(dim, tokens, len(case.tensor("down"))).double()
+    prompt.load_state_dict({each: case.tensor(each) for each in ("tokens", "down", "up", "log_scale")})
+    x, res = (case.tensor(each).requires_grad_() for each in ("x", "res"))
     out = prompt(x, res)
     case.assert_close(out.detach(), "out")
-    out.backward(of(case, "upstream"))
+    out.backward(case.tensor("upstream"))
     for name_of, grad in (("x", x.grad), ("res", res.grad), *((n, p.grad) for n, p in prompt.named_parameters())):
         case.assert_close(grad, f"grad_{name_of}")

@@ -2,7 +2,6 @@
 `loki_polytope_*`."""
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,22 +18,18 @@ from xfer_course.visionlanguage import (
 )
 
 
-def of(case, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(case[name]))
-
-
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "loki_tree"))
 def test_scores_and_predictions_on_a_tree(parity, name):
     case = parity("visionlanguage", name)
-    edges, seen, shares = of(case, "edges"), of(case, "seen").long(), of(case, "probs")
+    edges, seen, shares = case.tensor("edges"), case.tensor("seen").long(), case.tensor("probs")
     squared = tree_distances(edges) ** 2
     case.assert_close(squared, "dist2")
     case.assert_close(frechet_scores(shares, squared[seen]), "scores")
     case.assert_close(tree_scores(edges, shares, seen), "scores")
     said = frechet_predict(shares, squared[seen])
-    assert of(case, "minimisers").bool()[range(len(said)), said].all(), "one of the labels with the smallest score"
+    assert case.tensor("minimisers").bool()[range(len(said)), said].all(), "one of the labels with the smallest score"
 
-    full, targets = of(case, "probs_full"), of(case, "targets").long()
+    full, targets = case.tensor("probs_full"), case.tensor("targets").long()
     case.assert_close(-frechet_scores(full, squared), "scores_full")
     case.assert_close(-tree_scores(edges, full), "scores_full")
     case.assert_close(squared[frechet_predict(full, squared), targets].mean(), "msd_loki")
@@ -44,9 +39,9 @@ def test_scores_and_predictions_on_a_tree(parity, name):
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "loki_locus"))
 def test_the_locus_grows_by_choices_that_are_as_far(parity, name):
     case = parity("visionlanguage", name)
-    edges, seen = of(case, "edges"), of(case, "start").long()
+    edges, seen = case.tensor("edges"), case.tensor("start").long()
     found = [locus(edges, seen)]
-    for label, distance in zip(of(case, "chosen").tolist(), of(case, "distance").tolist()):
+    for label, distance in zip(case.tensor("chosen").tolist(), case.tensor("distance").tolist()):
         far = locus_distances(edges, seen)
         assert far[next_label(edges, seen)] == far[label] == far.max() == distance
         seen = torch.cat([seen, torch.tensor([label])])
@@ -58,8 +53,8 @@ def test_the_locus_grows_by_choices_that_are_as_far(parity, name):
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "loki_polytope"))
 def test_the_gradient_through_the_prediction(parity, name):
     case = parity("visionlanguage", name)
-    probabilities = of(case, "probs").requires_grad_()
-    answer = frechet_one_hot(probabilities, of(case, "dist") ** 2, step=case.options["eta"])
+    probabilities = case.tensor("probs").requires_grad_()
+    answer = frechet_one_hot(probabilities, case.tensor("dist") ** 2, step=case.options["eta"])
     case.assert_close(answer.detach(), "onehot")
-    answer.backward(of(case, "upstream"))
+    answer.backward(case.tensor("upstream"))
     case.assert_close(probabilities.grad, "grad")

@@ -2,7 +2,6 @@
 `embedding_metrics_*`; gradients take unit rows for free variables."""
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,10 +14,6 @@ from xfer_course.visionlanguage import (
     uni_mix_losses,
     uniformity,
 )
-
-
-def of(case, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(case[name]))
 
 
 def assert_gradients(case, loss: torch.Tensor, rows: dict[str, torch.Tensor], kind: str) -> None:
@@ -34,11 +29,11 @@ def assert_gradients(case, loss: torch.Tensor, rows: dict[str, torch.Tensor], ki
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "m2mix"))
 def test_mixtures_losses_and_gradients(parity, name):
     case = parity("visionlanguage", name)
-    o, share = case.options, float(of(case, "lam"))
-    rows = {"image": of(case, "image").requires_grad_(), "text": of(case, "text").requires_grad_()}
+    o, share = case.options, float(case.tensor("lam"))
+    rows = {"image": case.tensor("image").requires_grad_(), "text": case.tensor("text").requires_grad_()}
     image, text = rows.values()
     case.assert_close(geodesic_mix(image, text, share).detach(), "mix")
-    scale, soft = float(of(case, "scale")), float(of(case, "scale2"))
+    scale, soft = float(case.tensor("scale")), float(case.tensor("scale2"))
     loss = m2_mix_loss(image, text, share, soft if o.get("sep_scale", True) else scale)
     case.assert_close(loss.detach(), "loss_m2")
     assert_gradients(case, loss, rows, "m2")
@@ -51,7 +46,7 @@ def test_mixtures_losses_and_gradients(parity, name):
 @pytest.mark.parametrize("name", parity_cases("visionlanguage", "embedding_metrics"))
 def test_measures_and_the_hard_negative_baseline(parity, name):
     case = parity("visionlanguage", name)
-    x, y = of(case, "x"), of(case, "y")
+    x, y = case.tensor("x"), case.tensor("y")
     case.assert_close(alignment(x, y), "align")
     case.assert_close(alignment(x, y, relative=True), "align_relative")
     case.assert_close(uniformity(torch.cat([x, y])), "uniformity")
