@@ -12,12 +12,19 @@ from .m2mix import (
     OneSidedLosses, PairedMaps, alignment, geodesic_mix, hard_negative_loss, m2_mix_loss, modality_gap, uni_mix_losses,
     uniformity,
 )
+from .mmrl import (
+    MMRL, CutCLIP, LayerProjections, MMRLOutput, SpaceTokens, features_before, fit_mmrl, from_states, lower, mmrl_loss,
+    text_features, through_blocks,
+)
+from .mmrl_plus_plus import MMRLPlusPlus, ResidualProjection, SharedProjections
 
 __all__ = [
-    "ApproximatePrompt", "ApproximatedAttention", "DeepPromptAttention", "FrechetClassifier", "OneSidedLosses",
-    "PairedMaps", "SplitAttention", "alignment", "attach_prompts", "detach_prompts", "feature_distances",
-    "frechet_one_hot", "frechet_predict", "frechet_scores", "geodesic_mix", "grid_distances", "hard_negative_loss",
-    "locus", "locus_distances", "m2_mix_loss", "modality_gap", "next_label", "project_simplex", "prompt_attention",
-    "prompt_cost", "random_tree", "reachable", "seen_labels", "tree_distances", "tree_scores", "uni_mix_losses",
-    "uniformity",
+    "ApproximatePrompt", "ApproximatedAttention", "CutCLIP", "DeepPromptAttention", "FrechetClassifier",
+    "LayerProjections", "MMRL", "MMRLOutput", "MMRLPlusPlus", "OneSidedLosses", "PairedMaps",
+    "ResidualProjection", "SharedProjections", "SpaceTokens", "SplitAttention", "alignment", "attach_prompts",
+    "detach_prompts", "feature_distances", "features_before", "fit_mmrl", "frechet_one_hot", "frechet_predict",
+    "frechet_scores", "from_states", "geodesic_mix", "grid_distances", "hard_negative_loss", "locus",
+    "locus_distances", "lower", "m2_mix_loss", "mmrl_loss", "modality_gap", "next_label", "project_simplex",
+    "prompt_attention", "prompt_cost", "random_tree", "reachable", "seen_labels", "text_features",
+    "through_blocks", "tree_distances", "tree_scores", "uni_mix_losses", "uniformity",
 ]
