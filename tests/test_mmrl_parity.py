@@ -7,7 +7,7 @@ import torch
 
 from conftest import parity_cases
 from xfer_course.clip import CLIP, CLIPConfig
-from xfer_course.visionlanguage import MMRL, MMRLPlusPlus, features_before, from_states, lower, mmrl_loss
+from xfer_course.visionlanguage import MMRL, MMRLPlusPlus, frozen_features, lower_states, mmrl_loss, mmrl_output
 
 
 def small_clip(case) -> CLIP:
@@ -72,11 +72,11 @@ def test_features_loss_gradients_and_steps(parity, name):
     case = parity("visionlanguage", name)
     model, labels = built(case), case.tensor("labels")
     images = case.tensor("images").double()
-    states = lower(model, images)
-    before = features_before(model, states)
+    states = lower_states(model, images)
+    before = frozen_features(model, states)
     case.assert_close(before, "zero_shot_image")
     case.assert_close(model.text_before, "zero_shot_text")
-    out = from_states(model, states)
+    out = mmrl_output(model, states)
     for ours, theirs in (("image", "image_features"), ("text", "text_features"), ("logits", "logits"),
                          ("logits_rep", "logits_rep"), ("fused", "logits_fusion")):
         case.assert_close(getattr(out, ours).detach(), theirs)

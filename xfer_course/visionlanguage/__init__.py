@@ -13,18 +13,18 @@ from .m2mix import (
     uniformity,
 )
 from .mmrl import (
-    MMRL, CutCLIP, LayerProjections, MMRLOutput, SpaceTokens, features_before, fit_mmrl, from_states, lower, mmrl_loss,
-    text_features, through_blocks,
+    MMRL, CutCLIP, LayerProjections, MMRLOutput, SpaceTokens, TokenLearner, fit_mmrl, frozen_features, lower_states,
+    mmrl_loss, mmrl_output, mmrl_text, through_blocks,
 )
 from .mmrl_plus_plus import MMRLPlusPlus, ResidualProjection, SharedProjections
 
 __all__ = [
     "ApproximatePrompt", "ApproximatedAttention", "CutCLIP", "DeepPromptAttention", "FrechetClassifier",
     "LayerProjections", "MMRL", "MMRLOutput", "MMRLPlusPlus", "OneSidedLosses", "PairedMaps",
-    "ResidualProjection", "SharedProjections", "SpaceTokens", "SplitAttention", "alignment", "attach_prompts",
-    "detach_prompts", "feature_distances", "features_before", "fit_mmrl", "frechet_one_hot", "frechet_predict",
-    "frechet_scores", "from_states", "geodesic_mix", "grid_distances", "hard_negative_loss", "locus",
-    "locus_distances", "lower", "m2_mix_loss", "mmrl_loss", "modality_gap", "next_label", "project_simplex",
-    "prompt_attention", "prompt_cost", "random_tree", "reachable", "seen_labels", "text_features",
+    "ResidualProjection", "SharedProjections", "SpaceTokens", "SplitAttention", "TokenLearner", "alignment",
+    "attach_prompts", "detach_prompts", "feature_distances", "fit_mmrl", "frechet_one_hot", "frechet_predict",
+    "frechet_scores", "frozen_features", "geodesic_mix", "grid_distances", "hard_negative_loss", "locus",
+    "locus_distances", "lower_states", "m2_mix_loss", "mmrl_loss", "mmrl_output", "mmrl_text", "modality_gap",
+    "next_label", "project_simplex", "prompt_attention", "prompt_cost", "random_tree", "reachable", "seen_labels",
     "through_blocks", "tree_distances", "tree_scores", "uni_mix_losses", "uniformity",
 ]

@@ -20,8 +20,8 @@ from ..data import batches
 from ..training import History, cross_entropy, fit, unit_vectors
 
 # %% auto #0
-__all__ = ['LayerProjections', 'SpaceTokens', 'through_blocks', 'MMRLOutput', 'mmrl_loss', 'CutCLIP', 'lower', 'features_before',
-           'text_features', 'from_states', 'TokenLearner', 'MMRL', 'fit_mmrl']
+__all__ = ['LayerProjections', 'SpaceTokens', 'through_blocks', 'MMRLOutput', 'mmrl_loss', 'CutCLIP', 'lower_states',
+           'frozen_features', 'mmrl_text', 'mmrl_output', 'TokenLearner', 'MMRL', 'fit_mmrl']
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #spacecode
 class LayerProjections(nn.ModuleList):
@@ -200,7 +200,7 @@ class CutCLIP(nn.Module):
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #lowercode
 @torch.no_grad()
-def lower(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tensor:
+def lower_states(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tensor:
     """States `(N, L, D)` of images in front of the first layer that takes tokens: the same whatever has been learned.
 
     Args:
@@ -210,27 +210,30 @@ def lower(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tensor:
 
     Raises TypeError or ValueError for other images.
     """
-    visual, size = checks.module("model", model, CutCLIP).clip.visual, model.clip.config.image_resolution
-    checks.tensor("images (as clip.preprocess gives them)", images, f"N 3 {size} {size}", kind="float")
-    states = []
-    for part in images.split(checks.whole("batch_size", batch_size)):
+    visual, states = checks.module("model", model, CutCLIP).clip.visual, []
+    for part in _checked_images(model, images).split(checks.whole("batch_size", batch_size)):
         patches = visual.conv1(part).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.expand(len(part), 1, -1), patches], 1) + visual.positional_embedding
         states.append(through_blocks(visual.transformer.resblocks[: model.image_cut[0]], visual.ln_pre(x)))
     return torch.cat(states)
 
 
+def _checked_images(model: CutCLIP, images: Tensor) -> Tensor:
+    size = model.clip.config.image_resolution
+    return checks.tensor("images (as clip.preprocess gives them)", images, f"N 3 {size} {size}", kind="float")
+
+
 @torch.no_grad()
-def features_before(model: CutCLIP, states: Tensor, batch_size: int = 256) -> Tensor:
-    "Features `(N, E)` of length 1 that the frozen model gives to images, from their states as `lower` gives them."
+def frozen_features(model: CutCLIP, states: Tensor, batch_size: int = 256) -> Tensor:
+    "Features `(N, E)` of length 1 by the frozen model, from states as `lower_states` gives them."
     visual = checks.module("model", model, CutCLIP).clip.visual
     blocks = visual.transformer.resblocks[model.image_cut[0] :]
-    checks.tensor("states (as lower gives them)", states, f"N L {visual.proj.shape[0]}", kind="float")
+    checks.tensor("states (as lower_states gives them)", states, f"N L {visual.proj.shape[0]}", kind="float")
     tops = [through_blocks(blocks, part)[:, 0] for part in states.split(checks.whole("batch_size", batch_size))]
     return unit_vectors(visual.ln_post(torch.cat(tops)) @ visual.proj)
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #forwardcode
-def text_features(model: MMRL) -> Tensor:
+def mmrl_text(model: MMRL) -> Tensor:
     "Features `(C, E)` of length 1 of the model's classes; the end tokens have moved by as many as were put in."
     clip, tokens = checks.module("model", model, MMRL).clip, model.tokens.text(model.tokens.space)
     x = through_blocks(clip.transformer.resblocks[model.text_cut[0] :], model.text_states, tokens, True, model.beta)
@@ -238,14 +241,20 @@ def text_features(model: MMRL) -> Tensor:
     return unit_vectors(clip.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ clip.text_projection)
 
 
-def from_states(model: MMRL, states: Tensor, text: Tensor | None = None) -> MMRLOutput:
-    """What the model says about images whose states `lower` gave, `(N, L, D)`; `text`, if given, is `text_features`.
+def mmrl_output(model: MMRL, states: Tensor, text: Tensor | None = None) -> MMRLOutput:
+    """What a model says about images, from their states `(N, L, D)` as `lower_states` gives them.
+
+    Args:
+        model: an `MMRL`.
+        states: in front of the first layer that takes tokens.
+        text: what `mmrl_text` gives, if it has been computed already.
 
     Source: Guo and Gu, MMRL (CVPR 2025); the authors' `trainers/mmrl.py`, `CustomCLIP.forward`.
     """
     visual, tokens = checks.module("model", model, MMRL).clip.visual, model.tokens.image(model.tokens.space)
+    checks.tensor("states (as lower_states gives them)", states, f"N L {visual.proj.shape[0]}", kind="float")
     x = through_blocks(visual.transformer.resblocks[model.image_cut[0] :], states, tokens, beta=model.beta)
-    text = text_features(model) if text is None else text
+    text = mmrl_text(model) if text is None else text
     image = unit_vectors(visual.ln_post(x[:, 0]) @ visual.proj)
     logits = model.scale * image @ text.T
     if not tokens:
@@ -303,19 +312,19 @@ class MMRL(TokenLearner):
 
     def forward(self, images: Tensor) -> MMRLOutput:
         "Features and logits of images as `clip.preprocess` gives them, `(N, 3, R, R)`."
-        return from_states(self, lower(self, images))
+        return mmrl_output(self, lower_states(self, images))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         "The loss of labelled images, a scalar: `mmrl_loss` with what the frozen model says of them."
-        states = lower(self, images)
-        return mmrl_loss(from_states(self, states), labels, features_before(self, states), self.text_before,
+        states = lower_states(self, images)
+        return mmrl_loss(mmrl_output(self, states), labels, frozen_features(self, states), self.text_before,
                          self.alpha, self.reg)
 
     @torch.no_grad()
     def predict(self, images: Tensor, novel: bool = False, batch_size: int = 256) -> Tensor:
         "Class numbers `(N,)`: by both features, or, for classes without examples, `novel`, by the class feature."
-        text, parts = text_features(self), images.split(checks.whole("batch_size", batch_size))
-        outputs = (from_states(self, lower(self, part), text) for part in parts)
+        parts, text = _checked_images(self, images).split(checks.whole("batch_size", batch_size)), mmrl_text(self)
+        outputs = (mmrl_output(self, lower_states(self, part), text) for part in parts)
         return torch.cat([(each.logits if novel else each.fused).argmax(1) for each in outputs])
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #fitcode
@@ -335,14 +344,14 @@ def fit_mmrl(model: MMRL, images: Tensor, labels: Tensor, *, epochs: int = 10, b
     Source: Guo and Gu, MMRL (CVPR 2025); the authors' `configs/trainers/MMRL/vit_b16.yaml`.
     """
     classes = len(checks.module("model", model, MMRL).classnames)
-    states, epochs = lower(model, images), checks.whole("epochs", epochs)
+    states, epochs = lower_states(model, images), checks.whole("epochs", epochs)
     labels = checks.labels("labels", labels, rows=len(images), classes=classes).long()
-    inputs = (states, features_before(model, states)) if augment is None else (images,)
+    inputs = (states, frozen_features(model, states)) if augment is None else (images,)
     loader = batches(*inputs, labels, batch_size=min(checks.whole("batch_size", batch_size), len(labels)), seed=seed)
 
     def step(batch, p):
-        now = batch[0] if augment is None else lower(model, augment(batch[0]))
-        output, before = from_states(model, now), batch[1] if augment is None else features_before(model, now)
+        now = batch[0] if augment is None else lower_states(model, augment(batch[0]))
+        output, before = mmrl_output(model, now), batch[1] if augment is None else frozen_features(model, now)
         loss = mmrl_loss(output, batch[-1], before, model.text_before, model.alpha, model.reg)
         return loss, {"accuracy": (output.fused.argmax(1) == batch[-1]).float().mean()}
 
