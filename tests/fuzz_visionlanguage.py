@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from drawing import NOT_DRAWN, any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
 from xfer_course import visionlanguage
-from xfer_course.clip import Attention, Transformer
+from xfer_course.clip import CLIP, Attention, CLIPConfig, Transformer
 
 # --- trees of labels
 
@@ -143,3 +143,90 @@ fuzz("detach_prompts", lambda network: visionlanguage.detach_prompts(network), {
 fuzz("prompt_cost", visionlanguage.prompt_cost,
      dict.fromkeys(("length", "width", "prompts", "rank", "batch"), st.integers(1, 9)),
      dict.fromkeys(("length", "width", "prompts", "rank", "batch"), any_int), lambda r, a: min(r.values()) > 0)
+
+
+# --- MMRL and MMRL++
+
+NOT_DRAWN.update(["CutCLIP", "MMRLOutput", "TokenLearner"])
+BLOCK_STATES = vectors(6, 8).map(lambda x: x.view(2, 3, 8))
+PICTURES = st.integers(1, 3).map(lambda n: torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(n)))
+STATES = st.integers(1, 3).map(lambda n: torch.randn(n, 5, 8, generator=torch.Generator().manual_seed(n)))
+OF_MMRL = {"n_tokens": st.integers(1, 3), "dim": st.integers(1, 4), "alpha": SHARE, "reg": st.floats(0, 5)}
+WILD_MMRL = {"n_tokens": small_int, "dim": small_int, "alpha": any_float, "reg": any_float}
+
+
+def small_clip() -> CLIP:
+    torch.manual_seed(0)
+    clip = CLIP(CLIPConfig(embed_dim=6, image_resolution=8, vision_layers=2, vision_width=8, vision_patch_size=4,
+                           context_length=6, vocab_size=40, transformer_width=8, transformer_heads=2,
+                           transformer_layers=2, vision_heads=2))
+    clip.tokenizer = lambda texts: torch.tensor([[38, 1 + len(text) % 9, 39] for text in texts])
+    return clip
+
+
+def small_mmrl(**options) -> visionlanguage.MMRL:
+    return visionlanguage.MMRL(small_clip(), ["cat", "fish"], "{}", **{"dim": 4} | options)
+
+
+fuzz("LayerProjections", lambda dim, width, layers: visionlanguage.LayerProjections(dim, width, layers)(
+    torch.ones(2, dim)), dict.fromkeys(("dim", "width", "layers"), st.integers(1, 4)),
+     dict.fromkeys(("dim", "width", "layers"), small_int), lambda r, a: len(r) == a["layers"])
+fuzz("SharedProjections", lambda dim, width, layers, rank: visionlanguage.SharedProjections(dim, width, layers, rank)(
+    torch.ones(2, dim)), dict.fromkeys(("dim", "width", "layers", "rank"), st.integers(1, 4)),
+     dict.fromkeys(("dim", "width", "layers", "rank"), small_int), lambda r, a: len(r) == a["layers"])
+fuzz("SpaceTokens", lambda count, dim: visionlanguage.SpaceTokens(count, dim, (8, 2), (6, 1))(),
+     dict.fromkeys(("count", "dim"), st.integers(1, 4)), dict.fromkeys(("count", "dim"), small_int),
+     lambda r, a: [len(each) for each in r] == [2, 1])
+fuzz("ResidualProjection", lambda start, rank: visionlanguage.ResidualProjection(start, rank)(
+    torch.ones(2, len(start))),
+     {"start": ROWS, "rank": st.integers(1, 3)}, {"start": any_vectors, "rank": small_int}, finite)
+fuzz("through_blocks", lambda x, tokens, beta: visionlanguage.through_blocks(tower().resblocks, x, tokens, beta=beta),
+     {"x": BLOCK_STATES, "tokens": vectors(2, 8).map(lambda rows: [rows, rows]), "beta": SHARE},
+     {"x": any_tensor, "tokens": st.lists(any_vectors, max_size=3), "beta": any_float},
+     lambda r, a: r.shape == (2, 5, 8))
+fuzz("MMRL", lambda images, **options: small_mmrl(**options)(images), {"images": PICTURES, **OF_MMRL},
+     {"images": any_tensor, **WILD_MMRL}, lambda r, a: r.fused.shape == (len(a["images"]), 2))
+fuzz("MMRLPlusPlus", lambda images, **options: visionlanguage.MMRLPlusPlus(
+    small_clip(), ["cat", "fish"], "{}", dim=4, **options)(images),
+     {"images": PICTURES, "rank": st.integers(1, 3), "rep_rank": st.integers(1, 3), "beta": SHARE},
+     {"images": any_tensor, "rank": small_int, "rep_rank": small_int, "beta": any_float},
+     lambda r, a: r.fused.shape == (len(a["images"]), 2))
+fuzz("lower_states", lambda images, batch_size: visionlanguage.lower_states(small_mmrl(), images, batch_size),
+     {"images": PICTURES, "batch_size": st.integers(1, 4)}, {"images": any_tensor, "batch_size": small_int},
+     lambda r, a: r.shape == (len(a["images"]), 5, 8))
+fuzz("frozen_features", lambda states, batch_size: visionlanguage.frozen_features(small_mmrl(), states, batch_size),
+     {"states": STATES, "batch_size": st.integers(1, 4)}, {"states": any_tensor, "batch_size": small_int},
+     lambda r, a: r.shape == (len(a["states"]), 6))
+fuzz("mmrl_text", visionlanguage.mmrl_text, {"model": st.builds(small_mmrl)}, {}, lambda r, a: r.shape == (2, 6))
+fuzz("mmrl_output", lambda states: visionlanguage.mmrl_output(small_mmrl(), states), {"states": STATES},
+     {"states": any_tensor}, lambda r, a: r.logits.shape == (len(a["states"]), 2))
+fuzz("mmrl_loss", lambda labels, image_before, alpha, reg: visionlanguage.mmrl_loss(
+    small_mmrl()(torch.ones(2, 3, 8, 8)), labels, image_before, torch.ones(2, 6), alpha, reg),
+     {"labels": st.just(torch.tensor([0, 1])), "image_before": vectors(2, 6), "alpha": SHARE, "reg": st.floats(0, 5)},
+     {"labels": any_labels, "image_before": any_vectors, "alpha": any_float, "reg": any_float}, finite)
+fuzz("fit_mmrl", lambda images, labels, epochs, batch_size, lr: visionlanguage.fit_mmrl(
+    small_mmrl(), images, labels, epochs=epochs, batch_size=batch_size, lr=lr),
+     {"images": st.just(torch.ones(2, 3, 8, 8)), "labels": st.just(torch.tensor([0, 1])), "epochs": st.integers(1, 2),
+      "batch_size": st.integers(1, 3), "lr": st.floats(1e-5, 1e-2)},
+     {"images": any_tensor, "labels": any_labels, "epochs": st.integers(-1, 2), "batch_size": small_int,
+      "lr": any_float}, lambda r, a: len(r.loss) > 0)
+
+
+# --- partial ranking distillation
+
+PAIRS = vectors(3, 5)
+COUNTS = st.lists(st.integers(0, 5), min_size=3, max_size=3).map(torch.tensor)
+
+fuzz("hard_candidates", visionlanguage.hard_candidates,
+     {"similarities": PAIRS, "positives": st.just(torch.tensor([0, 1, 4])), "k": st.integers(1, 4)},
+     {"similarities": any_vectors, "positives": any_labels, "k": small_int},
+     lambda r, a: (r != a["positives"].long()[:, None]).all())
+fuzz("by_teacher", visionlanguage.by_teacher,
+     {"candidates": st.just(torch.tensor([[0, 1], [2, 4], [3, 3]])), "teacher": PAIRS},
+     {"candidates": any_tensor, "teacher": any_vectors}, lambda r, a: (r[1].diff(dim=1) <= 0).all())
+fuzz("partial_ranking_loss", visionlanguage.partial_ranking_loss, {"similarities": PAIRS, "valid": COUNTS},
+     {"similarities": any_vectors, "valid": any_labels}, lambda r, a: r.shape == ())
+fuzz("CrossEncoder", lambda image_width, text_width, width, layers: visionlanguage.CrossEncoder(
+    image_width, text_width, 2 * width, layers, 2)(torch.ones(2, 3, image_width), torch.ones(2, 1, text_width)),
+     dict.fromkeys(("image_width", "text_width", "width", "layers"), st.integers(1, 3)),
+     dict.fromkeys(("image_width", "text_width", "width", "layers"), small_int), lambda r, a: r.shape == (2,))

@@ -124,16 +124,13 @@ def test_kept_states_and_pixels_that_do_not_change_train_the_same_model():
 
 
 def test_a_seed_decides_the_start_and_leaves_the_random_numbers_alone():
+    clip = small_clip()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    one, same, other = (MMRL(small_clip_again, NAMES, dim=4, seed=seed)
-                        for seed, small_clip_again in ((0, CLIP_), (0, CLIP_), (1, CLIP_)))
+    one, same, other = (MMRL(clip, NAMES, dim=4, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(2), expected)
     assert torch.equal(one.tokens.space, same.tokens.space) and not torch.equal(one.tokens.space, other.tokens.space)
-
-
-CLIP_ = small_clip()
 
 
 # --- what the model says
