@@ -72,7 +72,8 @@ def test_a_cross_encoder_reads_both_and_learns_what_two_means_cannot():
 def test_bad_input_is_named():
     s, positives, cross = drawn(2, 4), torch.tensor([0, 1]), CrossEncoder(4, 4, width=8)
     for call, sentence in (
-        (lambda: hard_candidates(s, positives, 4), "k must be"), (lambda: hard_candidates(s, positives, 0), "k must be"),
+        (lambda: hard_candidates(s, positives, 4), "k must be"),
+        (lambda: hard_candidates(s, positives, 0), "k must be"),
         (lambda: hard_candidates(s, torch.tensor([0, 4]), 2), "positives"),
         (lambda: hard_candidates(s, positives, 2, correct=torch.zeros(2, 4)), "correct"),
         (lambda: hard_candidates(s, positives, 2, correct=torch.ones(2, 4).bool()), "k must be"),
