@@ -102,11 +102,10 @@ def align_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | fl
     checks.tensor("image_features", image_features, "N D", kind="float")
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float")
     checks.same_dtype("text_features", text_features, "image_features", image_features)
-    if not isinstance(scale, Tensor):
-        scale = checks.number("scale", scale, above=0)
+    learned = isinstance(scale, Tensor) and scale.numel() == 1  # a number alone would have no gradient
+    scale = scale.reshape(()) if learned else checks.number("scale", scale, above=0)
     smoothing = checks.number("label_smoothing", label_smoothing, 0, below=1)
-    logits = checks.tensor("scale", torch.as_tensor(scale), "").to(image_features) * (
-        unit_vectors(image_features) @ unit_vectors(text_features).T)
+    logits = scale * unit_vectors(image_features) @ unit_vectors(text_features).T
     own = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, own, label_smoothing=smoothing)
             + cross_entropy(logits.T, own, label_smoothing=smoothing))
