@@ -89,13 +89,15 @@ def bag_of_words_loss(word_logits: Tensor, bags: Tensor, form: str = "softmax") 
     return cross_entropy(word_logits, held / held.sum(1, keepdim=True).clamp(min=1))
 
 # %% ../../nbs/visionlanguage/objectives.ipynb #namecode
-def word_zero_shot(word_logits: Tensor, class_words: Tensor, form: str = "softmax") -> Tensor:
+def word_zero_shot(word_logits: Tensor, class_words: Tensor, form: str = "softmax",
+                   prior: Tensor | None = None) -> Tensor:
     """Scores of classes from predicted words, `(N, K)`: the mean log-probability of the words of each name.
 
     Args:
         word_logits: `(N, V)`.
         class_words: `(K, V)`, 1 for the words of each class's name: `word_bags(names, words)`.
         form: of the loss that the logits were trained with.
+        prior: `(V,)` log-frequencies of the words, `bags.mean(0).log()`, which are taken off; None leaves them in.
 
     Raises TypeError or ValueError for other shapes, a class without a word, or another form. The rule is ours.
     """
@@ -105,6 +107,8 @@ def word_zero_shot(word_logits: Tensor, class_words: Tensor, form: str = "softma
     if class_words.is_cpu and not (filled := class_words.bool().any(1)).all():
         raise ValueError(f"class_words must hold a word in every row, got none in row {int((~filled).nonzero()[0])}")
     logs = F.log_softmax(logits, 1) if form == "softmax" else F.logsigmoid(logits)
+    if prior is not None:
+        logs = logs - checks.tensor("prior", prior, f"{logits.shape[1]}", kind="float", finite=True).to(logs)
     held = class_words.bool().to(logs)
     return logs @ (held / held.sum(1, keepdim=True).clamp(min=1)).T
 
