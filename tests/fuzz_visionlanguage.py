@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from drawing import NOT_DRAWN, any_float, any_int, any_labels, any_tensor, any_vectors, fuzz, small_int, vectors
 from xfer_course import visionlanguage
-from xfer_course.clip import CLIP, Attention, CLIPConfig, Transformer
+from xfer_course.clip import CLIP, Attention, CLIPConfig, Transformer, tiny_clip
 
 # --- trees of labels
 
@@ -230,3 +230,68 @@ fuzz("CrossEncoder", lambda image_width, text_width, width, layers: visionlangua
     image_width, text_width, 2 * width, layers, 2)(torch.ones(2, 3, image_width), torch.ones(2, 1, text_width)),
      dict.fromkeys(("image_width", "text_width", "width", "layers"), st.integers(1, 3)),
      dict.fromkeys(("image_width", "text_width", "width", "layers"), small_int), lambda r, a: r.shape == (2,))
+
+
+# --- words or captions
+
+NOT_DRAWN.update(["PromptTable", "NoisyCaptions"])
+TEXTS = st.lists(st.sampled_from(("a red cat", "two blue dogs on white", "a photo", "cat")), min_size=2, max_size=6)
+ANY_TEXTS = st.lists(st.sampled_from(("a red cat", "...", "", 3, None)), max_size=4) | st.none() | st.text(max_size=5)
+FORM, ANY_FORM = st.sampled_from(("softmax", "sigmoid")), st.sampled_from(("logistic", "", None, 1))
+HELD = st.lists(st.lists(st.integers(0, 1), min_size=3, max_size=3), min_size=4, max_size=4).map(
+    lambda rows: torch.tensor(rows).index_fill_(1, torch.tensor(0), 1))
+ACCURACY, ACCURACIES = st.floats(0.05, 0.95), st.just([0.3, 0.5, 0.8])
+ANY_NUMBERS = st.lists(any_float, max_size=4)
+
+fuzz("caption_words", visionlanguage.caption_words, {"caption": st.text(max_size=20)},
+     {"caption": st.none() | any_int}, lambda r, a: all(word == word.lower() for word in r))
+fuzz("vocabulary", visionlanguage.vocabulary, {"captions": TEXTS, "least": st.just(1)},
+     {"captions": ANY_TEXTS, "least": small_int}, lambda r, a: len(set(r)) == len(r) > 0)
+fuzz("word_bags", visionlanguage.word_bags, {"captions": TEXTS, "words": st.just(["cat", "a", "blue"])},
+     {"captions": ANY_TEXTS, "words": ANY_TEXTS}, lambda r, a: r.shape == (len(a["captions"]), len(a["words"])))
+fuzz("bag_of_words_loss", visionlanguage.bag_of_words_loss, {"word_logits": vectors(4, 3), "bags": HELD, "form": FORM},
+     {"word_logits": any_vectors, "bags": any_tensor, "form": ANY_FORM}, lambda r, a: r.shape == ())
+fuzz("word_zero_shot", visionlanguage.word_zero_shot,
+     {"word_logits": vectors(5, 3), "class_words": HELD, "form": FORM},
+     {"word_logits": any_vectors, "class_words": any_tensor, "form": ANY_FORM}, lambda r, a: r.shape[1] == len(
+         a["class_words"]))
+fuzz("ToyTowers", lambda words, dim, pixels, width, bags: visionlanguage.ToyTowers(
+    words, dim, pixels, width).encode_words(bags),
+     {"words": st.just(3), "dim": st.integers(1, 4), "pixels": st.sampled_from((8, 16)), "width": st.integers(1, 3),
+      "bags": HELD.map(torch.Tensor.float)},
+     {"words": small_int, "dim": small_int, "pixels": small_int, "width": small_int, "bags": any_tensor},
+     lambda r, a: r.shape == (len(a["bags"]), a["dim"]))
+fuzz("prompt_table", lambda names, templates, features, labels: visionlanguage.prompt_table(
+    tiny_clip(), names, templates, features, labels),
+     {"names": st.just(["cat", "car"]), "templates": st.just(["a {}", "{}."]), "features": vectors(3, 128),
+      "labels": st.just(torch.tensor([0, 1, 1]))},
+     {"names": ANY_TEXTS, "templates": ANY_TEXTS, "features": any_vectors, "labels": any_labels},
+     lambda r, a: 0 <= r.features <= 1 and 0 <= r.probabilities <= 1)
+fuzz("effective_robustness", visionlanguage.effective_robustness,
+     {"clean": ACCURACY, "shifted": ACCURACY, "baseline_clean": ACCURACIES, "baseline_shifted": ACCURACIES},
+     {"clean": any_float, "shifted": any_float, "baseline_clean": ANY_NUMBERS, "baseline_shifted": ANY_NUMBERS},
+     lambda r, a: -1 < r < 1)
+
+
+# --- noise against size
+
+fuzz("align_loss", visionlanguage.align_loss,
+     {"image_features": ROWS, "text_features": ROWS, "scale": st.just(10.0), "label_smoothing": st.floats(0, 0.9)},
+     {"image_features": any_vectors, "text_features": any_vectors, "scale": any_float, "label_smoothing": any_float},
+     lambda r, a: r.shape == ())
+fuzz("noisy_captions", visionlanguage.noisy_captions,
+     {"captions": TEXTS, "share": SHARE, "kind": st.sampled_from(visionlanguage.NOISE), "seed": st.integers(0, 9)},
+     {"captions": ANY_TEXTS, "share": any_float, "kind": ANY_FORM, "seed": any_int},
+     lambda r, a: len(r.captions) == len(r.noisy) == len(a["captions"]))
+fuzz("text_filter", visionlanguage.text_filter,
+     {"captions": TEXTS, "most_shared": st.integers(1, 9), "shortest": st.just(0), "longest": st.integers(1, 9),
+      "frequent": st.none() | st.integers(1, 9)},
+     {"captions": ANY_TEXTS, "most_shared": any_int, "shortest": any_int, "longest": any_int, "frequent": any_int},
+     lambda r, a: r.shape == (len(a["captions"]),))
+fuzz("similarity_filter", visionlanguage.similarity_filter,
+     {"image_features": ROWS, "text_features": ROWS, "share": st.floats(0.01, 1)},
+     {"image_features": any_vectors, "text_features": any_vectors, "share": any_float}, lambda r, a: r.any())
+fuzz("exchange_rate", visionlanguage.exchange_rate,
+     dict.fromkeys(("clean_sizes", "noisy_sizes"), st.just([1, 2, 4]))
+     | dict.fromkeys(("clean", "noisy"), st.lists(st.floats(0, 1), min_size=3, max_size=3)),
+     dict.fromkeys(("clean_sizes", "clean", "noisy_sizes", "noisy"), ANY_NUMBERS), lambda r, a: (r > 0).all())
