@@ -14,6 +14,7 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
+import click
 import nbformat
 import pytest
 import yaml
@@ -566,6 +567,13 @@ def test_without_quarto_make_docs_says_where_it_is(monkeypatch):
     monkeypatch.setenv("PATH", "")
     said = CliRunner().invoke(docs.main)
     assert said.exit_code == 1 and said.output.strip() == f"Error: {docs.NO_QUARTO}"
+
+
+def test_a_notebook_without_a_place_in_the_sidebar_is_named_before_anything_is_rendered(course, tmp_path):
+    write(course, "toy/new", [md("# New\n\n> Forgotten.")])
+    with pytest.raises(click.ClickException, match=r"^nbs/toy/new\.ipynb: not in nbs/sidebar\.yml$"):
+        docs.build(course, tmp_path / "site", "no Quarto is asked")
+    assert not (tmp_path / "site").exists()
 
 
 def test_citation_and_settings_agree():
