@@ -14,6 +14,7 @@ import sys
 from base64 import b64decode
 from pathlib import Path
 
+import click
 import nbformat
 import pytest
 import yaml
@@ -541,6 +542,21 @@ def test_a_table_without_header_cells_has_them_in_its_first_column():
     assert site_pages.mended_table(many) == f'<div class="many" style="--columns: 5">{many}</div>'
 
 
+@pytest.mark.parametrize("printed, wraps", [
+    ("6 layers such as transformer.resblocks.0.attn, 10,374 weights to train", True),
+    ("Setting(steps=100, start=&#39;a  photo&#39;)", False),
+    ("head alone    0.55\ndeep prompts  0.54", False),
+    ("{\n  &quot;epochs&quot;: 3\n}", False),
+    ("two\n\nsentences", True),
+    ("loss=[" + "0.1, " * 200 + "]", False),
+])
+def test_what_was_printed_wraps_unless_blanks_put_it_into_columns(printed, wraps):
+    page = ('<main id="x">\n<div class="cell-output cell-output-stdout">\n<pre><code>' + printed
+            + '</code></pre>\n</div>\n</main>')
+    attribute = 'class="sentences"' if wraps else 'tabindex="0"'
+    assert f"<pre {attribute}><code>{printed}</code></pre>" in site_pages.mended(page, "toy.html")
+
+
 def test_style_sheets_lose_what_no_page_uses():
     sheet = ("/* note */ .used, .unused > a { color: red } .unused:hover{x:y} @media (width > 1px) { .unused {a:b} } "
              "a:not(.unused) { b: c } #there .used::before { content: '}' } @font-face { font-family: f } "
@@ -566,6 +582,13 @@ def test_without_quarto_make_docs_says_where_it_is(monkeypatch):
     monkeypatch.setenv("PATH", "")
     said = CliRunner().invoke(docs.main)
     assert said.exit_code == 1 and said.output.strip() == f"Error: {docs.NO_QUARTO}"
+
+
+def test_a_notebook_without_a_place_in_the_sidebar_is_named_before_anything_is_rendered(course, tmp_path):
+    write(course, "toy/new", [md("# New\n\n> Forgotten.")])
+    with pytest.raises(click.ClickException, match=r"^nbs/toy/new\.ipynb: not in nbs/sidebar\.yml$"):
+        docs.build(course, tmp_path / "site", "no Quarto is asked")
+    assert not (tmp_path / "site").exists()
 
 
 def test_citation_and_settings_agree():

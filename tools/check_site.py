@@ -26,14 +26,15 @@ def notebooks(root: Path) -> list[Path]:
 
 def source_problems(root: Path) -> list[str]:
     "Problems of the notebooks, the records, the atlas and the sidebar."
-    problems = _sidebar_problems(root) + _atlas_problems(root)
+    problems = sidebar_problems(root) + _atlas_problems(root)
     for path in notebooks(root):
         name, notebook = path.relative_to(root).as_posix(), nbformat.read(path, as_version=4)
         problems += [f"{name}: {sentence}" for sentence in _notebook_problems(root, path, notebook)]
     return problems
 
 
-def _sidebar_problems(root: Path) -> list[str]:
+def sidebar_problems(root: Path) -> list[str]:
+    "Notebooks that the sidebar does not list, and places in it that lead nowhere."
     listed = set(
         _sidebar_names(yaml.safe_load((root / "nbs/sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]))
     there = {p.relative_to(root / "nbs").as_posix() for p in notebooks(root)}

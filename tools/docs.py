@@ -26,6 +26,7 @@ from check_site import (  # noqa: E402  (the path is set now)
     count_site,
     read_site,
     report_of,
+    sidebar_problems,
     site_problems,
     source_problems,
 )
@@ -121,7 +122,12 @@ def extended(contents: list, names: list[str]) -> list:
 
 
 def build(root: Path, out: Path, quarto: str) -> int:
-    "Build the site of the course into a folder; returns the number of pages."
+    """Build the site of the course into a folder; returns the number of pages.
+
+    Raises `click.ClickException` where sidebar and notebooks do not agree, before anything is rendered.
+    """
+    if problems := sidebar_problems(root):
+        raise click.ClickException("; ".join(problems))
     processed, contents = prepare(root)
     shutil.rmtree(out, ignore_errors=True)
     render(processed, out, quarto, int(os.environ.get("XFER_JOBS") or os.cpu_count() or 1))

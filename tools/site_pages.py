@@ -12,6 +12,7 @@ from base64 import b64decode
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 from search_documents import documents_of
@@ -36,7 +37,9 @@ MANY = 4  # columns of a table that fit beside each other in letters of full siz
 SKIP = '<a class="skip-link" href="#quarto-document-content">Skip to the text</a>'
 UNUSED = r"bootstrap-icons\.css|bootstrap\.min\.js|tippy|popper|tabsets"
 
-OUTPUT = r'(<div class="cell-output[^>]*>\n<pre)>'  # may be wider than the page, and scrolls
+OUTPUT = r'(<div class="cell-output[^>]*>\n<pre)>(.*?</pre>)'
+COLUMNS = r"^ |[^ \n] {2,}[^ \n]|\t"  # blanks that put something below something else
+LONG = 600  # characters of a line that nobody reads to its end
 # around the text: (what Quarto writes, what the page gets)
 AROUND = [
     (rf'<(?:link|script) [^>]*(?:{UNUSED})[^>]*>(?:</script>)?\n', ""),
@@ -87,7 +90,7 @@ def mended(text: str, address: str) -> str:
         above, below = re.sub(pattern, instead, above, flags=re.S), re.sub(pattern, instead, below, flags=re.S)
     above = re.sub(r"\n\s+", "\n", above)  # blanks are a quarter of the navigation
     main = main.replace("<main ", '<main tabindex="-1" ', 1).replace('"title d-none d-lg-block"', '"title"', 1)
-    text = above + re.sub(OUTPUT, r'\1 tabindex="0">', main) + below
+    text = above + re.sub(OUTPUT, _output, main, flags=re.S) + below
     text = re.sub(r'class="nav-link active" href="([^"]*)" aria-current="page"',
                   lambda link: link[0] if link[1] in (address, f"./{address}")
                   else f'class="nav-link" href="{link[1]}"', text)
@@ -111,6 +114,13 @@ def mended_table(table: str) -> str:
     table = re.sub(r"(<th[^>]*>)\s*(<math .*?</math>)\s*</th>", _spoken, table, flags=re.S)
     columns = len(re.findall(r"<t[hd][ >]", table.partition("</tr>")[0]))
     return f'<div class="many" style="--columns: {columns}">{table}</div>' if columns > MANY else table
+
+
+def _output(found: re.Match) -> str:
+    "What a program printed: sentences wrap; columns keep their places and scroll, by keyboard too."
+    printed = unescape(re.sub(r"<[^>]+>", "", found[2]))
+    scrolls = re.search(COLUMNS, printed, re.M) or max(map(len, printed.split("\n"))) > LONG
+    return f'{found[1]} {"tabindex" if scrolls else "class"}="{"0" if scrolls else "sentences"}">{found[2]}'
 
 
 def _spoken(header: re.Match) -> str:
