@@ -73,6 +73,30 @@ def test_prompts_go_into_a_tower_and_out_again():
 
 
 @pytest.mark.parametrize("rank", (4, None))
+def test_a_shared_attention_has_prompts_in_every_place_and_loses_them_again(rank):
+    shared, network = Attention(8, 2), nn.Module()
+    network.first, network.second = shared, shared
+    assert attach_prompts(network, 2, rank) == ["first", "second"]
+    assert network.first is network.second and network.first is not shared
+    assert detach_prompts(network) == ["first", "second"] and network.first is network.second is shared
+
+
+@pytest.mark.parametrize("rank", (4, None))
+def test_a_prompted_tower_takes_empty_batches_as_before(rank):
+    tower = Transformer(8, 1, 2)
+    attach_prompts(tower, 2, rank)
+    assert tower(torch.zeros(0, 3, 8)).shape == (0, 3, 8)
+
+
+def test_tokens_of_half_the_size_change_an_eighth():
+    prompt, res = ApproximatePrompt(4, tokens=3), drawn(2, 5, 4, dtype=torch.float)
+    whole = prompt(torch.zeros(2, 5, 4), res).detach()
+    prompt.tokens.data /= 2
+    torch.testing.assert_close(prompt(torch.zeros(2, 5, 4), res), whole / 8)
+    assert whole.abs().sum() > 0
+
+
+@pytest.mark.parametrize("rank", (4, None))
 def test_prompts_learn_in_a_causal_tower(rank):
     torch.manual_seed(0)
     tower, x, y = Transformer(8, 2, 2), drawn(6, 4, 8, dtype=torch.float), torch.arange(6) % 2
@@ -106,6 +130,8 @@ def test_multiplications_are_those_of_the_code():
 @pytest.mark.parametrize("call, sentence", [
     (lambda: attach_prompts(nn.Linear(2, 2)), "attention of xfer_course.clip, got none"),
     (lambda: [attach_prompts(t, 2) for t in [Transformer(8, 1, 2)] * 2], "no prompts yet"),
+    (lambda: attach_prompts(Attention(8, 2), 2), "got an attention itself"),
+    (lambda: detach_prompts(DeepPromptAttention(Attention(8, 2), 2)), "got such a layer itself"),
     (lambda: ApproximatePrompt(4, 0), "tokens must be"),
     (lambda: ApproximatePrompt(4)(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)), "x must be of shape"),
     (lambda: ApproximatePrompt(4)(torch.zeros(1, 2, 4), torch.zeros(1, 3, 4)), "res must be of shape"),
@@ -122,3 +148,14 @@ def test_what_is_no_attention_is_refused():
                  lambda: ApproximatedAttention(nn.Linear(2, 2), ApproximatePrompt(2))):
         with pytest.raises(TypeError, match="attention must be"):
             make()
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda x: DeepPromptAttention(Attention(8, 2), 2)(x), "x must be torch.float32 as tokens"),
+    (lambda x: ApproximatePrompt(8, 2)(x, x), "res must be torch.float32 as tokens"),
+    (lambda x: ApproximatedAttention(Attention(8, 2), ApproximatePrompt(8, 2))(x), "x must be torch.float32"),
+    (lambda x: prompt_attention(*3 * [x[None]], *2 * [torch.zeros(1, 2, 8)]), "prompt_k must be torch.float64 as q"),
+])
+def test_another_precision_is_named(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        call(drawn(1, 3, 8))

@@ -55,6 +55,18 @@ def test_large_similarities_stay_finite(size):
     assert torch.isfinite(partial_ranking_loss(size * drawn(2, 4), torch.tensor([2, 4])))
 
 
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16))
+def test_half_precision_is_summed_in_single(dtype):
+    s, valid = drawn(3, 4).to(dtype), torch.tensor([1, 2, 4], dtype=torch.int32)
+    found = partial_ranking_loss(s, valid)
+    assert found.dtype == torch.float32 and found == partial_ranking_loss(s.float(), valid)
+
+
+def test_ties_of_the_student_give_distinct_negatives():
+    found = hard_candidates(torch.zeros(2, 5), torch.tensor([0, 4]), 4)
+    assert [sorted(row) for row in found.tolist()] == [[1, 2, 3, 4], [0, 1, 2, 3]]
+
+
 def test_a_cross_encoder_reads_both_and_learns_what_two_means_cannot():
     "Whether a word's sign equals the sign of the patch at the same place: no sum over both alone tells."
     torch.manual_seed(0)
@@ -72,11 +84,15 @@ def test_a_cross_encoder_reads_both_and_learns_what_two_means_cannot():
 def test_bad_input_is_named():
     s, positives, cross = drawn(2, 4), torch.tensor([0, 1]), CrossEncoder(4, 4, width=8)
     for call, sentence in (
-        (lambda: hard_candidates(s, positives, 4), "k must be"),
-        (lambda: hard_candidates(s, positives, 0), "k must be"),
+        (lambda: hard_candidates(s, positives, 4), "k .*must be"),
+        (lambda: hard_candidates(s, positives, 0), "k .*must be"),
         (lambda: hard_candidates(s, torch.tensor([0, 4]), 2), "positives"),
         (lambda: hard_candidates(s, positives, 2, correct=torch.zeros(2, 4)), "correct"),
-        (lambda: hard_candidates(s, positives, 2, correct=torch.ones(2, 4).bool()), "k must be"),
+        (lambda: hard_candidates(s, positives, 2, correct=torch.ones(2, 4).bool()), "got none in row 0"),
+        (lambda: hard_candidates(s.masked_fill(s > 0, -torch.inf), positives, 2), "similarities must be finite"),
+        (lambda: partial_ranking_loss(s.masked_fill(s > 0, -torch.inf), positives), "similarities must be finite"),
+        (lambda: partial_ranking_loss(s, torch.tensor([True, False])), "valid"),
+        (lambda: cross(torch.rand(2, 3, 4).double(), torch.rand(2, 3, 4)), "patches must be torch.float32"),
         (lambda: hard_candidates(s * torch.nan, positives, 2), "similarities"),
         (lambda: by_teacher(torch.tensor([[4], [0]]), s), "candidates"),
         (lambda: by_teacher(torch.tensor([[0]]), s), "candidates"),

@@ -172,6 +172,44 @@ def test_other_classes_share_what_is_learned():
     assert torch.equal(other(images(2)).image, model(images(2)).image)
 
 
+@pytest.mark.parametrize("kind", (MMRL, MMRLPlusPlus))
+def test_loaded_weights_of_another_clip_renew_what_is_kept_for_the_names(kind):
+    model, other = kind(small_clip(), NAMES, dim=4), small_clip()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    again = kind(other, NAMES, dim=4, seed=5).double().float()  # what shared memory with the CLIP does so no longer
+    assert not torch.equal(again.text_before, model.text_before)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.text_before, model.text_before)
+    assert torch.equal(again(images(4)).fused, model(images(4)).fused)
+
+
+def test_names_that_were_given_before_the_model_changed_its_type_follow():
+    model = MMRL(small_clip(), NAMES, dim=4)
+    other = model.for_classes(["bird", "tree"])
+    model.double()
+    assert other(images(2).double()).logits.dtype == torch.double
+
+
+def test_an_augmented_run_needs_no_states_in_advance():
+    seen = []
+    model = MMRL(small_clip(), NAMES, dim=4)
+    model.clip.visual.conv1.register_forward_pre_hook(lambda part, given: seen.append(len(given[0])))
+    fit_mmrl(model, images(6), torch.tensor([0, 1, 2] * 2), epochs=1, batch_size=3, augment=lambda x: x)
+    assert seen == [3, 3]
+
+
+def test_labels_may_be_small_integers_and_turns_are_seen_in_half_precision():
+    model = MMRL(small_clip(), NAMES, dim=4)
+    labels = torch.tensor([0, 1])
+    assert torch.equal(model.loss(images(2), labels.int()), model.loss(images(2), labels))
+    out = model(images(2))._replace(image=F.normalize(torch.tensor([[1.0, 0.02] + 4 * [0.0]] * 2), dim=1).bfloat16())
+    before = torch.eye(6)[:1].expand(2, -1).bfloat16()
+    lossy, without = (mmrl_loss(out, labels, before, out.text.detach(), reg=reg) for reg in (1e3, 0.0))
+    assert 0.1 < lossy - without < 0.3  # 1000 times 0.0002; bfloat16 would round the cosine to 1
+
+
 def test_what_was_trained_is_saved_alone_and_comes_back(tmp_path):
     for kind in (MMRL, MMRLPlusPlus):
         model = kind(small_clip(), NAMES, dim=4)
@@ -257,6 +295,10 @@ def test_images_labels_and_states_that_do_not_fit_are_named():
         (lambda: model(torch.rand(2, 3, 9, 9)), "images"), (lambda: model.predict([1]), "images"),
         (lambda: mmrl_output(model, torch.rand(2, 5, 7)), "states"),
         (lambda: frozen_features(model, torch.rand(2, 7)), "states"),
+        (lambda: frozen_features(model, torch.rand(2, 7, 8)), "states"),
+        (lambda: model(images(2).double()), "images must be torch.float32"),
+        (lambda: mmrl_output(model, lower_states(model, images(2)), torch.rand(2, 6)), "text must be"),
+        (lambda: MMRL(small_clip(), NAMES, tokenizer=lambda texts: torch.tensor([[1, 39]])), "what tokenizer gives"),
         (lambda: model.loss(images(2), torch.tensor([0, 3])), "labels"),
         (lambda: fit_mmrl(model, images(2), torch.tensor([0])), "labels"),
         (lambda: fit_mmrl(model, images(2), torch.tensor([0, 1]), epochs=0), "epochs"),

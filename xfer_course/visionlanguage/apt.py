@@ -44,6 +44,8 @@ def prompt_attention(q: Tensor, k: Tensor, v: Tensor, prompt_k: Tensor, prompt_v
         checks.tensor(name, x, f"{n} {heads} L {width}", kind="float")
     for name, x in (("prompt_k", prompt_k), ("prompt_v", prompt_v)):
         checks.tensor(name, x, f"{heads} P {width}", kind="float")
+    for name, x in (("k", k), ("v", v), ("prompt_k", prompt_k), ("prompt_v", prompt_v)):
+        checks.same_dtype(name, x, "q", q)
     checks.same_length("v", v[0, 0], "k", k[0, 0])
     checks.same_length("prompt_v", prompt_v[0], "prompt_k", prompt_k[0])
     to_inputs, to_prompts = (q @ each.transpose(-2, -1) * width**-0.5 for each in (k, prompt_k))
@@ -72,7 +74,8 @@ class DeepPromptAttention(nn.Module):
         self.tokens.data = self.tokens.data.to(attention.in_proj_weight)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        checks.tensor("x", x, f"N L {self.tokens.shape[1]}", kind="float")
+        checks.tensor("x", x, f"N L {self.tokens.shape[1]}", kind="float", empty=True)
+        checks.same_dtype("x", x, "tokens", self.tokens)
         return _with_prompts(self.attention, self.tokens, x, causal)
 
 # %% ../../nbs/visionlanguage/apt.ipynb #deepcode2
@@ -113,8 +116,9 @@ class ApproximatePrompt(nn.Module):
         Raises TypeError or ValueError for other shapes.
         """
         dim = self.tokens.shape[1]
-        n, length, _ = checks.tensor("x", x, f"N L {dim}", kind="float").shape
-        checks.tensor("res", res, f"{n} {length} {dim}", kind="float")
+        n, length, _ = checks.tensor("x", x, f"N L {dim}", kind="float", empty=True).shape
+        checks.tensor("res", res, f"{n} {length} {dim}", kind="float", empty=True)
+        checks.same_dtype("res", res, "tokens", self.tokens)
         keys = self.tokens + self.tokens @ self.down.T @ self.up.T
         fit = (res @ keys.T).relu()
         return (x + fit @ self.tokens * fit.amax(-1, keepdim=True).detach()) * self.log_scale.exp()
@@ -129,7 +133,8 @@ class ApproximatedAttention(nn.Module):
         self.prompt = checks.module("prompt", prompt)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        checks.tensor("x", x, f"N L {self.attention.out_proj.in_features}", kind="float")
+        checks.tensor("x", x, f"N L {self.attention.out_proj.in_features}", kind="float", empty=True)
+        checks.same_dtype("x", x, "prompt.tokens", self.prompt.tokens)
         return self.prompt(self.attention(x, causal), x)
 
 
@@ -141,32 +146,44 @@ def attach_prompts(network: nn.Module, tokens: int = 50, rank: int | None = 4) -
         tokens: number of prompts in each layer.
         rank: of `ApproximatePrompt`; None takes deep prompts, which make sequences longer.
 
-    Returns the names of the layers. Raises TypeError or ValueError for a network without such attentions, one that has
-    prompts already, and numbers below 1. Source: Wu et al. (2023).
+    Returns the names of the layers; an attention that stands in several places has one set of prompts. Raises TypeError
+    or ValueError for a network without such attentions or that is one, one that has prompts already, and numbers
+    below 1. Source: Wu et al. (2023).
     """
     tokens, rank = checks.whole("tokens", tokens), None if rank is None else checks.whole("rank", rank)
     if _prompted(checks.module("network", network)):
         raise ValueError("network must have no prompts yet, got one with: detach_prompts takes them out")
-    places = [(name, part) for name, part in network.named_modules() if isinstance(part, Attention)]
+    places = _named(network, Attention)
     if not places:
         raise ValueError("network must have an attention of xfer_course.clip, got none")
+    if isinstance(network, Attention):
+        raise ValueError("network must have attentions that can be replaced, got an attention itself: "
+                         "DeepPromptAttention or ApproximatedAttention takes it")
     network.requires_grad_(False)
+    made = {part: DeepPromptAttention(part, tokens) if rank is None else _approximated(part, tokens, rank)
+            for part in dict(places).values()}
     for name, part in places:
-        _put(network, name, DeepPromptAttention(part, tokens) if rank is None else _approximated(part, tokens, rank))
+        _put(network, name, made[part])
     return [name for name, _ in places]
 
 # %% ../../nbs/visionlanguage/apt.ipynb #detachcode
 def detach_prompts(network: nn.Module) -> list[str]:
     "Take all prompts out, in place; parameters stay frozen. Returns the names of the layers that had some."
     found = _prompted(checks.module("network", network))
+    if any(part is network for _, part in found):
+        raise ValueError("network must have layers with prompts, got such a layer itself: take its .attention")
     for name, part in found:
         _put(network, name, part.attention)
     return [name for name, _ in found]
 
 
 def _prompted(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, part) for name, part in network.named_modules()
-            if isinstance(part, (DeepPromptAttention, ApproximatedAttention))]
+    return _named(network, (DeepPromptAttention, ApproximatedAttention))
+
+
+def _named(network: nn.Module, kinds: type | tuple[type, ...]) -> list[tuple[str, nn.Module]]:
+    "Parts of some kinds, in every place where they stand."
+    return [(name, part) for name, part in network.named_modules(remove_duplicate=False) if isinstance(part, kinds)]
 
 
 def _approximated(attention: Attention, tokens: int, rank: int) -> ApproximatedAttention:

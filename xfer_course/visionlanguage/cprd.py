@@ -34,9 +34,12 @@ def hard_candidates(similarities: Tensor, positives: Tensor, k: int, *, correct:
     if correct is not None:
         if checks.tensor("correct", correct, f"{n} {m}").dtype != torch.bool:
             raise TypeError(f"correct must be true or false for every pair, got {correct.dtype}")
-        out |= correct
-    fewest = int((~out).sum(1).min())
-    return similarities.masked_fill(out, -torch.inf).topk(checks.whole("k", k, 1, fewest), dim=1).indices
+        out |= correct.to(out.device)
+    left, row = (~out).sum(1).min(0)
+    if not left:
+        raise ValueError(f"similarities must have a negative in every row, got none in row {row}: all are right")
+    k = checks.whole("k (at most the negatives of a row)", k, 1, int(left))
+    return similarities.masked_fill(out, -torch.inf).topk(k, dim=1).indices
 
 
 def by_teacher(candidates: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,11 +49,13 @@ def by_teacher(candidates: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         candidates: indices into the columns of `teacher`.
         teacher: `(N, M)`, the teacher's scores of all pairs.
 
-    Returns both as `(N, K)`. Raises TypeError or ValueError for shapes or indices that do not fit.
+    Returns both as `(N, K)`; candidates of equal score stay in the order in which they came. Raises TypeError or
+    ValueError for shapes or indices that do not fit.
     """
     n, m = checks.tensor("teacher", teacher, "N M", kind="float", finite=True).shape
     checks.tensor("candidates", candidates, f"{n} K", kind="integer", within=(0, m - 1))
-    scores, order = teacher.gather(1, candidates.long()).sort(dim=1, descending=True, stable=True)
+    scores = teacher.gather(1, candidates.long().to(teacher.device)).to(candidates.device)  # a large table may stay
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
     return candidates.gather(1, order), scores
 
 # %% ../../nbs/visionlanguage/cprd.ipynb #losscode
@@ -62,15 +67,17 @@ def partial_ranking_loss(similarities: Tensor, valid: Tensor, *, reduction: str 
         valid: `(N,)`, how many candidates of each row have an order, from 0 to K.
         reduction: "mean" over rows, or "none".
 
-    Returns a scalar, or `(N,)`. Raises TypeError or ValueError for shapes, numbers or a reduction that do not fit.
+    Returns a scalar, or `(N,)`, in float32 at least. Raises TypeError or ValueError for shapes, numbers or a reduction
+    that do not fit.
     Source: Chen et al. (2024), contrastive partial ranking, as a secondary source has it; the mean is a choice.
     """
-    n, k = checks.tensor("similarities", similarities, "N K", kind="float").shape
+    n, k = checks.tensor("similarities", similarities, "N K", kind="float", finite=True).shape
     checks.tensor("valid", valid, f"{n}", kind="integer", within=(0, k))
     checks.one_of("reduction", reduction, ("mean", "none"))
-    behind = similarities.flip(1).logcumsumexp(1).flip(1)
-    counted = torch.arange(k, device=similarities.device) < valid[:, None]
-    losses = ((behind - similarities) * counted).sum(1)
+    s = similarities.float() if similarities.dtype.itemsize < 4 else similarities  # sums of many terms
+    behind = s.flip(1).logcumsumexp(1).flip(1)
+    counted = torch.arange(k, device=s.device) < valid.to(s.device)[:, None]
+    losses = ((behind - s) * counted).sum(1)
     return losses.mean() if reduction == "mean" else losses
 
 # %% ../../nbs/visionlanguage/cprd.ipynb #crosscode
@@ -96,10 +103,12 @@ class CrossEncoder(nn.Module):
     def forward(self, patches: Tensor, words: Tensor) -> Tensor:
         """Logits `(N,)` of pairs: patches `(N, P, image_width)` and words `(N, W, text_width)`.
 
-        Raises TypeError or ValueError for other shapes.
+        All words are read, those that only fill up a row as well. Raises TypeError or ValueError for other shapes.
         """
         checks.tensor("patches", patches, f"N P {self.image.in_features}", kind="float")
         checks.tensor("words", words, f"{len(patches)} W {self.text.in_features}", kind="float")
+        for name, x in (("patches", patches), ("words", words)):
+            checks.same_dtype(name, x, "the weights", self.kind)
         reader = self.kind[0].expand(len(patches), 1, -1)
         row = torch.cat([reader, self.image(patches) + self.kind[1], self.text(words) + self.kind[2]], 1)
         return self.match(self.norm(self.transformer(row)[:, 0]))[:, 0]

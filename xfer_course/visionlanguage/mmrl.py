@@ -17,7 +17,7 @@ from .. import checks
 from ..clip import CLIP, class_names
 from ..coop import learning_rate
 from ..data import batches
-from ..training import History, cross_entropy, fit, unit_vectors
+from ..training import History, choose_accelerator, cross_entropy, fit, in_single_precision, unit_vectors
 
 # %% auto #0
 __all__ = ['LayerProjections', 'SpaceTokens', 'through_blocks', 'MMRLOutput', 'mmrl_loss', 'CutCLIP', 'lower_states',
@@ -118,7 +118,7 @@ def mmrl_loss(output: MMRLOutput, labels: Tensor, image_before: Tensor, text_bef
 
     Args:
         output: of `MMRL`.
-        labels: `(N,)`.
+        labels: `(N,)`, class numbers.
         image_before, text_before: features of the frozen model, `(N, E)` and `(C, E)`.
         alpha: weight of the class feature's cross-entropy, 1 - alpha that of the learned tokens.
         reg: weight of both turns.
@@ -128,13 +128,15 @@ def mmrl_loss(output: MMRLOutput, labels: Tensor, image_before: Tensor, text_bef
     """
     checks.module("output", output, MMRLOutput)
     alpha, reg = checks.number("alpha", alpha, 0, 1), checks.number("reg", reg, 0)
-    labels = checks.labels("labels", labels, rows=len(output.logits), classes=output.logits.shape[1])
+    labels = checks.labels("labels", labels, rows=len(output.logits), classes=output.logits.shape[1], in_step=True)
+    labels = labels.to(output.logits.device)
     for name, before, now in (("image_before", image_before, output.image), ("text_before", text_before, output.text)):
         checks.tensor(name, before, f"{len(now)} {now.shape[1]}", kind="float")
     told = cross_entropy(output.logits, labels)
     if output.logits_rep is not None:
         told = alpha * told + (1 - alpha) * cross_entropy(output.logits_rep, labels)
-    kept = (F.cosine_similarity(now, before).mean()
+    # half precision has no number between 0.996 and 1
+    kept = (in_single_precision(F.cosine_similarity)(now, before.to(now.device)).mean()
             for now, before in ((output.image, image_before), (output.text, text_before)))
     return told + reg * sum(1 - each for each in kept)
 
@@ -179,11 +181,14 @@ class CutCLIP(nn.Module):
         self.image_cut = _layers("image_layers", image_layers, len(clip.visual.transformer.resblocks))
         self.text_cut = _layers("text_layers", text_layers, len(clip.transformer.resblocks))
         self._name(classnames)
+        self.register_load_state_dict_post_hook(_name_again)
 
     @torch.no_grad()
     def _name(self, classnames: Sequence[str]) -> None:
         self.classnames, clip = class_names(classnames), self.clip
-        ids = self.tokenizer([self.template.format(name) for name in self.classnames]).to(clip.text_projection.device)
+        ids = self.tokenizer([self.template.format(name) for name in self.classnames])
+        ids = torch.as_tensor(ids, device=clip.text_projection.device)
+        checks.tensor("what tokenizer gives", ids, f"{len(self.classnames)} L", kind="integer")
         before, ends = unit_vectors(clip.encode_text(ids)), ids.argmax(-1)  # refuses ids of another tokenizer
         ids = ids[:, : int(ends.max()) + 1]
         x = clip.token_embedding(ids) + clip.positional_embedding[: ids.shape[1]]
@@ -198,6 +203,11 @@ class CutCLIP(nn.Module):
         other._name(classnames)
         return other
 
+
+def _name_again(model: CutCLIP, keys: object) -> None:
+    "After `load_state_dict`: what is kept for the names comes from the CLIP, whose weights may be others now."
+    model._name(model.classnames)
+
 # %% ../../nbs/visionlanguage/mmrl.ipynb #lowercode
 @torch.no_grad()
 def lower_states(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tensor:
@@ -205,14 +215,14 @@ def lower_states(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tenso
 
     Args:
         model: an `MMRL`.
-        images: as `clip.preprocess` gives them.
+        images: as `clip.preprocess` gives them, on any device.
         batch_size: images at a time.
 
     Raises TypeError or ValueError for other images.
     """
     visual, states = checks.module("model", model, CutCLIP).clip.visual, []
     for part in _checked_images(model, images).split(checks.whole("batch_size", batch_size)):
-        patches = visual.conv1(part).flatten(2).transpose(1, 2)
+        patches = visual.conv1(part.to(visual.proj.device)).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.expand(len(part), 1, -1), patches], 1) + visual.positional_embedding
         states.append(through_blocks(visual.transformer.resblocks[: model.image_cut[0]], visual.ln_pre(x)))
     return torch.cat(states)
@@ -220,7 +230,14 @@ def lower_states(model: CutCLIP, images: Tensor, batch_size: int = 256) -> Tenso
 
 def _checked_images(model: CutCLIP, images: Tensor) -> Tensor:
     size = model.clip.config.image_resolution
-    return checks.tensor("images (as clip.preprocess gives them)", images, f"N 3 {size} {size}", kind="float")
+    checks.tensor("images (as clip.preprocess gives them)", images, f"N 3 {size} {size}", kind="float")
+    checks.same_dtype("images", images, "the weights", model.clip.text_projection)
+    return images
+
+
+def _checked_states(model: CutCLIP, states: Tensor) -> Tensor:
+    shape = " ".join(map(str, model.clip.visual.positional_embedding.shape))
+    return checks.tensor("states (as lower_states gives them)", states, f"N {shape}", kind="float")
 
 
 @torch.no_grad()
@@ -228,16 +245,17 @@ def frozen_features(model: CutCLIP, states: Tensor, batch_size: int = 256) -> Te
     "Features `(N, E)` of length 1 by the frozen model, from states as `lower_states` gives them."
     visual = checks.module("model", model, CutCLIP).clip.visual
     blocks = visual.transformer.resblocks[model.image_cut[0] :]
-    checks.tensor("states (as lower_states gives them)", states, f"N L {visual.proj.shape[0]}", kind="float")
-    tops = [through_blocks(blocks, part)[:, 0] for part in states.split(checks.whole("batch_size", batch_size))]
+    parts = _checked_states(model, states).split(checks.whole("batch_size", batch_size))
+    tops = [through_blocks(blocks, part)[:, 0] for part in parts]
     return unit_vectors(visual.ln_post(torch.cat(tops)) @ visual.proj)
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #forwardcode
 def mmrl_text(model: MMRL) -> Tensor:
     "Features `(C, E)` of length 1 of the model's classes; the end tokens have moved by as many as were put in."
     clip, tokens = checks.module("model", model, MMRL).clip, model.tokens.text(model.tokens.space)
-    x = through_blocks(clip.transformer.resblocks[model.text_cut[0] :], model.text_states, tokens, True, model.beta)
-    ends = model.ends + (len(tokens[0]) if tokens else 0)
+    states = model.text_states.to(clip.text_projection)  # a model `for_classes` stays behind when the first one moves
+    x = through_blocks(clip.transformer.resblocks[model.text_cut[0] :], states, tokens, True, model.beta)
+    ends = model.ends.to(x.device) + (len(tokens[0]) if tokens else 0)
     return unit_vectors(clip.ln_final(x[torch.arange(len(x), device=x.device), ends]) @ clip.text_projection)
 
 
@@ -252,9 +270,10 @@ def mmrl_output(model: MMRL, states: Tensor, text: Tensor | None = None) -> MMRL
     Source: Guo and Gu, MMRL (CVPR 2025); the authors' `trainers/mmrl.py`, `CustomCLIP.forward`.
     """
     visual, tokens = checks.module("model", model, MMRL).clip.visual, model.tokens.image(model.tokens.space)
-    checks.tensor("states (as lower_states gives them)", states, f"N L {visual.proj.shape[0]}", kind="float")
-    x = through_blocks(visual.transformer.resblocks[model.image_cut[0] :], states, tokens, beta=model.beta)
+    blocks = visual.transformer.resblocks[model.image_cut[0] :]
+    x = through_blocks(blocks, _checked_states(model, states), tokens, beta=model.beta)
     text = mmrl_text(model) if text is None else text
+    checks.tensor("text", text, f"{len(model.classnames)} {visual.proj.shape[1]}", kind="float")
     image = unit_vectors(visual.ln_post(x[:, 0]) @ visual.proj)
     logits = model.scale * image @ text.T
     if not tokens:
@@ -330,12 +349,13 @@ class MMRL(TokenLearner):
 # %% ../../nbs/visionlanguage/mmrl.ipynb #fitcode
 def fit_mmrl(model: MMRL, images: Tensor, labels: Tensor, *, epochs: int = 10, batch_size: int = 4, lr: float = 0.001,
              augment: Callable[[Tensor], Tensor] | None = None, seed: int = 0, progress: bool = False) -> History:
-    """Train an `MMRL` in place on some images of every class; what CLIP brought stays as it is.
+    """Train an `MMRL` in place, on its device, on some images of every class; what CLIP brought stays as it is.
 
     Args:
         images, labels: `(N, 3, R, R)` as `clip.preprocess` gives them, and indices into `model.classnames`.
         epochs: the first is a very slow one, unless it is the only one.
-        batch_size, lr: images per step, at most N; the learning rate after the first epoch.
+        batch_size, lr: images per step, at most N; the learning rate after the first epoch. A last batch with fewer
+            images is left out.
         augment: changes a batch of images at random; None computes the states of all images once, and keeps them.
         seed, progress: of the order of images; whether to show a bar.
 
@@ -343,10 +363,10 @@ def fit_mmrl(model: MMRL, images: Tensor, labels: Tensor, *, epochs: int = 10, b
     for images or labels that do not fit the model or each other.
     Source: Guo and Gu, MMRL (CVPR 2025); the authors' `configs/trainers/MMRL/vit_b16.yaml`.
     """
-    classes = len(checks.module("model", model, MMRL).classnames)
-    states, epochs = lower_states(model, images), checks.whole("epochs", epochs)
-    labels = checks.labels("labels", labels, rows=len(images), classes=classes).long()
-    inputs = (states, frozen_features(model, states)) if augment is None else (images,)
+    classes, epochs = len(checks.module("model", model, MMRL).classnames), checks.whole("epochs", epochs)
+    labels = checks.labels("labels", labels, rows=len(_checked_images(model, images)), classes=classes).long()
+    inputs = (images,) if augment else (lower_states(model, images),)
+    inputs = inputs if augment else (*inputs, frozen_features(model, *inputs))
     loader = batches(*inputs, labels, batch_size=min(checks.whole("batch_size", batch_size), len(labels)), seed=seed)
 
     def step(batch, p):
@@ -358,4 +378,5 @@ def fit_mmrl(model: MMRL, images: Tensor, labels: Tensor, *, epochs: int = 10, b
     learned = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=lr, weight_decay=5e-4)
     return fit(step, loader, optimizer, epochs=epochs, seed=seed, model=model.train(), progress=progress,
+               accelerator=choose_accelerator(learned[0].device),
                schedule=lambda p: lr if epochs == 1 else learning_rate(int(p * epochs + 1e-6), epochs, lr))

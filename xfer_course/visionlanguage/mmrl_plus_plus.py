@@ -63,7 +63,7 @@ class ResidualProjection(nn.Module):
     def __init__(self, start: Tensor, rank: int = 64) -> None:
         super().__init__()
         width, embed = checks.tensor("start", start, "D E", kind="float", finite=True).shape
-        self.register_buffer("start", start.detach(), persistent=False)
+        self.register_buffer("start", start.detach())  # saved: weights that are loaded bring their own
         self.up, self.down = _low_rank((width, checks.whole("rank", rank)), (rank, embed))
 
     def forward(self, states: Tensor) -> Tensor:
