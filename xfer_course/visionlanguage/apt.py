@@ -134,7 +134,7 @@ class ApproximatedAttention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         checks.tensor("x", x, f"N L {self.attention.out_proj.in_features}", kind="float", empty=True)
-        checks.same_dtype("x", x, "prompt.tokens", self.prompt.tokens)
+        checks.same_dtype("x", x, "the attention", self.attention.in_proj_weight)
         return self.prompt(self.attention(x, causal), x)
 
 
