@@ -137,7 +137,7 @@ class ApproximatedAttention(nn.Module):
         checks.same_dtype("x", x, "the attention", self.attention.in_proj_weight)
         return self.prompt(self.attention(x, causal), x)
 
-
+# %% ../../nbs/visionlanguage/apt.ipynb #attachallcode
 def attach_prompts(network: nn.Module, tokens: int = 50, rank: int | None = 4) -> list[str]:
     """Give every attention of a network prompts, in place, and freeze everything else.
 

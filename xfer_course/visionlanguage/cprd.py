@@ -41,7 +41,7 @@ def hard_candidates(similarities: Tensor, positives: Tensor, k: int, *, correct:
     k = checks.whole("k (at most the negatives of a row)", k, 1, int(left))
     return similarities.masked_fill(out, -torch.inf).topk(k, dim=1).indices
 
-
+# %% ../../nbs/visionlanguage/cprd.ipynb #orderedcode
 def by_teacher(candidates: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Candidates `(N, K)` in the teacher's order, best first, and how sure it is of them.
 

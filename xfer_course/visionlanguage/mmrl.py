@@ -164,6 +164,11 @@ def _checked_template(template: str) -> str:
         raise ValueError(f"template must have one {{}} and no other braces, got {template!r}")
     return template
 
+
+def _name_again(model: CutCLIP, keys: object) -> None:
+    "After `load_state_dict`: what is kept for the names comes from the CLIP, whose weights may be others now."
+    model._name(model.classnames)
+
 # %% ../../nbs/visionlanguage/mmrl.ipynb #cutcode
 class CutCLIP(nn.Module):
     """A frozen CLIP, cut in both towers at the layer where learned tokens enter; `MMRL` is built on it.
@@ -202,11 +207,6 @@ class CutCLIP(nn.Module):
         other._buffers = dict(self._buffers)
         other._name(classnames)
         return other
-
-
-def _name_again(model: CutCLIP, keys: object) -> None:
-    "After `load_state_dict`: what is kept for the names comes from the CLIP, whose weights may be others now."
-    model._name(model.classnames)
 
 # %% ../../nbs/visionlanguage/mmrl.ipynb #lowercode
 @torch.no_grad()
