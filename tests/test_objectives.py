@@ -86,6 +86,21 @@ def test_a_name_scores_the_mean_of_its_words():
     torch.testing.assert_close(word_zero_shot(logits, names, "sigmoid"), expected)
 
 
+def test_a_frequent_word_loses_its_lead_when_frequencies_are_taken_off():
+    "A network that has learned how frequent words are and nothing of the picture is undecided then."
+    shares = torch.tensor([0.9, 0.1, 0.1, 0.4], dtype=torch.double)
+    names, prior = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]), shares.log()
+    blind = (shares.log() - 3).expand(2, 4)  # up to a constant, which a softmax does not see
+    assert word_zero_shot(blind, names).argmax(1).tolist() == [0, 0]
+    undecided = word_zero_shot(blind, names, prior=prior)
+    torch.testing.assert_close(undecided, undecided[:, :1].expand(2, 3))
+    saw = blind + torch.tensor([0.0, 1.0, 0.0, 0.0])
+    assert word_zero_shot(saw, names, prior=prior).argmax(1).tolist() == [1, 1]
+    plain = word_zero_shot(saw, names)
+    own = torch.stack([prior[0], prior[1], (prior[2] + prior[3]) / 2])
+    torch.testing.assert_close(word_zero_shot(saw, names, prior=prior), plain - own)
+
+
 def test_sharing_the_targets_of_equal_texts_changes_no_loss():
     image, text = numbers(8, 5), numbers(4, 5, 1).repeat_interleave(2, 0)
     pairs = torch.arange(4).repeat_interleave(2)
