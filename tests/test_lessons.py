@@ -136,6 +136,14 @@ def test_what_the_site_folds_is_folded_in_jupyterlab(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
+def test_a_folded_cell_begins_with_what_it_is(path):
+    "JupyterLab shows the first line of a folded cell: a summary, where there is one, and no other directive."
+    for cell in code_cells(path):
+        summaries = [line for line in cell.source.splitlines() if line.startswith("#| code-summary:")]
+        assert summaries in ([], [cell.source.splitlines()[0]]), f"put the summary first:\n{cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES.get)
 def test_a_check_does_not_show_its_answer(path):
     for cell in read(path).cells:
         if (cell.cell_type == "code" and "#| export" not in cell.source
