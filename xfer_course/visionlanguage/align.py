@@ -106,7 +106,8 @@ def align_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | fl
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float")
     checks.same_dtype("text_features", text_features, "image_features", image_features)
     learned = isinstance(scale, Tensor) and scale.numel() == 1
-    number = None if learned and not scale.is_cpu else checks.number("scale", scale, above=0)
+    looked_at = not learned or (scale.is_cpu and not torch.compiler.is_compiling())
+    number = checks.number("scale", scale, above=0) if looked_at else None
     scale = scale.reshape(()) if learned else number  # a number alone would have no gradient
     smoothing = checks.number("label_smoothing", label_smoothing, 0, below=1)
     logits = scale * unit_vectors(image_features) @ unit_vectors(text_features).T
