@@ -198,6 +198,17 @@ def test_a_table_of_prompts_holds_what_each_weight_matrix_reaches():
     assert one.features == one.probabilities == table.single[templates[0]]
 
 
+def test_a_table_of_prompts_takes_half_precision_and_small_labels_as_they_are():
+    clip, names, templates = tiny_clip(), ["cat", "car", "house"], ["a photo of a {}.", "{}"]
+    features, labels = numbers(1500, 128).half(), torch.arange(1500) % 3
+    expected = prompt_table(clip, names, templates, features.float(), labels)
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        assert prompt_table(clip, names, templates, features, labels.to(kind)) == expected
+    for given in (labels.tolist(), labels.numpy()):
+        with pytest.raises(TypeError, match="labels must be a tensor"):
+            prompt_table(clip, names, templates, features, given)
+
+
 def test_a_model_on_the_line_of_its_baselines_has_no_effective_robustness():
     def on_line(a):
         return 1 / (1 + math.exp(-(0.8 * math.log(a / (1 - a)) - 1)))

@@ -197,9 +197,8 @@ def combined_query(image_features: Tensor, text_features: Tensor, weight: float 
     checks.tensor("text_features", text_features, f"{rows} {width} | 1 {width}", kind="float")
     checks.same_dtype("text_features", text_features, "image_features", image_features)
     weight = checks.number("weight", weight, 0, 1)
-    parts = (unit_vectors(checks.directions(name, x)) for name, x in
-             (("image_features", image_features), ("text_features", text_features)))
-    image, text = parts
+    image, text = (unit_vectors(checks.directions(name, x)) for name, x in
+                   (("image_features", image_features), ("text_features", text_features)))
     mixed = (1 - weight) * image + weight * text
     if not (good := mixed.float().norm(dim=1) > 1e-3).all():
         raise ValueError("weight must leave something of picture and text, got features in opposite directions in row "

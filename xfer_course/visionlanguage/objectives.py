@@ -215,6 +215,7 @@ def prompt_table(clip: nn.Module, names: Sequence[str], templates: Sequence[str]
         raise ValueError(f"templates must be different, got {templates!r}")
     weights = [zero_shot_weights(clip, names, each) for each in (*templates, templates)]
     checks.tensor("features", features, f"N {weights[0].shape[1]}", kind="float", finite=True)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # half precision knows ties
     labels = checks.labels("labels", labels, len(features), len(weights[0])).to(features.device)
     scores = [clip.logit_scale.exp() * unit_vectors(features) @ each.to(features).T for each in weights]
     shares = sum(each.softmax(1) for each in scores[:-1])
