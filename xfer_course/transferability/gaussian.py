@@ -71,7 +71,7 @@ def principal_parts(features: Any, variance: float = 0.99, keep: str = "npca") -
 
 # %% ../../nbs/transferability/gaussian.ipynb #thresholdcode
 def sigma_threshold(dimensions: int, n_sigma: float) -> float:
-    """The Mahalanobis distance that a Gaussian of so many dimensions exceeds as rarely as a number `n_sigma` deviations.
+    """The Mahalanobis distance that a Gaussian of so many dimensions exceeds as rarely as a number its `n_sigma`.
 
     Raises TypeError or ValueError for no whole number of dimensions or a number that is not above 0.
     Beyond 8 deviations the answer is infinite: the share is 1 in double precision.
