@@ -103,8 +103,24 @@ def _rows(model: AnomalyDetector, X: Any) -> list[np.ndarray]:
     return [checks.array(f"X[{i}]" if len(levels) > 1 else "X", level, "N D").astype(np.float64)
             for i, level in enumerate(levels)]
 
+# %% ../../nbs/transferability/gaussian.ipynb #judgecode
+class _Judging(OutlierMixin, BaseEstimator):
+    "What a detector says about rows, given their distances and an offset."
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        "Minus the mean distance over levels, `(N,)`: higher is more normal."
+        return -self.distances(X).mean(1)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        "`score_samples` minus the threshold: below 0 is strange."
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        "1 for normal, -1 for strange, `(N,)`."
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
 # %% ../../nbs/transferability/gaussian.ipynb #classcode
-class AnomalyDetector(OutlierMixin, BaseEstimator):
+class AnomalyDetector(_Judging):
     """One Gaussian per level on features of normal pictures; an estimator of scikit-learn.
 
     Args:
@@ -116,8 +132,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         batch_size: pictures at once.
 
     `X` is `(N, D)`, a list of such (one for each level), or with a network pictures `(N, C, H, W)`.
-    After `fit`: `gaussians_`, `components_`, `offset_`.
-    Source: Rippel, Mertens and Merhof (2020); the threshold of `predict` is scikit-learn's custom.
+    After `fit`: `gaussians_`, `components_`, `offset_`. Source: Rippel, Mertens and Merhof (2020); the threshold of
+    `predict` is scikit-learn's custom.
     """
 
     def __init__(self, network: nn.Module | None = None, distance: str = "mahalanobis", keep: str | None = None,
@@ -133,8 +149,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         levels = _rows(self, X)
         if len(levels[0]) < 2:
             raise ValueError(f"X must hold at least two normal rows, got {len(levels[0])}")
-        self.components_ = [None if self.keep is None else principal_parts(level, self.variance, self.keep)
-                            for level in levels]
+        self.components_ = [self.keep and principal_parts(level, self.variance, self.keep) for level in levels]
         self.gaussians_ = [_Gaussian(level) for level in _kept(self, levels)]
         self.n_features_in_ = levels[0].shape[1]
         self.offset_ = float(np.quantile(self.score_samples(X), share))
@@ -145,18 +160,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return np.stack([getattr(gaussian, self.distance)(level)
                          for gaussian, level in zip(self.gaussians_, _kept(self, _rows(self, X)))], 1)
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        "Minus the mean distance over levels, `(N,)`: higher is more normal."
-        return -self.distances(X).mean(1)
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        "`score_samples` minus the threshold: below 0 is strange."
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> np.ndarray:
-        "1 for normal, -1 for strange, `(N,)`."
-        return np.where(self.decision_function(X) < 0, -1, 1)
 
 # %% ../../nbs/transferability/gaussian.ipynb #keptcode
 def _kept(model: AnomalyDetector, levels: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -87,7 +87,7 @@ class Descent(NamedTuple):
     steps: int
     "steps that were kept"
 
-
+# %% ../../nbs/transferability/ped.ipynb #loopcode
 def potential_energy_descent(features: Any, labels: Any, general: Any, n_sigma: float = 0.6, dt: float = 0.1,
                              strength: float = 1.0, max_steps: int = 6, exit_ratio: float = 0.5) -> Descent:
     """Let overlapping classes push each other apart.

@@ -67,7 +67,7 @@ class LogME(NamedTuple):
     weights: np.ndarray
     "`(K, D)`, the mean head"
 
-
+# %% ../../nbs/transferability/scores.ipynb #fitlogmecode
 def fit_logme(features: Any, labels: Any) -> LogME:
     """`logme` with the precisions and the weights behind it.
 
