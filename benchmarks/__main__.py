@@ -16,7 +16,7 @@ import torch
 from xfer_course.data import write_atomically
 from xfer_course.results import available_jobs, device_name
 
-CHAPTERS = ("data", "training", "rotation", "dann", "mrl", "coop", "visionlanguage", "peft", "merging")
+CHAPTERS = ("data", "training", "rotation", "dann", "mrl", "coop", "visionlanguage", "peft", "merging", "fewshot")
 LIBRARIES = (
     "torch",
     "torchvision",

@@ -103,3 +103,14 @@ def test_lokis_passes_are_measured_beside_the_matrix():
     measured = scores_on_trees(labels=60, pictures=3, rounds=1)
     assert [each.unit for each in measured] == ["s", "bytes"] * 2
     assert all(value > 0 for each in measured for values in each.values.values() for value in values)
+
+
+def test_episodes_and_new_classes_are_measured_beside_scikit_learn():
+    from benchmarks.fewshot import LIBRARY, REFITTED, seconds_per_episode, seconds_per_new_class
+
+    measured = [*seconds_per_episode((3,), number=2, width=5, rounds=1),
+                *seconds_per_new_class(4, 5, width=5, rounds=1)]
+    assert [each.unit for each in measured] == ["s"] * 6
+    assert all(value > 0 for each in measured for values in each.values.values() for value in values)
+    assert measured[0].kinds["K-means"] == "course" and measured[0].kinds[LIBRARY] == "library"
+    assert measured[-1].kinds[REFITTED] == "library"
