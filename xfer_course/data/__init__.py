@@ -2,8 +2,8 @@
 and files that can be trusted.
 
 One module each: `files` and `archives` (reading, writing, unpacking), `catalogue` (which sets there are, fetching),
-`batching`, `several_domains`, `loading`, `decoding`, `lazy`, `generated`, `signs`, `reviews`, `folders`, `sets`,
-`domains` and `built`; and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
+`batching`, `several_domains`, `loading`, `decoding`, `lazy`, `generated`, `characters`, `signs`, `reviews`, `folders`,
+`sets`, `domains` and `built`; and for captioned pictures `shapes`, `scenes`, `captions` and `captioned`.
 """
 from .archives import MAX_MEMBERS, check_space, tar_contents, unpack, zip_contents
 from .batching import Images, InputBatches, PassSampler, TensorBatches, batches, domain_batches
@@ -13,6 +13,7 @@ from .captions import caption, synonyms
 from .catalogue import built_file, data_versions, datasets, expected_bytes, find_file, get, manifest
 from .decoding import (GREY, as_images, check_request, decode_image, first_of, read_picture, reading_image, to_float,
                        upright_rgb)
+from .characters import OMNIGLOT_ALPHABETS, PER_ALPHABET, Characters, glyphs, omniglot
 from .domains import (OFFICE_CALTECH_CLASSES, OFFICE_CALTECH_DOMAINS, Features, Tracks, gtsrb32, office_caltech,
                       office_caltech_features)
 from .files import (MAX_UNPACKED, DataFileError, cache_file, cache_root, cached_arrays, data_root, file_hash,
@@ -38,6 +39,7 @@ __all__ = [
     "BSDS500_COUNTS", "bsds500", "make", "mnist_m",
     "built_file", "data_versions", "datasets", "expected_bytes", "find_file", "get", "manifest",
     "GREY", "as_images", "check_request", "decode_image", "first_of", "read_picture", "reading_image", "to_float", "upright_rgb",
+    "Characters", "OMNIGLOT_ALPHABETS", "PER_ALPHABET", "glyphs", "omniglot",
     "OFFICE_CALTECH_CLASSES", "OFFICE_CALTECH_DOMAINS", "Features", "Tracks", "gtsrb32", "office_caltech",
     "office_caltech_features",
     "MAX_UNPACKED", "DataFileError", "cache_file", "cache_root", "cached_arrays", "data_root", "file_hash",

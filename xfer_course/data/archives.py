@@ -143,11 +143,11 @@ def tar_contents(archive: Path, size: int | None = None) -> Iterator[tuple[str, 
                 yield member.name, tar.extractfile(member).read()
 
 
-def zip_contents(archive: Path, folder: str, size: int | None = None) -> dict[str, bytes]:
-    """Names and contents of the JPEG files under a folder of a zip archive, without writing any;
+def zip_contents(archive: Path, folder: str, size: int | None = None, *, ending: str = ".jpg") -> dict[str, bytes]:
+    """Names and contents of the files under a folder of a zip archive whose names end so, without writing any;
     `size` as for `reading`."""
     with reading(archive, size):
         _check_zip(archive)
         with zipfile.ZipFile(archive) as file:
             return {name: file.read(name) for name in file.namelist() if name.startswith(folder + "/")
-                    and name.endswith(".jpg") and "/." not in name}
+                    and name.endswith(ending) and "/." not in name}
