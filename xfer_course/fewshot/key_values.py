@@ -189,9 +189,10 @@ def fit_values(model: KeyValueBottleneck, features: Tensor, labels: Tensor, *, e
     Raises TypeError or ValueError for what does not fit. Source: the authors' `scripts/train.py`, whose rate, clipping
     and smoothing these are, for 256 tables; with other tables change `lr` in proportion.
     """
-    labels = checks.labels("labels", labels, len(checks.tensor("features", features)), model.values.shape[2]).long()
+    classes = checks.module("model", model, KeyValueBottleneck).values.shape[2]
+    labels = checks.labels("labels", labels, len(checks.tensor("features", features)), classes).long()
     smooth = checks.number("label_smoothing", label_smoothing, 0, below=1)
-    codes = checks.module("model", model, KeyValueBottleneck).train().nearest(features)  # frozen keys: once is enough
+    codes = model.train().nearest(features)  # keys do not move while values are trained: once is enough
 
     def step(batch: tuple[Tensor, Tensor], p: float) -> tuple[Tensor, dict]:
         return cross_entropy(voting_logits(model.fetch(batch[0])), batch[1], label_smoothing=smooth), {}
@@ -213,8 +214,9 @@ def class_counts(codes: Tensor, labels: Tensor, num_pairs: int, num_classes: int
     n, tables, _ = checks.tensor("codes", codes, "N C k", kind="integer").shape
     pairs = checks.whole("num_pairs", num_pairs)
     checks.tensor("codes", codes, within=(0, pairs - 1))
-    labels = checks.labels("labels", labels, n, num_classes).long()
-    classes = int(labels.max()) + 1 if num_classes is None else checks.whole("num_classes", num_classes)
+    classes = None if num_classes is None else checks.whole("num_classes", num_classes)
+    labels = checks.labels("labels", labels, n, classes).long()
+    classes = classes or int(labels.max()) + 1
     places = (labels[:, None] * tables + torch.arange(tables, device=codes.device))[..., None] * pairs + codes
     return places.flatten().bincount(minlength=classes * tables * pairs).view(classes, tables, pairs)
 

@@ -207,7 +207,8 @@ def _learn(model: TEEN, X: np.ndarray, y: np.ndarray, new: bool) -> TEEN:
 
 def _prototypes(model: TEEN, means: np.ndarray, is_new: np.ndarray) -> np.ndarray:
     "Unit vectors of base classes, and calibrated prototypes of new ones."
-    weight, temperature = checks.number("weight", model.weight, 0, 1), checks.number("temperature", model.temperature, 0)
+    weight = checks.number("weight", model.weight, 0, 1)
+    temperature = checks.number("temperature", model.temperature, 0)
     rows = torch.from_numpy(means)
     found = unit_vectors(checks.directions("means of classes", rows))
     if is_new.any():
