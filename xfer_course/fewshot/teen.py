@@ -89,8 +89,9 @@ def session_scores(labels: Any, predictions: Any, base: Any) -> SessionScores:
     if old.all() or not old.any():
         raise ValueError(f"labels must hold base classes and new ones, got only {'base' if old.all() else 'new'} ones")
     right = predictions == labels
-    per_class = {k: right[labels == k].mean() for k in np.unique(labels)}
-    seen, unseen = (float(np.mean([per_class[k] for k in np.unique(labels[rows])])) for rows in (old, ~old))
+    names, codes = np.unique(labels, return_inverse=True)
+    per_class, is_base = np.bincount(codes, right) / np.bincount(codes), np.isin(names, base)
+    seen, unseen = float(per_class[is_base].mean()), float(per_class[~is_base].mean())
     return SessionScores(float(right.mean()), seen, unseen, harmonic_mean(seen, unseen),
                          float(old_said[~old].mean()), float((~old_said)[old].mean()))
 
