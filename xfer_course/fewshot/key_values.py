@@ -195,12 +195,21 @@ def fit_values(model: KeyValueBottleneck, features: Tensor, labels: Tensor, *, e
     codes = model.train().nearest(features)  # keys do not move while values are trained: once is enough
 
     def step(batch: tuple[Tensor, Tensor], p: float) -> tuple[Tensor, dict]:
-        return cross_entropy(voting_logits(model.fetch(batch[0])), batch[1], label_smoothing=smooth), {}
+        return cross_entropy(_votes(model, batch[0]), batch[1], label_smoothing=smooth), {}
 
     loader = batches(codes, labels, batch_size=min(checks.whole("batch_size", batch_size), len(labels)), seed=seed)
     optimizer = torch.optim.SGD([model.values], checks.number("lr", lr, above=0))
     return fit(step, loader, optimizer, epochs=epochs, seed=seed, model=model, clip_norm=clip_norm, progress=False,
                accelerator=choose_accelerator(model.values.device))
+
+
+def _votes(model: KeyValueBottleneck, codes: Tensor) -> Tensor:
+    "`voting_logits(model.fetch(codes))` in training mode, without a row of values for each table in memory."
+    tables, pairs, _ = model.values.shape
+    flat = codes.transpose(0, 1).flatten(1)
+    model.counts.scatter_add_(1, flat, model.counts.new_ones(flat.shape))
+    rows = (codes + pairs * torch.arange(tables, device=codes.device)[:, None]).flatten(1)
+    return F.embedding_bag(rows, model.values.flatten(0, 1), mode="sum") / tables
 
 # %% ../../nbs/fewshot/key_values.ipynb #sharedcode
 def class_counts(codes: Tensor, labels: Tensor, num_pairs: int, num_classes: int | None = None) -> Tensor:
