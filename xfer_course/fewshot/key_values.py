@@ -84,11 +84,9 @@ class KeyValueBottleneck(_Tables):
         dim_key, dim_value: width of keys, and of values: the number of classes, if the tables vote.
         decay: of the running means that place the keys.
         k: how many of the nearest keys a feature fetches from each table; their values are added.
-        projection: `(num_codebooks, dim_in, dim_key)`; None draws random ones with columns of unit length.
-        seed: of projections and first keys.
+        projection: `(num_codebooks, dim_in, dim_key)`; None draws some with columns of unit length, by the seed.
 
-    In training mode fetches are counted, in `counts`. In evaluation mode, and where `used_only` is true, keys that
-    were never counted do not take part.
+    In training mode fetches are counted, in `counts`; in evaluation, where `used_only` is true, others take no part.
     Source: Träuble et al. (2023); the authors' `key_value_bottleneck/core.py`.
     """
 
@@ -107,7 +105,7 @@ class KeyValueBottleneck(_Tables):
         return self
 
     def nearest(self, x: Tensor) -> Tensor:
-        "Numbers of the nearest keys of features `(N, dim_in)`: `(N, C, k)`, for `fetch`."
+        "Numbers `(N, C, k)` of the keys that are nearest to features `(N, dim_in)`, for `fetch`."
         return _nearest(self, x)
 
     def fetch(self, codes: Tensor) -> Tensor:
@@ -149,7 +147,7 @@ def _shuffled(features: Tensor, batch_size: int, draw: torch.Generator) -> Itera
     for rows in torch.randperm(len(features), generator=draw).split(batch_size):
         yield features[rows.to(features.device)]
 
-
+# %% ../../nbs/fewshot/key_values.ipynb #movecode
 def _move_keys(model: _Tables, heads: Tensor, dead: float, draw: torch.Generator) -> None:
     "One step of the running means with heads `(C, N, d)`; then dead keys jump onto random heads."
     (tables, n, width), pairs, share = heads.shape, model.keys.shape[1], 1 - model.decay

@@ -71,7 +71,7 @@ class SessionScores(NamedTuple):
     new_as_base: float   # of the examples of new classes
     base_as_new: float   # of the examples of base classes
 
-
+# %% ../../nbs/fewshot/teen.ipynb #scorecode
 def session_scores(labels: Any, predictions: Any, base: Any) -> SessionScores:
     """How base and new classes fare after a session.
 
@@ -205,7 +205,7 @@ def _learn(model: TEEN, X: np.ndarray, y: np.ndarray, new: bool) -> TEEN:
     model.means_, model.prototypes_ = means, prototypes
     return model
 
-
+# %% ../../nbs/fewshot/teen.ipynb #cosinecode
 def _prototypes(model: TEEN, means: np.ndarray, is_new: np.ndarray) -> np.ndarray:
     "Unit vectors of base classes, and calibrated prototypes of new ones."
     weight = checks.number("weight", model.weight, 0, 1)
@@ -260,7 +260,7 @@ def choose_calibration(features: Any, labels: Any, *, shot: int = 1, share: floa
     best = np.unravel_index(total.argmax(), total.shape)
     return Calibration(*(float(values[at]) for values, at in zip(tried, best)), total / draws)
 
-
+# %% ../../nbs/fewshot/teen.ipynb #playcode
 def _played(x: np.ndarray, y: np.ndarray, base: np.ndarray, shot: int, weights: np.ndarray, temperatures: np.ndarray,
             rng: np.random.Generator) -> np.ndarray:
     "Harmonic means of one draw, for each weight and temperature."
