@@ -182,6 +182,13 @@ fuzz(
     lambda r, a: len(r) == len(a["classnames"]) and all(name == " ".join(name.split()) for name in r),
 )
 fuzz(
+    "prompt_template",
+    lambda template: clip.prompt_template("template", template),
+    {"template": st.sampled_from(["a {}.", "{}"])},
+    {"template": st.text("a{}!", max_size=6) | st.none()},
+    lambda r, a: r.format("cat") == r.replace("{}", "cat"),
+)
+fuzz(
     "zero_shot_weights",
     lambda **options: clip.zero_shot_weights(MODEL, **options),
     {

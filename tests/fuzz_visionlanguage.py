@@ -244,7 +244,7 @@ ACCURACY, ACCURACIES = st.floats(0.05, 0.95), st.just([0.3, 0.5, 0.8])
 ANY_NUMBERS = st.lists(any_float, max_size=4)
 
 fuzz("caption_words", visionlanguage.caption_words, {"caption": st.text(max_size=20)},
-     {"caption": st.none() | any_int}, lambda r, a: all(word == word.lower() for word in r))
+     {"caption": st.none() | any_int}, lambda r, a: all(visionlanguage.caption_words(word) == [word] for word in r))
 fuzz("vocabulary", visionlanguage.vocabulary, {"captions": TEXTS, "least": st.just(1)},
      {"captions": ANY_TEXTS, "least": small_int}, lambda r, a: len(set(r)) == len(r) > 0)
 fuzz("word_bags", visionlanguage.word_bags, {"captions": TEXTS, "words": st.just(["cat", "a", "blue"])},
@@ -291,6 +291,10 @@ fuzz("text_filter", visionlanguage.text_filter,
 fuzz("similarity_filter", visionlanguage.similarity_filter,
      {"image_features": ROWS, "text_features": ROWS, "share": st.floats(0.01, 1)},
      {"image_features": any_vectors, "text_features": any_vectors, "share": any_float}, lambda r, a: r.any())
+fuzz("combined_query", visionlanguage.combined_query,
+     {"image_features": ROWS, "text_features": ROWS, "weight": st.sampled_from((0.0, 0.25, 1.0))},
+     {"image_features": any_vectors, "text_features": any_vectors, "weight": any_float},
+     lambda r, a: ((r.norm(dim=1) - 1).abs() < 1e-3).all())
 fuzz("exchange_rate", visionlanguage.exchange_rate,
      dict.fromkeys(("clean_sizes", "noisy_sizes"), st.just([1, 2, 4]))
      | dict.fromkeys(("clean", "noisy"), st.lists(st.floats(0, 1), min_size=3, max_size=3)),

@@ -15,6 +15,7 @@ from xfer_course.visionlanguage import (
     NOISE,
     align_loss,
     caption_words,
+    combined_query,
     exchange_rate,
     noisy_captions,
     similarity_filter,
@@ -59,6 +60,25 @@ def test_half_precision_is_near_single(dtype):
                                rtol=2e-2, atol=2e-2)
 
 
+def test_gradients_go_through_features_and_scale_with_smooth_labels():
+    image, text = rows(4, 0).requires_grad_(), rows(4, 1).requires_grad_()
+    scale = torch.tensor(3.0, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *x: align_loss(*x, 0.2), (image, text, scale))
+
+
+def test_a_single_pair_costs_nothing_and_equal_captions_what_cannot_be_told_apart():
+    assert align_loss(rows(1, 0), rows(1, 1), 5.0).abs() < 1e-12
+    same = rows(1, 0).repeat(4, 1)
+    assert abs(align_loss(same, same, 5.0).item() - 2 * math.log(4)) < 1e-12
+
+
+@pytest.mark.parametrize("scale", (0.0, -1.0, math.inf, math.nan))
+def test_a_tensor_that_is_no_scale_is_refused_as_a_number_is(scale):
+    for given in (scale, torch.tensor(scale, requires_grad=True), torch.tensor([scale])):
+        with pytest.raises(ValueError, match="scale must be a finite number above 0"):
+            align_loss(rows(4, 0), rows(4, 1), given)
+
+
 @pytest.mark.parametrize("kind", NOISE)
 def test_no_noise_leaves_captions_and_more_noise_holds_the_less(kind):
     assert noisy_captions(CAPTIONS, 0.0, kind).captions == CAPTIONS
@@ -80,6 +100,26 @@ def test_dropped_words_leave_some_in_their_order():
     for before, after in zip(CAPTIONS, noisy_captions(CAPTIONS, 1.0, "dropped words").captions):
         words = iter(before.split())
         assert after and all(word in words for word in after.split()), "the rest is a part of the caption, in order"
+
+
+def test_a_caption_that_keeps_all_its_words_keeps_its_blanks_and_is_not_noisy():
+    texts = ["a  red\tcat ", " x "] * 40
+    spoiled = noisy_captions(texts, 1.0, "dropped words")
+    assert not spoiled.noisy[1::2].any()
+    assert all(len(b.split()) < 3 for a, b, noisy in zip(texts, spoiled.captions, spoiled.noisy) if noisy)
+
+
+def test_capitals_signs_and_other_letters_survive_a_wrong_attribute():
+    texts = ["A SCARLET-toned café, été!", "Ünïcode rouge ...", "日本語 red"]
+    changed = noisy_captions(texts, 1.0, "wrong attribute").captions
+    assert changed[0].startswith("A ") and changed[0].endswith("-toned café, été!") and "SCARLET" not in changed[0]
+    assert changed[1] == texts[1] and changed[2].startswith("日本語 ") and changed[2] != texts[2]
+
+
+def test_arrays_of_captions_and_shares_of_one_are_taken():
+    assert noisy_captions(np.array(CAPTIONS), 1, "boilerplate").captions == noisy_captions(
+        CAPTIONS, 1.0, "boilerplate").captions
+    assert not noisy_captions(["the same"] * 5, 1.0).noisy.any()
 
 
 def test_a_wrong_attribute_changes_one_word_and_its_meaning():
@@ -120,6 +160,42 @@ def test_a_similarity_filter_keeps_the_nearest_pairs():
     assert similarity_filter(image, text, 1.0).all() and similarity_filter(image, text, 0.01).sum() == 1
 
 
+def test_a_similarity_filter_ranks_half_precision_in_single():
+    image, text = rows(400, 0, 64).half(), rows(400, 1, 64).half()
+    assert torch.equal(similarity_filter(image, text, 0.5), similarity_filter(image.float(), text.float(), 0.5))
+
+
+def test_text_filters_may_keep_none_and_count_equal_words_in_any_spelling():
+    assert text_filter(["a"]).tolist() == [False] and text_filter(["..."], shortest=0).all()
+    assert text_filter(["A red car", "a RED car.", "it\u2019s a car", "it's a car"], 1).tolist() == [False] * 4
+
+
+def test_a_combined_query_is_the_direction_of_a_weighted_sum():
+    image, text = rows(3, 0), rows(3, 1)
+    for weight in (0.0, 0.3, 1.0):
+        expected = unit_vectors((1 - weight) * unit_vectors(image) + weight * unit_vectors(text))
+        torch.testing.assert_close(combined_query(5 * image, 0.1 * text, weight), expected)
+        torch.testing.assert_close(combined_query(image, text[:1], weight)[1:2],
+                                   combined_query(image[1:2], text[:1], weight))
+    torch.testing.assert_close(combined_query(image, text), unit_vectors(unit_vectors(image) + unit_vectors(text)))
+
+
+def test_a_combined_query_finds_what_neither_part_finds():
+    "A space of three colours and three scenes: scene 1 in colour 0, asked for in colour 2."
+    table = torch.cat([torch.eye(3).repeat_interleave(3, 0), torch.eye(3).repeat(3, 1)], 1)  # row 3 * colour + scene
+    query = combined_query(table[1:2], torch.tensor([[0.0, 0, 1, 0, 0, 0]]), 0.6)
+    scores = (query @ unit_vectors(table).T)[0]
+    assert scores.argmax() == 3 * 2 + 1
+    assert (table[1] @ unit_vectors(table).T).argmax() == 1, "the picture alone finds itself"
+
+
+def test_opposite_vectors_make_no_query():
+    image = rows(3, 0)
+    with pytest.raises(ValueError, match="opposite directions in row 0"):
+        combined_query(image, -image)
+    assert torch.isfinite(combined_query(image, -image, 0.4)).all()
+
+
 def test_an_exchange_rate_is_read_from_a_curve_over_the_log_of_sizes():
     sizes = [100, 200, 400, 800]
     rate = exchange_rate(sizes, [0.1, 0.25, 0.3, 0.5], sizes, [0.1, 0.2, 0.3, 0.4])
@@ -139,6 +215,10 @@ def test_an_exchange_rate_is_read_from_a_curve_over_the_log_of_sizes():
     (lambda x: noisy_captions(CAPTIONS, 0.5, "typos"), "kind must be one of"),
     (lambda x: text_filter(CAPTIONS, shortest=5, longest=4), "longest must be"),
     (lambda x: similarity_filter(x, x, 0), "share must be"),
+    (lambda x: combined_query(x, x[:2]), "text_features must be of shape"),
+    (lambda x: combined_query(x, x, 1.5), "weight must be"),
+    (lambda x: combined_query(x * torch.tensor([[0.0]] + [[1.0]] * 4), x), r"image_features\[0\] must be finite"),
+    (lambda x: combined_query(x, x[:1] * torch.nan), r"text_features\[0\] must be finite"),
     (lambda x: similarity_filter(x, x[:2], 0.5), "text_features must be of shape"),
     (lambda x: exchange_rate([2, 1], [1, 2], [1, 2], [1, 2]), "clean_sizes must increase"),
     (lambda x: exchange_rate([1, 2], [1, 2], [1, 2], [1, np.nan]), "noisy must be finite"),

@@ -145,6 +145,9 @@ def test_both_features_are_mixed_and_the_loss_adds_both_turns():
     turned = 2 - (out.image * before).sum(1).mean() - (out.text * model.text_before).sum(1).mean()
     expected = 0.6 * F.cross_entropy(out.logits, labels) + 0.4 * F.cross_entropy(out.logits_rep, labels) + 2 * turned
     torch.testing.assert_close(model.loss(images(4), labels), expected)
+    assert torch.equal(model.loss(images(4), labels, before), model.loss(images(4), labels))
+    elsewhere = F.normalize(before.flip(0) + 1, dim=1)
+    assert not torch.equal(model.loss(images(4), labels, elsewhere), model.loss(images(4), labels))
 
 
 def test_without_tokens_in_the_image_tower_there_is_one_feature():
@@ -300,6 +303,7 @@ def test_images_labels_and_states_that_do_not_fit_are_named():
         (lambda: mmrl_output(model, lower_states(model, images(2)), torch.rand(2, 6)), "text must be"),
         (lambda: MMRL(small_clip(), NAMES, tokenizer=lambda texts: torch.tensor([[1, 39]])), "what tokenizer gives"),
         (lambda: model.loss(images(2), torch.tensor([0, 3])), "labels"),
+        (lambda: model.loss(images(2), torch.tensor([0, 1]), torch.rand(3, 6)), "image_before"),
         (lambda: fit_mmrl(model, images(2), torch.tensor([0])), "labels"),
         (lambda: fit_mmrl(model, images(2), torch.tensor([0, 1]), epochs=0), "epochs"),
         (lambda: mmrl_loss(model(images(2)), torch.tensor([0, 1]), torch.rand(3, 6), model.text_before),

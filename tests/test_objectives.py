@@ -25,11 +25,27 @@ def numbers(n: int, d: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
+HINDI = "\u0939\u093f\u0928\u094d\u0926\u0940"  # letters and vowel signs in turn
 BAGS = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [1, 1, 1, 1]])
 
 
 def test_words_are_small_and_without_signs():
     assert caption_words("A photo, of 2 Cats; it's ÉTÉ.") == ["a", "photo", "of", "2", "cats", "it's", "été"]
+
+
+@pytest.mark.parametrize("caption, words", [
+    ("it\u2019s a cafe\u0301", ["it's", "a", "caf\u00e9"]),  # a typographic sign, an accent stored on its own
+    ("\u0130stanbul", ["i\u0307stanbul"]), (HINDI, [HINDI]),
+    ("'red' dogs' rock'n'roll", ["red", "dogs", "rock'n'roll"]), ("...", []),
+])
+def test_a_word_is_one_however_it_is_stored(caption, words):
+    assert caption_words(caption) == words
+    assert [caption_words(word) for word in words] == [[word] for word in words]
+
+
+def test_captions_without_words_are_named_as_such():
+    with pytest.raises(ValueError, match="captions must hold a word"):
+        vocabulary(["...", "!"])
 
 
 def test_a_vocabulary_counts_captions_and_not_occurrences():
@@ -73,6 +89,38 @@ def test_half_precision_is_near_single(form):
     found = bag_of_words_loss(logits.half(), BAGS, form)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, bag_of_words_loss(logits.float(), BAGS, form), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", ("softmax", "sigmoid"))
+def test_a_word_ruled_out_costs_nothing_where_no_caption_holds_it(form):
+    logits, bags = numbers(3, 4), BAGS.double() * torch.tensor([1, 1, 1, 0])
+    logits[:, 3] = -torch.inf
+    logits.requires_grad_()
+    loss = bag_of_words_loss(logits, bags, form)
+    others = bag_of_words_loss(logits.detach()[:, :3], bags[:, :3], form)
+    torch.testing.assert_close(loss, others if form == "softmax" else others * 3 / 4)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all() and logits.grad[:, :3].abs().min() > 0
+    scores = word_zero_shot(logits.detach(), torch.eye(4)[:3], form)
+    assert torch.isfinite(scores).all()
+
+
+def test_scores_of_half_precision_and_under_autocast_are_computed_in_single():
+    logits = (9 * numbers(3, 4)).half()
+    expected = word_zero_shot(logits.float(), BAGS)
+    assert torch.equal(word_zero_shot(logits, BAGS), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(word_zero_shot(logits.float(), BAGS), expected)
+
+
+def test_a_blind_softmax_network_is_undecided_with_the_frequencies_of_its_targets():
+    captions = ["a"] + ["a b c d"] * 3 + ["b"]  # of other lengths: shares of captions are other numbers
+    bags = word_bags(captions, ["a", "b", "c", "d"])
+    blind = (bags / bags.sum(1, keepdim=True)).mean(0).log()[None]
+    torch.testing.assert_close(word_zero_shot(blind, torch.eye(4), prior=blind[0]), torch.zeros(1, 4))
+    assert word_zero_shot(blind, torch.eye(4), prior=bags.mean(0).log()).std() > 0.1
+    gradient = torch.autograd.functional.jacobian(lambda z: bag_of_words_loss(z.expand(5, 4), bags), blind)
+    torch.testing.assert_close(gradient, torch.zeros(1, 4), msg="no other constant answer has a smaller loss")
 
 
 def test_a_name_scores_the_mean_of_its_words():
@@ -150,6 +198,17 @@ def test_a_table_of_prompts_holds_what_each_weight_matrix_reaches():
     assert one.features == one.probabilities == table.single[templates[0]]
 
 
+def test_a_table_of_prompts_takes_half_precision_and_small_labels_as_they_are():
+    clip, names, templates = tiny_clip(), ["cat", "car", "house"], ["a photo of a {}.", "{}"]
+    features, labels = numbers(1500, 128).half(), torch.arange(1500) % 3
+    expected = prompt_table(clip, names, templates, features.float(), labels)
+    for kind in (torch.int64, torch.int32, torch.uint8):
+        assert prompt_table(clip, names, templates, features, labels.to(kind)) == expected
+    for given in (labels.tolist(), labels.numpy()):
+        with pytest.raises(TypeError, match="labels must be a tensor"):
+            prompt_table(clip, names, templates, features, given)
+
+
 def test_a_model_on_the_line_of_its_baselines_has_no_effective_robustness():
     def on_line(a):
         return 1 / (1 + math.exp(-(0.8 * math.log(a / (1 - a)) - 1)))
@@ -159,6 +218,19 @@ def test_a_model_on_the_line_of_its_baselines_has_no_effective_robustness():
     assert abs(found) < 1e-9
     found = effective_robustness(0.65, on_line(0.65) + 0.1, baselines, [on_line(a) for a in baselines])
     assert abs(found - 0.1) < 1e-9
+
+
+def test_a_steep_line_of_baselines_gives_a_number_without_a_warning(recwarn):
+    assert effective_robustness(0.01, 0.4, [0.9, 0.9001], [0.1, 0.8]) == pytest.approx(0.4)
+    assert not recwarn.list
+
+
+def test_other_precisions_are_refused_by_name():
+    towers = ToyTowers(3)
+    with pytest.raises(TypeError, match="images must be torch.float32"):
+        towers.features(torch.zeros(1, 3, 16, 16, dtype=torch.double))
+    with pytest.raises(TypeError, match="bags must be torch.float32"):
+        towers.encode_words(torch.eye(3).double())
 
 
 def test_a_smaller_drop_at_lower_accuracy_need_not_be_robust():
@@ -172,6 +244,10 @@ def test_a_smaller_drop_at_lower_accuracy_need_not_be_robust():
     (lambda x: bag_of_words_loss(x, BAGS, "logistic"), "form must be one of"),
     (lambda x: word_zero_shot(x, BAGS[:, :3]), "class_words must be of shape"),
     (lambda x: word_zero_shot(x, 0 * BAGS), "class_words must hold a word in every row"),
+    (lambda x: word_zero_shot(x, 2 * BAGS), "class_words must hold zeros and ones"),
+    (lambda x: word_zero_shot(x, BAGS * torch.nan), "class_words must hold zeros and ones"),
+    (lambda x: word_bags(["a red cat"], ["Red"]), "words must be single, in small letters .* got 'Red'"),
+    (lambda x: word_bags(["a red cat"], ["a", "red cat"]), "words must be single"),
     (lambda x: vocabulary(["a b"], 2), "least must be"), (lambda x: word_bags(["a"], ["a", "a"]), "'a' twice"),
     (lambda x: ToyTowers(3, pixels=20), "pixels must be"), (lambda x: ToyTowers(3).features(x), "images must be"),
     (lambda x: effective_robustness(1.0, 0.5, [0.2, 0.3], [0.1, 0.2]), "clean must be"),

@@ -34,10 +34,9 @@ def _row(chapter: Chapter, best: dict[str, Any]) -> dict[str, str]:
         return row | {"headline claim": "–", "paper": "–", "ours": "–", "verdict": "no lab recorded yet"}
     record, claim = found
     unit = f" {claim['unit']}" if claim["unit"] else ""
-    profile = "" if record.profile == "cpu" else f", `{record.profile}`"
-    lab = f"[{record.lab.rpartition('/')[2]}](nbs/{record.lab}.ipynb){profile}"
-    return row | {"headline claim": f"{claim['claim']} ({lab})",
-                  "paper": claim["paper"], "ours": claim["measured"] + unit, "verdict": claim["verdict"]}
+    profile = "" if record.profile == "cpu" else f" (`{record.profile}`)"
+    ours = f"[{claim['measured']}](nbs/{record.lab}.ipynb){unit}{profile}"
+    return row | {"headline claim": claim["claim"], "paper": claim["paper"], "ours": ours, "verdict": claim["verdict"]}
 
 
 def chapters_markdown(records: list, root: Path | None = None) -> str:

@@ -11,15 +11,13 @@ from .towers import (
     ResidualAttentionBlock, Transformer, VisionTransformer,
 )
 from .weights import convert_torchscript, load, load_weights, openai_names, save
-from .zero_shot import class_names, tiny_clip, tiny_vit_clip, zero_shot_weights
+from .zero_shot import class_names, prompt_template, tiny_clip, tiny_vit_clip, zero_shot_weights
 
 __all__ = [
     "END", "LARGEST_SEED", "SENTENCES", "CaptionedBatches", "learn_tokenizer", "named_factor", "pretrain",
-    "pull_to_teacher", "warm_cosine", "OPENAI_MEAN", "OPENAI_STD", "START", "Attention", "AttentionPool", "Bottleneck",
-    "CLIP", "CLIPConfig",
-    "ModifiedResNet", "QuickGELU",
-    "ResidualAttentionBlock", "Tokenizer", "Transformer", "TwoTowers", "VisionTransformer", "class_names",
-    "config_beside", "contrastive_loss", "convert_torchscript",
-    "infer_config", "learn_merges", "load", "load_weights", "openai_names", "preprocess", "read_merges", "save",
-    "tiny_clip", "tiny_vit_clip", "zero_shot_weights",
+    "pull_to_teacher", "warm_cosine", "OPENAI_MEAN", "OPENAI_STD", "START", "Attention", "AttentionPool",
+    "Bottleneck", "CLIP", "CLIPConfig", "ModifiedResNet", "QuickGELU", "ResidualAttentionBlock", "Tokenizer",
+    "Transformer", "TwoTowers", "VisionTransformer", "class_names", "config_beside", "contrastive_loss",
+    "convert_torchscript", "infer_config", "learn_merges", "load", "load_weights", "openai_names", "preprocess",
+    "prompt_template", "read_merges", "save", "tiny_clip", "tiny_vit_clip", "zero_shot_weights",
 ]

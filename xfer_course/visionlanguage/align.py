@@ -22,7 +22,7 @@ from .objectives import caption_words, vocabulary
 
 # %% auto #0
 __all__ = ['NOISE', 'BOILERPLATE', 'NoisyCaptions', 'noisy_captions', 'align_loss', 'text_filter', 'similarity_filter',
-           'exchange_rate']
+           'exchange_rate', 'combined_query']
 
 # %% ../../nbs/visionlanguage/align.ipynb #noisetools
 NOISE = ("mismatched", "dropped words", "wrong attribute", "boilerplate")
@@ -46,7 +46,8 @@ def _with_another(caption: str, rng: random.Random) -> str:
 def _with_fewer(caption: str, rng: random.Random) -> str:
     "The caption with each word dropped with probability one half; one word stays."
     words = caption.split()
-    return " ".join([word for word in words if rng.random() < 0.5] or [rng.choice(words)])
+    kept = [word for word in words if rng.random() < 0.5] or [rng.choice(words)]
+    return caption if len(kept) == len(words) else " ".join(kept)
 
 # %% ../../nbs/visionlanguage/align.ipynb #noisecode
 class NoisyCaptions(NamedTuple):
@@ -67,7 +68,8 @@ def noisy_captions(captions: Sequence[str], share: float, kind: str = "mismatche
         kind: "mismatched" (the caption of another row), "dropped words" (each is lost with probability one half),
             "wrong attribute" (one colour, texture or size of the course's pictures is another) or "boilerplate" (a
             text that many rows share).
-        seed: of the choice; a larger share with the same seed chooses the same captions and more.
+        seed: of the choice; a larger share with the same seed chooses the same captions and more. Two kinds of noise
+            one after the other take two seeds, or they hit the same captions.
 
     Raises TypeError or ValueError for other inputs. Source: the kinds are ours; Jia et al. (2021) take the web's.
     """
@@ -93,17 +95,20 @@ def align_loss(image_features: Tensor, text_features: Tensor, scale: Tensor | fl
 
     Args:
         image_features, text_features: `(N, D)`, row i of both is a pair; they are normalised here.
-        scale: one over the temperature.
+        scale: one over the temperature, above 0 (of a tensor on a GPU the value is not looked at).
         label_smoothing: the share of a target that is spread over all N, from 0 to below 1.
 
-    Raises TypeError or ValueError for features or options that do not fit. With 0 it is twice CLIP's loss.
+    Raises TypeError or ValueError for features or options that do not fit. With 0 it is twice CLIP's loss. A single
+    pair, which has nothing to be told from, costs nothing.
     Source: Jia et al. (2021), section 4.1; label smoothing, section 4.2.
     """
     checks.tensor("image_features", image_features, "N D", kind="float")
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float")
     checks.same_dtype("text_features", text_features, "image_features", image_features)
-    learned = isinstance(scale, Tensor) and scale.numel() == 1  # a number alone would have no gradient
-    scale = scale.reshape(()) if learned else checks.number("scale", scale, above=0)
+    learned = isinstance(scale, Tensor) and scale.numel() == 1
+    looked_at = not learned or (scale.is_cpu and not torch.compiler.is_compiling())
+    number = checks.number("scale", scale, above=0) if looked_at else None
+    scale = scale.reshape(()) if learned else number  # a number alone would have no gradient
     smoothing = checks.number("label_smoothing", label_smoothing, 0, below=1)
     logits = scale * unit_vectors(image_features) @ unit_vectors(text_features).T
     own = torch.arange(len(logits), device=logits.device)
@@ -120,7 +125,7 @@ def text_filter(captions: Sequence[str], most_shared: int = 10, shortest: int = 
         shortest, longest: number of words.
         frequent: every word must be among so many of the most frequent ones; None allows all.
 
-    Raises TypeError or ValueError for no captions, or limits that keep nothing.
+    It may keep none. Raises TypeError or ValueError for no captions, or limits that no text can meet.
     Source: Jia et al. (2021), section 3, which counts rare words in pairs, too.
     """
     said = [tuple(caption_words(each)) for each in checks.texts("captions", captions)]
@@ -136,12 +141,14 @@ def text_filter(captions: Sequence[str], most_shared: int = 10, shortest: int = 
 def similarity_filter(image_features: Tensor, text_features: Tensor, share: float) -> Tensor:
     """Which pairs to keep, bool `(N,)`: the share with the largest cosines, at least one, rows `(N, D)` each.
 
-    Raises TypeError or ValueError for features whose shapes differ, or a share outside (0, 1].
+    Cosines are computed in single precision at least. Raises TypeError or ValueError for features whose shapes differ,
+    or a share outside (0, 1].
     """
     checks.tensor("image_features", image_features, "N D", kind="float", finite=True)
     checks.tensor("text_features", text_features, "{} {}".format(*image_features.shape), kind="float", finite=True)
     checks.same_dtype("text_features", text_features, "image_features", image_features)
-    cosines = (unit_vectors(image_features) * unit_vectors(text_features)).sum(1)
+    image, text = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (image_features, text_features))
+    cosines = (unit_vectors(image) * unit_vectors(text)).sum(1)
     most = max(1, round(checks.number("share", share, 0, 1, above=0) * len(cosines)))
     kept = torch.zeros(len(cosines), dtype=torch.bool, device=cosines.device)
     return kept.index_fill_(0, cosines.topk(most).indices, True)
@@ -173,3 +180,27 @@ def exchange_rate(clean_sizes: Sequence[float], clean: Sequence[float], noisy_si
     rising = np.concatenate([[True], np.diff(reached) > 0])  # where it stands still, the first size that got there
     needed = np.interp(y, reached[rising], noisy_x[rising], right=np.inf)
     return np.exp(needed - x)
+
+# %% ../../nbs/visionlanguage/align.ipynb #querycode
+def combined_query(image_features: Tensor, text_features: Tensor, weight: float = 0.5) -> Tensor:
+    """Queries of a picture and a text together, such as "this, but red": `(N, D)`, rows of length 1.
+
+    Args:
+        image_features: `(N, D)`, of the pictures to begin with; they are normalised here.
+        text_features: `(N, D)`, or `(1, D)`, one text for all pictures; they are normalised here.
+        weight: of the text, from 0, the picture alone, to 1, the text alone; 0.5 is the plain sum.
+
+    Raises TypeError or ValueError for features that do not fit each other, are zero or not finite, or cancel out.
+    Source: Jia et al. (2021), queries of an image and a text; the weight is ours.
+    """
+    rows, width = checks.tensor("image_features", image_features, "N D", kind="float").shape
+    checks.tensor("text_features", text_features, f"{rows} {width} | 1 {width}", kind="float")
+    checks.same_dtype("text_features", text_features, "image_features", image_features)
+    weight = checks.number("weight", weight, 0, 1)
+    image, text = (unit_vectors(checks.directions(name, x)) for name, x in
+                   (("image_features", image_features), ("text_features", text_features)))
+    mixed = (1 - weight) * image + weight * text
+    if not (good := mixed.float().norm(dim=1) > 1e-3).all():
+        raise ValueError("weight must leave something of picture and text, got features in opposite directions in row "
+                         f"{int((~good).nonzero()[0])}")
+    return unit_vectors(mixed)

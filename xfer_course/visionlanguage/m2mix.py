@@ -29,8 +29,11 @@ def geodesic_mix(first: Tensor, second: Tensor, share: float) -> Tensor:
     Computed in single precision at least. Raises TypeError or ValueError for rows that are not of length 1 (on a GPU
     values are not looked at), or shapes that differ. Source: Oh et al. (2023), geodesic mixup; `main.py`, `sph_inter`.
     """
-    first, second = _pair("first", first, "second", second)
-    share = checks.number("share", share, 0, 1)
+    return _mixed(*_pair("first", first, "second", second), checks.number("share", share, 0, 1))
+
+
+def _mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
+    "`geodesic_mix` of what has been looked at."
     a, b = (x if x.dtype == torch.double else x.float() for x in (first, second))
     least = 1e-6 if a.dtype == torch.float else 1e-12  # of 1 - cosine: where rows are equal the angle has no sine
     theta = (a * b).sum(1, keepdim=True).clamp(-1 + least, 1 - least).acos()
@@ -98,7 +101,8 @@ def m2_mix_loss(image: Tensor, text: Tensor, share: float, scale: float = 1 / 0.
     Source: Oh et al. (2023), m2-Mix; the authors' `main.py`. Leaving out equal captions is ours.
     """
     image, text = _pair("image", image, "text", text)
-    mixed, own = geodesic_mix(image, text, share), torch.eye(len(image), dtype=torch.bool, device=image.device)
+    mixed = _mixed(image, text, checks.number("share", share, 0, 1))
+    own = torch.eye(len(image), dtype=torch.bool, device=image.device)
     together, targets = (image * text).sum(1), torch.arange(len(image), device=image.device)
     scale = checks.number("scale", scale, above=0)
     alike = None
@@ -158,7 +162,7 @@ def uni_mix_losses(image: Tensor, text: Tensor, share: float, scale: float = 100
     share, scale = checks.number("share", share, 0, 1), checks.number("scale", scale, above=0)
     own = torch.eye(len(image), dtype=image.dtype, device=image.device)
     other = own.flip(0)
-    images, texts = geodesic_mix(image, image.flip(0), share), geodesic_mix(text, text.flip(0), share)
+    images, texts = (_mixed(each, each.flip(0), share) for each in (image, text))
     shared = share * own + (1 - share) * other
     return OneSidedLosses(_both_ways(scale * images @ text.T, shared), _both_ways(scale * image @ texts.T, shared),
                           _both_ways(scale * images @ texts.T, own + other))

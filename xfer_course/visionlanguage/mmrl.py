@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import checks
-from ..clip import CLIP, class_names
+from ..clip import CLIP, class_names, prompt_template
 from ..coop import learning_rate
 from ..data import batches
 from ..training import History, choose_accelerator, cross_entropy, fit, in_single_precision, unit_vectors
@@ -77,7 +77,7 @@ def through_blocks(blocks: Sequence[nn.Module], x: Tensor, tokens: Sequence[Tens
         causal: whether positions see only what stands before them.
         beta: share of a block's own tokens, the rest is what the block before made of its own; 1 replaces them.
 
-    Returns `(N, 1 + K + L - 1, D)`, or `(N, L, D)` without tokens. Raises TypeError or ValueError for tokens that do
+    Returns `(N, K + L, D)`, or `(N, L, D)` without tokens. Raises TypeError or ValueError for tokens that do
     not fit the states, more of them than blocks, and a share outside of 0 to 1.
     Source: the authors' `clip/model_mmrl.py`, and `clip/model_mmrlpp.py` for beta, `ResidualAttentionBlock.forward`.
     """
@@ -159,12 +159,6 @@ def _checked_clip(clip: CLIP) -> CLIP:
     return clip.eval().requires_grad_(False)
 
 
-def _checked_template(template: str) -> str:
-    if checks.module("template", template, str).count("{}") != 1 or set(template.replace("{}", "")) & set("{}"):
-        raise ValueError(f"template must have one {{}} and no other braces, got {template!r}")
-    return template
-
-
 def _name_again(model: CutCLIP, keys: object) -> None:
     "After `load_state_dict`: what is kept for the names comes from the CLIP, whose weights may be others now."
     model._name(model.classnames)
@@ -180,7 +174,7 @@ class CutCLIP(nn.Module):
     def __init__(self, clip: CLIP, classnames: Sequence[str], template: str, image_layers: Sequence[int] | None = None,
                  text_layers: Sequence[int] | None = None, tokenizer: Callable | None = None) -> None:
         super().__init__()
-        self.clip, self.template = _checked_clip(clip), _checked_template(template)
+        self.clip, self.template = _checked_clip(clip), prompt_template("template", template)
         self.tokenizer = checks.module("tokenizer (or clip.tokenizer)",
                                        getattr(clip, "tokenizer", None) if tokenizer is None else tokenizer, Callable)
         self.image_cut = _layers("image_layers", image_layers, len(clip.visual.transformer.resblocks))
@@ -286,7 +280,7 @@ def mmrl_output(model: MMRL, states: Tensor, text: Tensor | None = None) -> MMRL
 class TokenLearner(CutCLIP):
     "A cut CLIP with what `MMRL` trains: tokens with their maps, and a second way out of the image tower."
 
-    beta = 1.0
+    beta, projections = 1.0, LayerProjections
 
     def __init__(self, clip: CLIP, classnames: Sequence[str], template: str = "a photo of a {}.", *, n_tokens: int = 5,
                  dim: int = 512, image_layers: Sequence[int] | None = None, text_layers: Sequence[int] | None = None,
@@ -304,7 +298,7 @@ class TokenLearner(CutCLIP):
     def _tokens(self, n_tokens: int, dim: int) -> SpaceTokens:
         config = self.clip.config
         return SpaceTokens(n_tokens, dim, (config.vision_width, self.image_cut[1]),
-                           (config.transformer_width, self.text_cut[1]))
+                           (config.transformer_width, self.text_cut[1]), self.projections)
 
     def _way_out(self) -> nn.Module:
         layer = nn.Linear(self.clip.config.vision_width, self.clip.config.embed_dim, bias=False)
@@ -333,11 +327,14 @@ class MMRL(TokenLearner):
         "Features and logits of images as `clip.preprocess` gives them, `(N, 3, R, R)`."
         return mmrl_output(self, lower_states(self, images))
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        "The loss of labelled images, a scalar: `mmrl_loss` with what the frozen model says of them."
+    def loss(self, images: Tensor, labels: Tensor, image_before: Tensor | None = None) -> Tensor:
+        """The loss of labelled images, a scalar: `mmrl_loss` with what the frozen model says of them.
+
+        `image_before` is what `frozen_features` gives for these images; None computes it, at every call anew.
+        """
         states = lower_states(self, images)
-        return mmrl_loss(mmrl_output(self, states), labels, frozen_features(self, states), self.text_before,
-                         self.alpha, self.reg)
+        before = frozen_features(self, states) if image_before is None else image_before
+        return mmrl_loss(mmrl_output(self, states), labels, before, self.text_before, self.alpha, self.reg)
 
     @torch.no_grad()
     def predict(self, images: Tensor, novel: bool = False, batch_size: int = 256) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..clip import CLIP
-from .mmrl import MMRL, SpaceTokens
+from .mmrl import MMRL
 
 # %% auto #0
 __all__ = ['SharedProjections', 'ResidualProjection', 'MMRLPlusPlus']
@@ -87,14 +87,10 @@ class MMRLPlusPlus(MMRL):
     def __init__(self, clip: CLIP, classnames: Sequence[str], template: str = "a photo of a {}.", *, rank: int = 4,
                  rep_rank: int = 64, beta: float = 0.9, **options) -> None:
         # before the parent's, which asks for the parts below
-        self.rank, self.rep_rank = checks.whole("rank", rank), checks.whole("rep_rank", rep_rank)
+        self.projections = partial(SharedProjections, rank=checks.whole("rank", rank))
+        self.rep_rank = checks.whole("rep_rank", rep_rank)
         super().__init__(clip, classnames, template, **options)
         self.beta = checks.number("beta", beta, 0, 1)
-
-    def _tokens(self, n_tokens: int, dim: int) -> SpaceTokens:
-        config = self.clip.config
-        return SpaceTokens(n_tokens, dim, (config.vision_width, self.image_cut[1]),
-                           (config.transformer_width, self.text_cut[1]), partial(SharedProjections, rank=self.rank))
 
     def _way_out(self) -> ResidualProjection:
         return ResidualProjection(self.clip.visual.proj, self.rep_rank)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from .. import checks
 from ..clip import zero_shot_weights
-from ..training import cross_entropy, unit_vectors
+from ..training import cross_entropy, in_single_precision, unit_vectors
 
 # %% auto #0
 __all__ = ['WORD_FORMS', 'caption_words', 'vocabulary', 'word_bags', 'bag_of_words_loss', 'word_zero_shot', 'ToyTowers',
@@ -26,11 +27,14 @@ __all__ = ['WORD_FORMS', 'caption_words', 'vocabulary', 'word_bags', 'bag_of_wor
 
 # %% ../../nbs/visionlanguage/objectives.ipynb #wordscode
 def caption_words(caption: str) -> list[str]:
-    """The words of a text in small letters, in their order, without signs; "it's" is one word. Raises TypeError for
-    anything but a text."""
+    """The words of a text in small letters, in their order, without signs; "it's" is one word, however its sign and its
+    accents are stored. Raises TypeError for anything but a text."""
     if not isinstance(caption, str):
         raise TypeError(f"caption must be a text, got {caption!r}")
-    return re.findall(r"\w+(?:'\w+)*", caption.lower())
+    text = unicodedata.normalize("NFC", caption.lower()).replace("\u2019", "'")
+    # accents without a letter of their own, and the vowels of Hindi, are signs for a regular expression
+    text = re.sub(r"[^\w\s']", lambda sign: sign[0] if unicodedata.category(sign[0])[0] == "M" else " ", text)
+    return [word for word in (each.strip("'") for each in re.split(r"\s+|''+", text)) if word]
 
 
 def vocabulary(captions: Sequence[str], least: int = 1) -> list[str]:
@@ -40,6 +44,8 @@ def vocabulary(captions: Sequence[str], least: int = 1) -> list[str]:
     """
     least = checks.whole("least", least)
     counts = Counter(word for each in checks.texts("captions", captions) for word in set(caption_words(each)))
+    if not counts:
+        raise ValueError("captions must hold a word, got only signs")
     found = [word for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= least]
     if not found:
         raise ValueError(f"least must be so small that a word is left, got {least}")
@@ -49,12 +55,16 @@ def vocabulary(captions: Sequence[str], least: int = 1) -> list[str]:
 def word_bags(captions: Sequence[str], words: Sequence[str]) -> Tensor:
     """Which words each caption holds, `(N, V)` of zeros and ones, in the order of `words`; other words are left out.
 
-    Raises TypeError or ValueError for no captions, empty ones, or words that stand in the list twice.
+    Raises TypeError or ValueError for no captions, empty ones, words that stand in the list twice, or such as no
+    caption can hold ("Red", "top left").
     """
     captions, words = checks.texts("captions", captions), checks.texts("words", words)
     place = {word: i for i, word in enumerate(words)}
     if len(place) < len(words):
         raise ValueError(f"words must be different, got {next(w for w in words if words.count(w) > 1)!r} twice")
+    if odd := next((word for word in words if caption_words(word) != [word]), None):
+        raise ValueError(f"words must be single, in small letters and without signs, as caption_words gives them, got "
+                         f"{odd!r}")
     bags = torch.zeros(len(captions), len(words))
     for row, text in enumerate(captions):
         bags[row, [place[word] for word in caption_words(text) if word in place]] = 1
@@ -68,7 +78,7 @@ def bag_of_words_loss(word_logits: Tensor, bags: Tensor, form: str = "softmax") 
     """How badly the words of captions are predicted, a scalar: the mean over pictures.
 
     Args:
-        word_logits: `(N, V)`, a number for each word.
+        word_logits: `(N, V)`, a number for each word; minus infinity rules a word out.
         bags: `(N, V)`, 1 where the caption holds the word and 0 elsewhere; with "softmax" a word in every row.
         form: "softmax", one choice whose target is spread evenly over the caption's words, or "sigmoid", a logistic
             loss for each word, averaged over all.
@@ -79,14 +89,27 @@ def bag_of_words_loss(word_logits: Tensor, bags: Tensor, form: str = "softmax") 
     rows, words = checks.tensor("word_logits", word_logits, "N V", kind="float").shape
     checks.tensor("bags", bags, f"{rows} {words}")
     checks.one_of("form", form, WORD_FORMS)
-    if bags.is_cpu and not ((bags == 0) | (bags == 1)).all():
-        raise ValueError("bags must hold zeros and ones, got other values")
+    _checked_bags("bags", bags, form == "softmax")
     held = bags.to(torch.promote_types(word_logits.dtype, torch.float32))
+    logits = _not_infinite(word_logits.to(held))
     if form == "sigmoid":
-        return F.binary_cross_entropy_with_logits(word_logits.to(held), held)
-    if bags.is_cpu and not (filled := bags.bool().any(1)).all():
-        raise ValueError(f"bags must hold a word in every row, got none in row {int((~filled).nonzero()[0])}")
-    return cross_entropy(word_logits, held / held.sum(1, keepdim=True).clamp(min=1))
+        return F.binary_cross_entropy_with_logits(logits, held)
+    return cross_entropy(logits, held / held.sum(1, keepdim=True).clamp(min=1))
+
+
+def _checked_bags(name: str, bags: Tensor, filled: bool) -> None:
+    "Raises ValueError for anything but zeros and ones, and, if rows must be filled, for an empty one."
+    if not bags.is_cpu:
+        return
+    if not ((bags == 0) | (bags == 1)).all():
+        raise ValueError(f"{name} must hold zeros and ones, got other values")
+    if filled and not (some := bags.bool().any(1)).all():
+        raise ValueError(f"{name} must hold a word in every row, got none in row {int((~some).nonzero()[0])}")
+
+
+def _not_infinite(logits: Tensor) -> Tensor:
+    "A word that was ruled out by minus infinity gets the least number, as 0 times infinity is none."
+    return logits.clamp(min=torch.finfo(logits.dtype).min)
 
 # %% ../../nbs/visionlanguage/objectives.ipynb #namecode
 def word_zero_shot(word_logits: Tensor, class_words: Tensor, form: str = "softmax",
@@ -97,20 +120,23 @@ def word_zero_shot(word_logits: Tensor, class_words: Tensor, form: str = "softma
         word_logits: `(N, V)`.
         class_words: `(K, V)`, 1 for the words of each class's name: `word_bags(names, words)`.
         form: of the loss that the logits were trained with.
-        prior: `(V,)` log-frequencies of the words, `bags.mean(0).log()`, which are taken off; None leaves them in.
+        prior: `(V,)` log-frequencies of the words, which are taken off; None leaves them in. What a network says that
+            never looks is `bags.mean(0).log()` with "sigmoid", `(bags / bags.sum(1, keepdim=True)).mean(0).log()` with
+            "softmax", where a word of a short caption counts more.
 
-    Raises TypeError or ValueError for other shapes, a class without a word, or another form. The rule is ours.
+    Computed in single precision at least. Raises TypeError or ValueError for other shapes, values besides zeros and
+    ones or a class without a word (on a GPU values are not looked at), or another form. The rule is ours.
     """
     logits = checks.tensor("word_logits", word_logits, "N V", kind="float")
     checks.tensor("class_words", class_words, f"K {logits.shape[1]}")
     checks.one_of("form", form, WORD_FORMS)
-    if class_words.is_cpu and not (filled := class_words.bool().any(1)).all():
-        raise ValueError(f"class_words must hold a word in every row, got none in row {int((~filled).nonzero()[0])}")
-    logs = F.log_softmax(logits, 1) if form == "softmax" else F.logsigmoid(logits)
+    _checked_bags("class_words", class_words, True)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logs = _not_infinite(F.log_softmax(logits, 1) if form == "softmax" else F.logsigmoid(logits))
     if prior is not None:
         logs = logs - checks.tensor("prior", prior, f"{logits.shape[1]}", kind="float", finite=True).to(logs)
-    held = class_words.bool().to(logs)
-    return logs @ (held / held.sum(1, keepdim=True).clamp(min=1)).T
+    held = class_words.to(logs)
+    return in_single_precision(torch.matmul)(logs, (held / held.sum(1, keepdim=True).clamp(min=1)).T)
 
 # %% ../../nbs/visionlanguage/objectives.ipynb #layerscode
 def _halving(width: int, layers: int = 3) -> nn.Sequential:
@@ -145,6 +171,7 @@ class ToyTowers(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         "What the last layers read: `(N, 3, pixels, pixels)` in [0, 1] to `(N, F)`."
         checks.tensor("images", images, f"N 3 {self.pixels} {self.pixels}", kind="float")
+        checks.same_dtype("images", images, "the weights", self.head.weight)
         return self.image(4 * images - 2)
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -153,6 +180,7 @@ class ToyTowers(nn.Module):
     def encode_words(self, bags: Tensor) -> Tensor:
         "`(N, V)` zeros and ones to `(N, D)`, from the mean of the words' vectors."
         checks.tensor("bags", bags, f"N {self.words}", kind="float")
+        checks.same_dtype("bags", bags, "the weights", self.text.weight)
         return self.text(bags / bags.sum(1, keepdim=True).clamp(min=1))
 
 # %% ../../nbs/visionlanguage/objectives.ipynb #promptcode
@@ -187,6 +215,7 @@ def prompt_table(clip: nn.Module, names: Sequence[str], templates: Sequence[str]
         raise ValueError(f"templates must be different, got {templates!r}")
     weights = [zero_shot_weights(clip, names, each) for each in (*templates, templates)]
     checks.tensor("features", features, f"N {weights[0].shape[1]}", kind="float", finite=True)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))  # half precision knows ties
     labels = checks.labels("labels", labels, len(features), len(weights[0])).to(features.device)
     scores = [clip.logit_scale.exp() * unit_vectors(features) @ each.to(features).T for each in weights]
     shares = sum(each.softmax(1) for each in scores[:-1])
@@ -218,4 +247,4 @@ def effective_robustness(clean: float, shifted: float, baseline_clean: Sequence[
         raise ValueError(f"baseline_clean must be two different accuracies at least, got {both[0].tolist()}")
     slope, height = np.polyfit(x, y, 1)
     expected = height + slope * math.log(said[0] / (1 - said[0]))
-    return said[1] - float(1 / (1 + np.exp(-expected)))
+    return said[1] - float(np.exp(-np.logaddexp(0, -expected)))  # a steep line leaves the range of exp
