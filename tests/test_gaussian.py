@@ -146,7 +146,7 @@ def test_batches_do_not_change_scores_and_the_network_keeps_its_mode():
     (lambda: AnomalyDetector().fit(np.where(GOOD > 2, np.nan, GOOD)), "X must"),
     (lambda: AnomalyDetector().fit(GOOD).predict(GOOD[:, :5]), "X must have 12 features as in fit, got 5"),
     (lambda: AnomalyDetector().fit(GOOD).predict([GOOD, GOOD]), "X must have 1 levels as in fit, got 2"),
-    (lambda: AnomalyDetector(keep="npca").fit(np.ones((5, 3))), "features must vary"),
+    (lambda: AnomalyDetector(keep="npca").fit(np.ones((5, 3))), "must vary"),
     (lambda: heat_map(AnomalyDetector().fit(GOOD), cloth(1, 0)), "detector must have a network"),
     (lambda: heat_map(AnomalyDetector(TwoLevels()).fit(cloth(9, 0)), cloth(1, 0), 2), "level must"),
     (lambda: AnomalyDetector(torch.nn.Flatten()).fit(cloth(9, 0)), "what network returns for a level must"),
@@ -157,3 +157,15 @@ def test_batches_do_not_change_scores_and_the_network_keeps_its_mode():
 def test_what_cannot_be_judged_is_refused(call, says):
     with pytest.raises((ValueError, TypeError), match=says):
         call()
+
+
+def test_a_detector_can_be_fitted_again_to_other_features():
+    detector = AnomalyDetector().fit(GOOD)
+    assert detector.fit(GOOD[:, :5]).distances(TESTED[:, :5]).shape == (200, 1)
+    assert detector.fit([GOOD, GOOD[:, :3]]).distances([TESTED, TESTED[:, :3]]).shape == (200, 2)
+
+
+@pytest.mark.parametrize("distance", ["mahalanobis", "standardised", "l2"])
+def test_normal_rows_that_are_all_equal_are_refused(distance):
+    with pytest.raises(ValueError, match="X must vary"):
+        AnomalyDetector(distance=distance).fit(np.full((5, 3), 0.1))

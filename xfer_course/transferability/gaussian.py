@@ -28,6 +28,8 @@ class _Gaussian:
     "Mean, precision and spread of normal rows of one level."
 
     def __init__(self, rows: np.ndarray) -> None:
+        if not np.ptp(rows, axis=0).any():
+            raise ValueError(f"X must vary between normal rows, got {len(rows)} equal ones")
         self.mean, self.spread = rows.mean(0), rows.std(0, ddof=1)
         self.precision = LedoitWolf().fit(rows).precision_
 
@@ -40,7 +42,7 @@ class _Gaussian:
 
     def standardised(self, rows: np.ndarray) -> np.ndarray:
         "Features that never varied are left out: nothing is known of their scale."
-        varied = self.spread > 0
+        varied = self.spread > 1e-12 * np.abs(self.mean)
         return np.sqrt((((rows - self.mean)[:, varied] / self.spread[varied]) ** 2).mean(1))
 
 # %% ../../nbs/transferability/gaussian.ipynb #npcacode
@@ -145,12 +147,12 @@ class AnomalyDetector(_Judging):
         "Learn what is normal. Raises TypeError or ValueError for what does not fit; needs two rows at least."
         checks.one_of("distance", self.distance, ("mahalanobis", "standardised", "l2"))
         checks.one_of("keep", self.keep, (None, "pca", "npca"))
-        share = checks.number("contamination", self.contamination, 0, 0.5)
-        levels = _rows(self, X)
+        levels, share = _rows(self, X), checks.number("contamination", self.contamination, 0, 0.5)
         if len(levels[0]) < 2:
             raise ValueError(f"X must hold at least two normal rows, got {len(levels[0])}")
-        self.components_ = [self.keep and principal_parts(level, self.variance, self.keep) for level in levels]
-        self.gaussians_ = [_Gaussian(level) for level in _kept(self, levels)]
+        parts = [self.keep and principal_parts(level, self.variance, self.keep) for level in levels]
+        self.gaussians_ = [_Gaussian(level if part is None else level @ part.T) for level, part in zip(levels, parts)]
+        self.components_ = parts
         self.n_features_in_ = levels[0].shape[1]
         self.offset_ = float(np.quantile(self.score_samples(X), share))
         return self
@@ -167,9 +169,7 @@ def _kept(model: AnomalyDetector, levels: Sequence[np.ndarray]) -> list[np.ndarr
         raise ValueError(f"X must have {len(model.components_)} levels as in fit, got {len(levels)}")
     found = []
     for i, (level, components) in enumerate(zip(levels, model.components_)):
-        known = getattr(model, "gaussians_", None)
-        wanted = level.shape[1] if known is None else (
-            len(known[i].mean) if components is None else components.shape[1])
+        wanted = len(model.gaussians_[i].mean) if components is None else components.shape[1]
         if level.shape[1] != wanted:
             raise ValueError(f"X must have {wanted} features as in fit, got {level.shape[1]}")
         found.append(level if components is None else level @ components.T)

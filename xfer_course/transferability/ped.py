@@ -97,7 +97,7 @@ def potential_energy_descent(features: Any, labels: Any, general: Any, n_sigma: 
         labels: `(N,)`, numbers or names of at least two classes.
         general: `(G, D)`, features of general pictures by the same network; they give the units.
         n_sigma: radius of a ball in spreads of its class; the authors name 0.3 and 0.6.
-        dt, strength: time of a step, and force per overlap; a pair moves by dt² strength / 2 of its overlap.
+        dt, strength: time of a step, and force per overlap; each of a pair moves by dt² strength / 2 of the overlap.
         max_steps, exit_ratio: the end: so many steps, or when one moves by no more than this share of the first.
 
     Raises TypeError or ValueError for shapes or numbers that do not fit.

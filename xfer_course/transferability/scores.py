@@ -91,9 +91,12 @@ def logme(features: Any, labels: Any) -> float:
     """Log evidence per row of Bayesian linear heads, mean over classes; higher is better.
 
     Args:
-        features: `(N, D)`, finite, any scale; array or tensor.
+        features: `(N, D)`, finite; array or tensor. A constant of 1e-5 as released makes very large ones score a
+            little differently.
         labels: `(N,)`, numbers or names of at least two classes.
 
+    Where features do not span all D dimensions (fewer rows than D, units that are always 0), the released formula is
+    no evidence: it counts (D - rank) / 2N log alpha too much, so do not compare networks of different widths then.
     Raises TypeError or ValueError for shapes, values or labels that do not fit.
     Source: You, Liu, Wang and Long (2021), LogME, in the fixed-point form of You et al. (2022), as PED releases it.
     """
