@@ -236,3 +236,12 @@ def test_where_nothing_is_to_be_gained_nothing_moves():
 def test_bad_input_is_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, object, str], ids=["uint8", "int32", "object", "str"])
+def test_labels_of_any_kind_are_taken_by_both(kind):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 4)), np.arange(12) % 3
+    model = TEEN().fit(x, (y.astype(str) if kind is object else y).astype(kind))
+    new = np.full(2, "9" if kind in (object, str) else 9).astype(kind)
+    assert len(model.partial_fit(x[:2], new).classes_) == 4

@@ -36,8 +36,8 @@ def calibrate_prototypes(new: Tensor | np.ndarray, base: Tensor | np.ndarray, we
 
     The result is not of unit length: compare by cosine. Computed in double precision, returned in that of `new`.
     Raises TypeError or ValueError for rows that are zero or not finite, widths that differ, and knobs out of range.
-    Source: Wang et al. (2023); `soft_calibration` in the authors' code. The paper's text gives the weight the
-    opposite role.
+    Source: Wang et al. (2023); `soft_calibration` in the authors' code. It is usually written with
+    the weight in the opposite role.
     """
     new, base = (checks.directions(name, checks.vectors(name, x)) for name, x in (("new", new), ("base", base)))
     checks.tensor("base", base, f"B {new.shape[1]}")
@@ -159,7 +159,7 @@ class TEEN(ClassifierMixin, BaseEstimator):
         return _learn(self, X, y, new=False)
 
     def partial_fit(self, X: Any, y: Any) -> TEEN:
-        """Add new classes, or more examples of classes that are there; nothing else changes.
+        """Add new classes, or more examples of classes that are there; those of a base class move all new prototypes.
 
         Raises NotFittedError before `fit`, and TypeError or ValueError for what does not fit.
         """
@@ -182,7 +182,7 @@ def _examples(model: TEEN, X: Any, y: Any, first: bool) -> tuple[np.ndarray, np.
     "Features in double precision and labels. Raises TypeError or ValueError for what does not fit."
     X, y = validate_data(model, _plain(X), _plain(y), dtype=np.float64, reset=first)
     check_classification_targets(y)
-    return X, y
+    return X, checks.label_array("y", y)
 
 
 def _plain(values: Any) -> Any:
@@ -244,7 +244,7 @@ def choose_calibration(features: Any, labels: Any, *, shot: int = 1, share: floa
         weights, temperatures: what is tried; of equals the first.
 
     Raises TypeError or ValueError for what does not fit, and for classes with too few examples.
-    Source: the authors choose on their test stream; this is ours.
+    Source: ours; the released settings name one pair of knobs for each data set.
     """
     x, y = checks.array("features", features, "N D"), checks.label_array("labels", labels)
     checks.same_length("labels", y, "features", x)
