@@ -305,6 +305,7 @@ class Demands(torch.optim.SGD):
 def wrapped_lbfgs(parameters, lr):
     from accelerate.optimizer import AcceleratedOptimizer
 
+    choose_accelerator("cpu")  # an optimizer is wrapped in a session that has an accelerator
     return AcceleratedOptimizer(torch.optim.LBFGS(parameters, lr=lr))
 
 
