@@ -5,7 +5,7 @@
 # %% ../../nbs/transferability/gaussian.ipynb #imports
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class _Gaussian:
 
     def mahalanobis(self, rows: np.ndarray) -> np.ndarray:
         apart = rows - self.mean
-        return np.sqrt(np.maximum(np.einsum("ni,ij,nj->n", apart, self.precision, apart), 0))
+        return np.sqrt(np.maximum(((apart @ self.precision) * apart).sum(1), 0))
 
     def l2(self, rows: np.ndarray) -> np.ndarray:
         return np.sqrt(((rows - self.mean) ** 2).mean(1))
@@ -83,8 +83,8 @@ def sigma_threshold(dimensions: int, n_sigma: float) -> float:
     return float(np.sqrt(chi2.ppf(share, checks.whole("dimensions", dimensions))))
 
 # %% ../../nbs/transferability/gaussian.ipynb #levelcode
-def _level_maps(network: nn.Module, images: Tensor, batch_size: int) -> list[Tensor]:
-    "Maps `(N, C, H, W)` of each level, on the CPU."
+def _level_maps(network: nn.Module, images: Tensor, batch_size: int, of: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    "What `of` makes of the maps `(N, C, H, W)` of each level, on the CPU; whole maps of one batch are held at a time."
     found = []
     with evaluation_mode(network), torch.no_grad():
         for batch in images.split(batch_size):
@@ -92,7 +92,7 @@ def _level_maps(network: nn.Module, images: Tensor, batch_size: int) -> list[Ten
             levels = [levels] if isinstance(levels, Tensor) else list(levels)
             for level in levels:
                 checks.tensor("what network returns for a level", level, "N C H W", kind="float")
-            found.append([level.float().cpu() for level in levels])
+            found.append([of(level.double()).cpu() for level in levels])
     return [torch.cat(parts) for parts in zip(*found)]
 
 
@@ -100,7 +100,8 @@ def _rows(model: AnomalyDetector, X: Any) -> list[np.ndarray]:
     "Features `(N, D)` of each level, of pictures or as they are given."
     if model.network is not None:
         images = checks.tensor("X", X, "N C H W", kind="float")
-        return [maps.double().mean((2, 3)).numpy() for maps in _level_maps(model.network, images, model.batch_size)]
+        means = _level_maps(model.network, images, model.batch_size, lambda maps: maps.mean((2, 3)))
+        return [level.numpy() for level in means]
     levels = X if isinstance(X, (list, tuple)) and len(X) and np.ndim(X[0]) == 2 else [X]
     return [checks.array(f"X[{i}]" if len(levels) > 1 else "X", level, "N D").astype(np.float64)
             for i, level in enumerate(levels)]
@@ -154,14 +155,13 @@ class AnomalyDetector(_Judging):
         self.gaussians_ = [_Gaussian(level if part is None else level @ part.T) for level, part in zip(levels, parts)]
         self.components_ = parts
         self.n_features_in_ = levels[0].shape[1]
-        self.offset_ = float(np.quantile(self.score_samples(X), share))
+        self.offset_ = float(np.quantile(-_distances(self, levels).mean(1), share))
         return self
 
     def distances(self, X: Any) -> np.ndarray:
         "Distance of each row at each level, `(N, levels)`."
         check_is_fitted(self)
-        return np.stack([getattr(gaussian, self.distance)(level)
-                         for gaussian, level in zip(self.gaussians_, _kept(self, _rows(self, X)))], 1)
+        return _distances(self, _rows(self, X))
 
 # %% ../../nbs/transferability/gaussian.ipynb #keptcode
 def _kept(model: AnomalyDetector, levels: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -174,6 +174,11 @@ def _kept(model: AnomalyDetector, levels: Sequence[np.ndarray]) -> list[np.ndarr
             raise ValueError(f"X must have {wanted} features as in fit, got {level.shape[1]}")
         found.append(level if components is None else level @ components.T)
     return found
+
+
+def _distances(model: AnomalyDetector, levels: Sequence[np.ndarray]) -> np.ndarray:
+    return np.stack([getattr(gaussian, model.distance)(level)
+                     for gaussian, level in zip(model.gaussians_, _kept(model, levels))], 1)
 
 # %% ../../nbs/transferability/gaussian.ipynb #mapcode
 def heat_map(detector: AnomalyDetector, images: Any, level: int = -1) -> Tensor:
@@ -193,7 +198,7 @@ def heat_map(detector: AnomalyDetector, images: Any, level: int = -1) -> Tensor:
     count = len(detector.gaussians_)
     level = checks.whole("level", level, -count, count - 1)
     images = checks.tensor("images", images, "N C H W", kind="float")
-    maps = _level_maps(detector.network, images, detector.batch_size)[level].double()
+    maps = _level_maps(detector.network, images, detector.batch_size, lambda maps: maps)[level]
     n, channels, height, width = maps.shape
     rows, components = maps.permute(0, 2, 3, 1).reshape(-1, channels).numpy(), detector.components_[level]
     rows = rows if components is None else rows @ components.T
